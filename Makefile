@@ -1,0 +1,35 @@
+# Driftless. `make demo` trains, samples and scores on real digits; `make test` runs the suite.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: setup demo test test-full lint clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[tensorboard,lmdb,test,lint]'
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/python train.py --config=configs/digits.yaml --outdir=$(DEMO)/training --nosubdir \
+		--resume=latest
+	$(BIN)/python generate.py --network=$(DEMO)/training --outdir=$(DEMO)/images \
+		--seeds=0-99 --class=each --batch=250
+	$(BIN)/python benchmarks/digits_quality.py --images=$(DEMO)/images --grid=$(DEMO)/grid.png
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+test-full: .venv/ready
+	$(BIN)/python -m pytest -m ''
+
+lint: .venv/ready
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache driftless.egg-info
