@@ -1,0 +1,98 @@
+"""What every command line shares: one-line errors with exit code 2, and option types.
+
+No torch here, so that `--help` answers at once.
+"""
+
+import re
+import sys
+from typing import Any
+
+import click
+
+from torch_utils.errors import Failure, UserError, unknown_name
+
+
+def _one_line(error: click.ClickException) -> str:
+    """The message of a click error without its usage block."""
+    if isinstance(error, click.NoSuchOption):
+        near = error.possibilities
+        hint = f": did you mean {near[0]}?" if near else ": see --help"
+        return f"unknown option {error.option_name}{hint}"
+    return " ".join(error.format_message().split())
+
+
+class Command(click.Command):
+    """A click command that reports what the user did wrong in one line, with exit code 2."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command and leave the process with its exit code."""
+        kwargs["standalone_mode"] = False
+        try:
+            result = super().main(*args, **kwargs)
+        except click.exceptions.Exit as done:
+            sys.exit(done.exit_code)
+        except click.ClickException as error:
+            print(f"error: {_one_line(error)}", file=sys.stderr)
+            sys.exit(2)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except Failure as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except (click.Abort, KeyboardInterrupt):
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+class Group(Command, click.Group):
+    """A group of subcommands with the same error reporting."""
+
+    command_class = Command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the subcommand; an unknown one is reported with the nearest name."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise unknown_name("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+class IntList(click.ParamType):  # type: ignore[type-arg]
+    """Comma-separated integers and inclusive ranges: `0,3,7-9` is [0, 3, 7, 8, 9]."""
+
+    name = "ints"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """Parse the list; it must name at least one integer."""
+        if isinstance(value, list):
+            return value
+        numbers: list[int] = []
+        for part in str(value).split(","):
+            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            if not match:
+                self.fail(f"{value!r} is not a list of integers like 0,3,7-9")
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                self.fail(f"the range {part.strip()} is empty")
+            numbers.extend(range(first, last + 1))
+        return numbers
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """Width and height, `WxH` or `W,H`, as a pair of integers (W, H)."""
+
+    name = "WxH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Parse the pair; both must be positive."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d+)[x,](\d+)", str(value))
+        if not match or not int(match[1]) or not int(match[2]):
+            self.fail(f"{value!r} is not a size like 32x32")
+        return int(match[1]), int(match[2])

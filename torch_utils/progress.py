@@ -1,0 +1,51 @@
+"""Progress that suits where it is shown: a bar on a terminal, now and then a line elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """A bar on stderr if that is a terminal, else a line every so often; silent for short work.
+
+    Args:
+        total: the number of images that will be done.
+        what: the words before the bar.
+        shown: False for processes that are to be silent.
+        delay: seconds before anything is shown.
+        interval: seconds between lines when stderr is no terminal.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        what: str,
+        *,
+        shown: bool = True,
+        delay: float = 1.0,
+        interval: float = 30.0,
+    ) -> None:
+        is_hidden = None if shown else True  # None: hidden unless stderr is a terminal
+        self._bar = tqdm(total=total, desc=what, unit="img", delay=delay, disable=is_hidden)
+        self._total, self._what, self._interval = total, what, interval
+        self._has_lines = shown and self._bar.disable
+        self._done, self._start = 0, time.monotonic()
+        self._next_line = self._start + interval
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def update(self, num: int = 1) -> None:
+        """Count `num` more images."""
+        self._done += num
+        self._bar.update(num)
+        now = time.monotonic()
+        if self._has_lines and now >= self._next_line:
+            rate = self._done / (now - self._start)
+            line = f"{self._what}: {self._done} of {self._total} images, {rate:.0f} img/s"
+            print(line, file=sys.stderr, flush=True)
+            self._next_line = now + self._interval
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
