@@ -1,0 +1,75 @@
+"""Single steps between two noise levels, sigma_next < sigma, in coordinates x = y + sigma n.
+
+With q = sigma_next^2 / sigma^2. Ho et al. 2020 ("DDPM"), Eq. 6-7; Song et al. 2021 ("DDIM"),
+Eq. 12 and 16; Karras et al. 2022 ("EDM"), Algorithm 2 - all moved to these coordinates by
+x = z / alpha, sigma = s / alpha, alpha = 1 / sqrt(1 + sigma^2).
+Noise levels are host floats; images are tensors of any shape.
+"""
+
+import math
+
+from torch import Tensor
+
+
+def slope(x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+    """dx/dsigma of the probability-flow ODE, (x - D) / sigma. EDM, Eq. 3 with sigma(t) = t."""
+    return (x - denoised) / sigma
+
+
+def raise_noise(x: Tensor, noise: Tensor, sigma: float, sigma_hat: float) -> Tensor:
+    """Add fresh noise so that the level rises from sigma to sigma_hat. EDM, Algorithm 2, line 6."""
+    return x + math.sqrt(max(sigma_hat**2 - sigma**2, 0.0)) * noise
+
+
+def posterior_mean(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """Mean of x_next given x and y = D. DDPM, Eq. 7: q x + (1 - q) D."""
+    q = (sigma_next / sigma) ** 2
+    return q * x + (1 - q) * denoised
+
+
+def variance_small(sigma: float, sigma_next: float) -> float:
+    """Variance of x_next given x and y; DDPM's beta-tilde: sigma_next^2 (1 - q)."""
+    return sigma_next**2 * (1 - (sigma_next / sigma) ** 2)
+
+
+def variance_large(sigma: float, sigma_next: float) -> float:
+    """DDPM's beta as a variance of x_next: the forward step's noise, at alpha_next's scale."""
+    return (sigma**2 - sigma_next**2) * (1 + sigma_next**2) / (1 + sigma**2)
+
+
+def variance_interpolated(sigma: float, sigma_next: float, fraction: float) -> float:
+    """Geometric interpolation: small^(1-f) large^f. Nichol and Dhariwal 2021, Eq. 15."""
+    small, large = variance_small(sigma, sigma_next), variance_large(sigma, sigma_next)
+    return float(small ** (1 - fraction) * large**fraction)
+
+
+def ddim_step(
+    x: Tensor,
+    denoised: Tensor,
+    sigma: float,
+    sigma_next: float,
+    eta: float = 0.0,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """One DDIM step. Song et al. 2021, Eq. 12 with the variance of Eq. 16.
+
+    Args:
+        x: state at `sigma`.
+        denoised: D(x, sigma).
+        sigma: current noise level.
+        sigma_next: next one; 0 returns D without noise.
+        eta: 0 is deterministic, 1 has the variance of DDPM's posterior.
+        noise: unit normals of the shape of x; needed unless eta is 0.
+
+    Returns:
+        State at `sigma_next`.
+    """
+    if sigma_next == 0:
+        return denoised
+    variance = eta**2 * variance_small(sigma, sigma_next)
+    kept = math.sqrt(max(sigma_next**2 - variance, 0.0))
+    x_next = denoised + kept / sigma * (x - denoised)
+    if variance == 0:
+        return x_next
+    assert noise is not None, "a stochastic DDIM step needs noise"
+    return x_next + math.sqrt(variance) * noise
