@@ -1,0 +1,1 @@
+"""Foreign checkpoints as models of ours: nothing that they contain is executed."""

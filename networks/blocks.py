@@ -1,0 +1,240 @@
+"""The residual block that both U-Net families are built of, and its self-attention.
+
+Ho et al. 2020 (appendix B), Song et al. 2021 (appendix H), Dhariwal & Nichol 2021 (section 3), in
+the common form of Karras et al. 2022 (appendix F).
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from networks.layers import (
+    Conv2d,
+    GroupNorm,
+    Init,
+    Linear,
+    Resample,
+    full_precision,
+    has_tangent,
+    widen,
+)
+from networks.layout import Entry
+from torch_utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class BlockSettings:
+    """What all blocks of a network have in common.
+
+    Attributes:
+        num_heads: attention heads; None for one per `head_dim` channels, or per 64.
+        head_dim: channels of a head; with both, the heads need not make up the block's channels.
+        dropout: probability that a feature is dropped in training.
+        skip_scale: factor on each residual sum, 1/sqrt(2) keeps the variance.
+        eps: added to the variance by the norms.
+        num_groups: groups of every norm, None for as many as have four channels, at most 32.
+        resample_filter: taps of the resampling blocks, None as in `Resample`.
+        resample_proj: whether a resampling shortcut has a 1x1 convolution when widths are equal.
+        adaptive_scale: whether the embedding scales and shifts the second norm's output, instead
+            of being added to its input.
+        init: first values of ordinary layers.
+        init_zero: first values of the layers that end a residual branch.
+        init_attn: first values of the attention's input projection, None for `init`.
+    """
+
+    num_heads: int | None = None
+    head_dim: int | None = None
+    dropout: float = 0.0
+    skip_scale: float = 1.0
+    eps: float = 1e-5
+    num_groups: int | None = None
+    resample_filter: Sequence[float] | None = (1, 1)
+    resample_proj: bool = False
+    adaptive_scale: bool = True
+    init: Init = field(default_factory=Init)
+    init_zero: Init = field(default_factory=lambda: Init(weight_gain=0.0))
+    init_attn: Init | None = None
+
+    def heads(self, channels: int) -> int:
+        """The attention heads at a width; no torch needed.
+
+        Raises:
+            UserError: the width does not divide into heads.
+        """
+        if self.num_heads and self.head_dim:
+            return self.num_heads
+        # Heads of 64 channels are a rule of thumb, of another width a demand.
+        heads = self.num_heads or channels // (self.head_dim or 64)
+        is_uneven = not self.num_heads and self.head_dim and channels % self.head_dim
+        if heads == 0 or channels % heads or is_uneven:
+            wanted = f"heads of {self.head_dim or 64} channels"
+            raise UserError(
+                f"attention over {channels} channels does not divide into"
+                f" {f'{heads} heads' if self.num_heads else wanted}:"
+                " change model_channels or channel_mult, or leave out attention there"
+            )
+        return heads
+
+    def attention_channels(self, channels: int) -> int:
+        """The width of all heads together in a block of this width."""
+        return self.num_heads * self.head_dim if self.num_heads and self.head_dim else channels
+
+
+def attention(qkv: Tensor) -> Tensor:
+    """Softmax attention with scale 1/sqrt(c), the softmax in float32 (Vaswani et al. 2017, eq. 1).
+
+    Plain operations in float32 where they are needed, as the fused kernels have no forward-mode
+    derivative (torch.func.jvp), and where they are faster, which is on CPUs in full precision
+    (benchmarks/bench_networks.py). The fused kernels can be differentiated once only: for a second
+    derivative on a GPU use torch.nn.attention.sdpa_kernel(SDPBackend.MATH).
+
+    Args:
+        qkv: queries, keys and values, [N, heads, c, 3, L].
+
+    Returns:
+        The attended values [N, heads, c, L].
+    """
+    if has_tangent(qkv) or (not qkv.is_cuda and qkv.dtype in (torch.float32, torch.float64)):
+        with full_precision(qkv):
+            q, k, v = widen(qkv).unbind(3)
+            weights = (q.mT @ (k / math.sqrt(k.shape[2]))).softmax(dim=-1)  # [N, heads, L, L]
+            return (v @ weights.mT).to(qkv.dtype)
+    # [3, N, heads, L, c], contiguous because the fused kernels ask for it.
+    q, k, v = qkv.permute(3, 0, 1, 4, 2).contiguous().unbind(0)
+    return F.scaled_dot_product_attention(q, k, v).mT
+
+
+class UNetBlock(nn.Module):
+    """Residual block with optional resampling and self-attention, conditioned on an embedding.
+
+    Attributes:
+        remat: in training, keep only the block's input and compute the rest again in the backward
+            pass, which trades about a third more time for memory (Chen et al. 2016).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        emb_channels: int,
+        settings: BlockSettings,
+        *,
+        resample: str | None = None,
+        attention: bool = False,
+    ) -> None:
+        """Make the layers in the published order, which numbers the optimizer's parameters.
+
+        Args:
+            in_channels: channels of the input.
+            out_channels: channels of the output.
+            emb_channels: width of the embedding.
+            settings: what the blocks of the network share.
+            resample: up, down or None.
+            attention: whether self-attention follows the residual sum.
+        """
+        super().__init__()
+        self.remat = False
+        self.heads = settings.heads(out_channels) if attention else 0
+        self.dropout = settings.dropout
+        self.skip_scale = settings.skip_scale
+        self.adaptive_scale = settings.adaptive_scale
+        init, init_zero, taps = settings.init, settings.init_zero, settings.resample_filter
+        eps, groups = settings.eps, settings.num_groups
+
+        self.norm0 = GroupNorm(in_channels, groups=groups, eps=eps)
+        self.conv0 = Conv2d(in_channels, out_channels, 3, resample=resample, taps=taps, init=init)
+        affine_channels = out_channels * (2 if settings.adaptive_scale else 1)
+        self.affine = Linear(emb_channels, affine_channels, init=init)
+        self.norm1 = GroupNorm(out_channels, groups=groups, eps=eps)
+        self.conv1 = Conv2d(out_channels, out_channels, 3, init=init_zero)
+
+        self.skip: Resample | None = None
+        if in_channels != out_channels or (resample is not None and settings.resample_proj):
+            self.skip = Conv2d(
+                in_channels, out_channels, 1, resample=resample, taps=taps, init=init
+            )
+        elif resample is not None:
+            self.skip = Resample(resample, taps)
+
+        if self.heads:
+            width = settings.attention_channels(out_channels)
+            self.norm2 = GroupNorm(out_channels, groups=groups, eps=eps)
+            self.qkv = Conv2d(out_channels, 3 * width, 1, init=settings.init_attn or settings.init)
+            self.proj = Conv2d(width, out_channels, 1, init=init_zero)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Apply the block.
+
+        Args:
+            x: features [N, in_channels, H, W].
+            emb: embedding [N, emb_channels], or [1, emb_channels] for all.
+
+        Returns:
+            Features [N, out_channels, H', W'].
+        """
+        if self.remat and self.training and torch.is_grad_enabled():
+            again: Tensor = checkpoint(self._forward, x, emb, use_reentrant=False)
+            return again
+        return self._forward(x, emb)
+
+    def _forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv0(F.silu(self.norm0(x)))
+        p = self.affine(emb).to(h.dtype)[:, :, None, None]
+        if self.adaptive_scale:
+            scale, shift = p.chunk(2, dim=1)
+            h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+        else:
+            h = F.silu(self.norm1(h + p))
+        h = self.conv1(F.dropout(h, self.dropout, self.training))
+        y = self._sum(h, x if self.skip is None else self.skip(x))
+        return self._sum(self._attend(y), y) if self.heads else y
+
+    def _sum(self, branch: Tensor, x: Tensor) -> Tensor:
+        # The sum is nobody else's, so it can be scaled in place.
+        return (branch + x).mul_(self.skip_scale)
+
+    def _attend(self, y: Tensor) -> Tensor:
+        n, _, height, width = y.shape
+        # Output channel (head * c + i) * 3 + {0: q, 1: k, 2: v}, as in published weights.
+        qkv = self.qkv(self.norm2(y)).reshape(n, self.heads, -1, 3, height * width)
+        projected: Tensor = self.proj(attention(qkv).reshape(n, -1, height, width))
+        return projected
+
+
+def make_block(entry: Entry, emb_channels: int, settings: BlockSettings) -> UNetBlock:
+    """The block of an entry of the plan."""
+    return UNetBlock(
+        entry.in_channels,
+        entry.out_channels,
+        emb_channels,
+        settings,
+        resample=entry.resample,
+        attention=entry.attention,
+    )
+
+
+def set_remat(network: nn.Module, remat: bool) -> None:
+    """Switch activation checkpointing of all blocks of a network on or off."""
+    for module in network.modules():
+        if isinstance(module, UNetBlock):
+            module.remat = remat
+
+
+def check_heads(entries: Iterable[Entry], settings: BlockSettings) -> None:
+    """Check, before a tensor exists, that attention has heads wherever the plan wants it.
+
+    Args:
+        entries: the plan of encoder and decoder.
+        settings: what the blocks share.
+
+    Raises:
+        UserError: a width does not divide into heads.
+    """
+    for entry in entries:
+        if entry.attention:
+            settings.heads(entry.out_channels)

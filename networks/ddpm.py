@@ -1,0 +1,96 @@
+"""The U-Net of DDPM (Ho et al. 2020, appendix B) in the variants that PyTorch checkpoints have.
+
+With its defaults it is the network of the ported weights of DDPM and of SA-DPM (2023); options give
+a second implementation, with its own norms and padding, and that one's class-conditional network:
+adaptive group norm and residual resampling (Dhariwal & Nichol 2021, section 3). It knows nothing of
+sigma: its condition is the step index.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from networks.blocks import BlockSettings
+from networks.inputs import zeroed_labels
+from networks.layers import Init, Linear
+from networks.layout import Resampler
+from networks.unet import NUM_GROUPS, UNet, Variant
+
+# Weights and biases uniform in +-1/sqrt(fan_in), the output layers included.
+_INIT = Init("kaiming_uniform", weight_gain=math.sqrt(1 / 3), bias_gain=math.sqrt(1 / 3))
+_RESAMPLERS = {"conv": "conv_resample", "pool": "pool_resample", "block": "block"}
+
+
+class DDPMUNet(UNet):
+    """The U-Net of DDPM; the bottleneck's attention always has one head.
+
+    A class has a learned vector that is added to the embedding of the step, the null label none.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_dim: int,
+        num_heads: int | None,
+        head_dim: int | None,
+        dropout: float,
+        norm_eps: float,
+        modulation: str,
+        resampler: str,
+        down_padding: str,
+        **sizes: Any,
+    ) -> None:
+        """Build the network; `networks.create` checks the options and knows their defaults.
+
+        Args:
+            label_dim: number of classes, 0 for none.
+            num_heads: attention heads outside of the bottleneck, None for `head_dim` or 64 channels
+                a head.
+            head_dim: channels of a head, None for an even split into `num_heads`. With both, the
+                attention is num_heads * head_dim wide, whatever the width of its block.
+            dropout: probability of dropping a feature in training.
+            norm_eps: added to the variance by the norms.
+            modulation: how the embedding acts on a block: add, to the second norm's input; or
+                scale_shift, on its output.
+            resampler: between levels: conv, a convolution with stride 2 on the way down and after
+                doubling on the way up; pool, the mean of 2x2 and doubling; block, a residual block.
+            down_padding: zeros around a convolution with stride 2: end or both.
+            **sizes: the other arguments of `UNet`.
+
+        Raises:
+            UserError: the sizes do not fit together.
+        """
+        settings = BlockSettings(
+            num_heads=num_heads,
+            head_dim=head_dim,
+            dropout=dropout,
+            eps=norm_eps,
+            num_groups=NUM_GROUPS,
+            resample_filter=None,
+            adaptive_scale=modulation == "scale_shift",
+            init=_INIT,
+            init_zero=_INIT,
+        )
+        variant = Variant(
+            "ddpm",
+            settings,
+            middle=replace(settings, num_heads=1, head_dim=None),
+            resampler=Resampler(_RESAMPLERS[resampler]),
+            down_padding=down_padding,
+            init_out=_INIT,
+        )
+        super().__init__(variant, label_dim=label_dim, **sizes)
+        if label_dim:
+            # Unit normals: a one-hot label selects a column.
+            init = Init("kaiming_normal", weight_gain=math.sqrt(label_dim))
+            self.map_label = Linear(label_dim, self.emb_channels, bias=False, init=init)
+
+    def embed_labels(self, class_labels: Tensor | None, label_mask: Tensor | None) -> Tensor:
+        """The vectors of the classes; nothing is added for the null label."""
+        weight = self.map_label.weight
+        embedding: Tensor = self.map_label(
+            zeroed_labels(class_labels, label_mask, self.label_dim, weight)
+        )
+        return embedding

@@ -1,0 +1,283 @@
+"""The primitive layers of the U-Nets: initialisers, linear, convolution, group norm, embeddings.
+
+Parameters are float32. Under autocast, what is sensitive to rounding (linear layers of the
+embedding, norms) runs in float32 all the same. Every layer has a forward-mode derivative.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from networks.layout import num_groups
+from torch_utils.errors import unknown_name
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which autocast is off for the device of x."""
+    device_type = x.device.type
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def widen(x: Tensor) -> Tensor:
+    """x in float32 if it has less precision, else x itself."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def has_tangent(x: Tensor) -> bool:
+    """Whether a forward-mode derivative is being taken through x (torch.func.jvp, jacfwd)."""
+    return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+
+
+def _uniform(shape: Sequence[int]) -> Tensor:
+    return torch.rand(*shape) * 2 - 1
+
+
+def _normal(shape: Sequence[int]) -> Tensor:
+    return torch.randn(*shape)
+
+
+def _truncated_normal(shape: Sequence[int]) -> Tensor:
+    """Cut at two standard deviations of the uncut one; the variance shrinks and stays so."""
+    return nn.init.trunc_normal_(torch.empty(*shape), a=-2, b=2)
+
+
+_INITIALISERS: dict[str, tuple[Callable[[Sequence[int]], Tensor], Callable[[int, int], float]]] = {
+    "xavier_uniform": (_uniform, lambda fan_in, fan_out: math.sqrt(6 / (fan_in + fan_out))),
+    "xavier_normal": (_normal, lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out))),
+    "kaiming_uniform": (_uniform, lambda fan_in, _: math.sqrt(3 / fan_in)),
+    "kaiming_normal": (_normal, lambda fan_in, _: math.sqrt(1 / fan_in)),
+    "truncated_normal": (_truncated_normal, lambda fan_in, _: math.sqrt(1 / fan_in)),
+}
+
+
+def weight_init(shape: Sequence[int], mode: str, fan_in: int, fan_out: int) -> Tensor:
+    """Draw a tensor from the global generator (Glorot & Bengio 2010, He et al. 2015 with gain 1).
+
+    Args:
+        shape: shape of the result.
+        mode: xavier_uniform, xavier_normal, kaiming_uniform, kaiming_normal or truncated_normal.
+        fan_in: inputs that one output sees.
+        fan_out: outputs that one input reaches.
+
+    Returns:
+        The values.
+
+    Raises:
+        UserError: no initialiser has this name.
+    """
+    if mode not in _INITIALISERS:
+        raise unknown_name("weight initialiser", mode, _INITIALISERS)
+    draw, scale = _INITIALISERS[mode]
+    return draw(shape) * scale(fan_in, fan_out)
+
+
+@dataclass(frozen=True)
+class Init:
+    """How a layer's first values are drawn: a mode of `weight_init`, a gain for each parameter."""
+
+    mode: str = "kaiming_normal"
+    weight_gain: float = 1.0
+    bias_gain: float = 0.0
+
+    def weight(self, shape: Sequence[int], fan_in: int, fan_out: int) -> nn.Parameter:
+        """Draw a weight."""
+        return nn.Parameter(weight_init(shape, self.mode, fan_in, fan_out) * self.weight_gain)
+
+    def bias(self, size: int, fan_in: int, fan_out: int) -> nn.Parameter:
+        """Draw a bias; also with gain 0, so that published seeds give the published weights."""
+        return nn.Parameter(weight_init([size], self.mode, fan_in, fan_out) * self.bias_gain)
+
+
+class Linear(nn.Module):
+    """x W^T + b in float32, [..., in_features] -> [..., out_features]."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, init: Init | None = None
+    ) -> None:
+        super().__init__()
+        init = init or Init()
+        fans = in_features, out_features
+        self.weight = init.weight([out_features, in_features], *fans)
+        self.bias = init.bias(out_features, *fans) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer; autocast has no effect on it."""
+        with full_precision(x):
+            return F.linear(widen(x), self.weight, self.bias)
+
+
+class Resample(nn.Module):
+    """Double or halve an image with a separable filter, [N, C, H, W] -> [N, C, 2H, 2W] or half.
+
+    The taps [1, 1] give nearest neighbours and the mean of 2x2, [1, 3, 3, 1] a near-bilinear
+    filter; an even number of taps keeps the sampling grid centred. None is [1, 1] without a filter
+    among the tensors of the state dict.
+    """
+
+    resample_filter: Tensor | None
+
+    def __init__(self, resample: str | None, taps: Sequence[float] | None = (1, 1)) -> None:
+        super().__init__()
+        self.resample = resample
+        self.filter_padding = 0 if taps is None else (len(taps) - 1) // 2
+        # Equal pairs have native kernels, many times faster than a depthwise convolution.
+        self.is_box = taps is None or (len(taps) == 2 and taps[0] == taps[1])
+        kernel = None
+        if resample is not None and taps is not None:
+            row = torch.tensor(taps, dtype=torch.float32)
+            kernel = (row.outer(row) / row.sum().square())[None, None]
+        self.register_buffer("resample_filter", kernel)
+
+    def _down(self, x: Tensor, padding: int) -> Tensor:
+        if self.is_box:
+            return F.avg_pool2d(x, 2)
+        assert self.resample_filter is not None
+        kernel = self.resample_filter.expand(x.shape[1], -1, -1, -1)
+        return F.conv2d(x, kernel, stride=2, padding=padding, groups=x.shape[1])
+
+    def _up(self, x: Tensor) -> Tensor:
+        if self.is_box:
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+        assert self.resample_filter is not None
+        kernel = (4 * self.resample_filter).expand(x.shape[1], -1, -1, -1)
+        return F.conv_transpose2d(
+            x, kernel, stride=2, padding=self.filter_padding, groups=x.shape[1]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resample x; x itself if there is nothing to do."""
+        if self.resample == "down":
+            return self._down(x, self.filter_padding)
+        return self._up(x) if self.resample == "up" else x
+
+
+class Conv2d(Resample):
+    """A convolution after resampling, [N, Cin, H, W] -> [N, Cout, H', W'], H' = H at stride 1.
+
+    With `fused` (halving only) the convolution comes first, on the padded image, and the filter
+    runs over its result without padding: the layer of the residual image pyramid of NCSN++.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        resample: str | None = None,
+        taps: Sequence[float] | None = (1, 1),
+        fused: bool = False,
+        init: Init | None = None,
+    ) -> None:
+        super().__init__(resample, taps)
+        assert not fused or resample == "down", "only a halving convolution can be fused"
+        init = init or Init()
+        fans = in_channels * kernel**2, out_channels * kernel**2
+        self.fused = fused
+        self.padding = kernel // 2
+        self.weight = init.weight([out_channels, in_channels, kernel, kernel], *fans)
+        self.bias = init.bias(out_channels, *fans)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
+        if self.fused:
+            padding = self.padding + self.filter_padding
+            # The bias may go in first: the filter sums to one and sees no padding.
+            return self._down(F.conv2d(x, self.weight, self.bias, padding=padding), 0)
+        return F.conv2d(super().forward(x), self.weight, self.bias, padding=self.padding)
+
+
+class StridedConv2d(Conv2d):
+    """A 3x3 convolution with stride 2, [N, Cin, H, W] -> [N, Cout, H/2, W/2] for even H and W.
+
+    With the padding `end` one line of zeros is added at the bottom and at the right only, with
+    `both` on all sides: the windows of the two are one pixel apart.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, padding: str, init: Init | None = None
+    ) -> None:
+        super().__init__(in_channels, out_channels, 3, init=init)
+        assert padding in ("end", "both"), padding
+        self.pad_end = padding == "end"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer."""
+        if self.pad_end:
+            return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, stride=2)
+        return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)
+
+
+class GroupNorm(nn.Module):
+    """Group norm in float32 (Wu & He 2018), x's shape; by default four channels a group or more."""
+
+    def __init__(self, channels: int, *, groups: int | None = None, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_groups = groups or num_groups(channels)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x; the result has x's dtype."""
+        if self._needs_elementary(x):
+            return self._elementary(widen(x)).to(x.dtype)
+        return F.group_norm(widen(x), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+
+    def _needs_elementary(self, x: Tensor) -> bool:
+        # The native kernel has a derivative rule in eager mode, but not when jvp is compiled.
+        if torch.compiler.is_compiling():
+            return has_tangent(x)
+        # On CUDA it answers channels_last with NCHW, which the next convolution turns around again.
+        is_turned = x.is_cuda and not x.is_contiguous()
+        return is_turned and x.is_contiguous(memory_format=torch.channels_last)
+
+    def _elementary(self, x: Tensor) -> Tensor:
+        """The definition, in operations that keep the memory layout."""
+        n, c, height, width = x.shape
+        groups = x.view(n, self.num_groups, c // self.num_groups, height, width)
+        centred = groups - groups.mean(dim=(2, 3, 4), keepdim=True)
+        inverse_std = (centred.square().mean(dim=(2, 3, 4), keepdim=True) + self.eps).rsqrt()
+        normed = (centred * inverse_std).flatten(1, 2)
+        return normed * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class PositionalEmbedding(nn.Module):
+    """Cosines and sines of geometric frequencies from 1 to 1/10000 (Vaswani et al. 2017, 3.5).
+
+    With `endpoint` the last frequency is 1/10000 itself, else the one before it.
+    """
+
+    def __init__(self, channels: int, *, endpoint: bool) -> None:
+        super().__init__()
+        self.num_freqs = channels // 2
+        self.last = self.num_freqs - 1 if endpoint else self.num_freqs
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed x [N] as (cos, sin), each [N, channels / 2]."""
+        index = torch.arange(self.num_freqs, dtype=x.dtype, device=x.device)
+        phase = x[:, None] * 10000 ** -(index / max(self.last, 1))
+        return phase.cos(), phase.sin()
+
+
+class FourierEmbedding(nn.Module):
+    """Fourier features of random frequencies, fixed at creation (Song et al. 2021, appendix C)."""
+
+    freqs: Tensor
+
+    def __init__(self, channels: int, *, scale: float = 16.0) -> None:
+        super().__init__()
+        self.register_buffer("freqs", torch.randn(channels // 2) * scale)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed x [N] as (cos, sin), each [N, channels / 2]."""
+        phase = x[:, None] * (2 * math.pi * self.freqs)
+        return phase.cos(), phase.sin()
