@@ -1,0 +1,149 @@
+"""Reference statistics as .npz files: what images are compared with.
+
+Keys `mu` and `sigma` as in EDM's files (Karras et al., 2022), and `detector`, `num`, `source`,
+which EDM's lack. Nothing in a file is ever unpickled.
+"""
+
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metrics.statistics import MAX_FEATURES, Gaussian
+from torch_utils.errors import UserError
+from torch_utils.files import replacing
+
+PUBLISHED_DETECTOR = "inception"  # whose features a file without the key `detector` is about
+MAX_BYTES = 2 * 8 * MAX_FEATURES**2
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Statistics of a data set.
+
+    Attributes:
+        gaussian: mean and covariance of its features.
+        detector: the name of the detector that made the features.
+        source: the name of the data set; empty if the file does not say.
+    """
+
+    gaussian: Gaussian
+    detector: str
+    source: str
+
+
+def check_destination(path: str | os.PathLike[str]) -> None:
+    """Make the folders of a path, or find out before the work that it cannot be written.
+
+    Raises:
+        UserError: not an .npz name, a folder, or in a place where nothing can be written.
+    """
+    if Path(path).suffix != ".npz" or Path(path).is_dir():
+        raise UserError(f"a reference is a file named *.npz, not {os.fspath(path)!r}")
+    parent = Path(path).absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"cannot write {os.fspath(path)}: no permission in {parent}")
+
+
+def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
+    """Write a reference, whole or not at all; parent folders are made.
+
+    Args:
+        path: the .npz to write.
+        reference: what to write.
+
+    Raises:
+        UserError: the path does not end in .npz, or cannot be written.
+    """
+    check_destination(path)
+    values = {
+        "mu": reference.gaussian.mu.astype(np.float64),
+        "sigma": reference.gaussian.sigma.astype(np.float64),
+        "detector": np.array(reference.detector),
+        "source": np.array(reference.source),
+    }
+    if reference.gaussian.num is not None:
+        values["num"] = np.array(reference.gaussian.num, dtype=np.int64)
+    try:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, **values)
+    except OSError as error:
+        raise UserError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+
+
+def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:
+    """Read a reference for features of one detector.
+
+    Args:
+        path: the .npz file.
+        detector: the detector that is about to be used.
+
+    Returns:
+        The reference, its values checked.
+
+    Raises:
+        UserError: no such file, not an .npz, keys missing, shapes wrong, values not finite, or
+            made with another detector. A file that does not say its detector is an Inception one.
+    """
+    name = os.fspath(path)
+    values = _read(name)
+    missing = [key for key in ("mu", "sigma") if key not in values]
+    if missing:
+        raise UserError(f"{name} is not a reference: it has no {' and no '.join(missing)}")
+    if "detector" not in values and detector != PUBLISHED_DETECTOR:
+        raise UserError(
+            f"{name} does not say its detector, so it is one of {PUBLISHED_DETECTOR} features, "
+            f"not {detector}: make one with fid.py ref --detector={detector}"
+        )
+    made_with = str(values.get("detector", PUBLISHED_DETECTOR))
+    if made_with != detector:
+        raise UserError(
+            f"{name} was made with detector {made_with!r}, not {detector!r}: "
+            f"use --detector={made_with} or make another reference"
+        )
+    gaussian = _gaussian(name, values)
+    return Reference(gaussian, detector, str(values.get("source", "")))
+
+
+def _read(name: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, without unpickling and within a bound of memory."""
+    if not os.path.isfile(name):
+        raise UserError(f"no such reference file: {name}")
+    try:
+        with zipfile.ZipFile(name) as archive:
+            if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
+                raise UserError(f"{name} is too large to be a reference")
+        with np.load(name, allow_pickle=False) as file:
+            wanted = ("mu", "sigma", "detector", "num", "source")
+            return {key: file[key] for key in wanted if key in file.files}
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damaged bytes
+        raise UserError(f"{name} is damaged or not an .npz file") from error
+
+
+def _gaussian(name: str, values: dict[str, np.ndarray]) -> Gaussian:
+    """Check mean and covariance."""
+    mu, sigma = values["mu"], values["sigma"]
+    if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
+        raise UserError(
+            f"{name} is not a reference: mu has shape {mu.shape} and sigma {sigma.shape}, "
+            "expected (F,) and (F, F)"
+        )
+    if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
+        raise UserError(f"{name} is not a reference: mu and sigma must be floating point")
+    mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise UserError(f"{name} holds values that are not finite: make it again")
+    if not np.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-7 * np.abs(sigma).max()):
+        raise UserError(f"{name} is not a reference: sigma is not symmetric")
+    num = values.get("num")
+    if num is not None and (num.shape != () or num.dtype.kind not in "iu" or num < 2):
+        raise UserError(f"{name} is not a reference: num must be an integer from 2 on")
+    return Gaussian(mu, sigma, None if num is None else int(num))

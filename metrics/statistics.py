@@ -1,0 +1,89 @@
+"""Mean and covariance of features from sums that are collected batch by batch.
+
+The sums are float64 tensors on the device: those of several processes can simply be added.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from torch_utils.errors import UserError
+
+MAX_FEATURES = 16384  # a covariance of 2 GiB
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The Gaussian that stands for a set of images.
+
+    Attributes:
+        mu: mean of the features, float64 [F].
+        sigma: covariance, normalised by num - 1, float64 [F, F].
+        num: images that it was computed from; None if a published file does not say.
+    """
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    num: int | None
+
+
+class FeatureStatistics:
+    """Count, sum and sum of outer products of feature vectors.
+
+    Attributes:
+        count: images seen, int64 [].
+        total: sum of the features, float64 [F].
+        outer: sum of features^T features, float64 [F, F].
+    """
+
+    def __init__(self, num_features: int, device: torch.device | str = "cpu") -> None:
+        """Start from zero.
+
+        Args:
+            num_features: F.
+            device: where the sums live.
+
+        Raises:
+            UserError: F is so large that the covariance would not fit in memory.
+        """
+        if num_features > MAX_FEATURES:
+            raise UserError(
+                f"images of {num_features} features need a covariance of "
+                f"{num_features**2 * 8 / 2**30:.0f} GiB: use smaller images or another detector"
+            )
+        self.count = torch.zeros([], dtype=torch.int64, device=device)
+        self.total = torch.zeros([num_features], dtype=torch.float64, device=device)
+        self.outer = torch.zeros([num_features, num_features], dtype=torch.float64, device=device)
+
+    def update(self, features: torch.Tensor) -> None:
+        """Add the features [N, F] of N images; does not wait for the device."""
+        assert features.shape[1:] == self.total.shape, (features.shape, self.total.shape)
+        values = features.detach().to(self.total)
+        self.count += values.shape[0]
+        self.total += values.sum(0)
+        self.outer.addmm_(values.T, values)
+
+    def merge(self, other: "FeatureStatistics") -> None:
+        """Add what another collector of as many features has seen."""
+        self.count += other.count.to(self.count.device)
+        self.total += other.total.to(self.total.device)
+        self.outer += other.outer.to(self.outer.device)
+
+    def finalize(self) -> Gaussian:
+        """Compute mean and covariance; the sums stay and can grow on.
+
+        Returns:
+            The Gaussian, on the host: mu = S1/n, sigma = (S2 - n mu mu^T)/(n - 1).
+
+        Raises:
+            UserError: fewer than two images.
+        """
+        num = int(self.count)
+        if num < 2:
+            raise UserError(f"a covariance needs at least 2 images, got {num}")
+        mu = self.total / num
+        sigma = (self.outer - num * torch.outer(mu, mu)) / (num - 1)
+        sigma = (sigma + sigma.T) / 2
+        assert bool(sigma.isfinite().all()), "the detector gave features that are not finite"
+        return Gaussian(mu.cpu().numpy(), sigma.cpu().numpy(), num)

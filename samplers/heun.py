@@ -1,0 +1,69 @@
+"""Heun's method with churn: Karras et al. 2022 ("EDM"), Algorithms 1 and 2."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from diffusion.denoiser import DenoiseFunction
+from diffusion.steps import raise_noise, slope
+
+Noise = Callable[[Tensor], Tensor]
+Project = Callable[[Tensor, float], Tensor]
+Callback = Callable[[int, float, Tensor, Tensor], None]
+
+
+def heun(
+    denoise: DenoiseFunction,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    round_sigma: Callable[[float], float] = float,
+    project: Project | None = None,
+    callback: Callback | None = None,
+    S_churn: float = 0.0,
+    S_min: float = 0.0,
+    S_max: float = math.inf,
+    S_noise: float = 1.0,
+) -> Tensor:
+    """Integrate the probability-flow ODE by Heun's method, raising the noise before each step.
+
+    Args:
+        denoise: D(x, sigma).
+        x: state at sigmas[0], [N, C, H, W].
+        sigmas: strictly decreasing noise levels, n + 1 of them; the last is 0, or positive to
+            stop early.
+        noise: returns unit normals of the shape of its argument. Called once a step if S_churn
+            is not 0, also in steps whose level is outside [S_min, S_max], which is the published
+            order of draws.
+        round_sigma: nearest level that the model knows, for the raised levels.
+        project: applied to the state after each step, with its noise level.
+        callback: called with (step, sigma, x, D) after each step's first evaluation.
+        S_churn: total amount of noise added, spread over the steps; 0 is deterministic.
+        S_min, S_max: noise is added at levels in this interval.
+        S_noise: standard deviation of the added noise relative to the exact one.
+
+    Returns:
+        The state at sigmas[-1].
+    """
+    num_steps = len(sigmas) - 1
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        sigma_hat = sigma
+        if S_churn:
+            fresh = noise(x)
+            if S_min <= sigma <= S_max:
+                gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
+                sigma_hat = round_sigma(sigma * (1 + gamma))
+                x = raise_noise(x, S_noise * fresh, sigma, sigma_hat)
+        denoised = denoise(x, sigma_hat)
+        if callback is not None:
+            callback(i, sigma_hat, x, denoised)
+        d = slope(x, denoised, sigma_hat)
+        x_next = x + (sigma_next - sigma_hat) * d
+        if sigma_next > 0:  # the slope does not exist at 0
+            d_next = slope(x_next, denoise(x_next, sigma_next), sigma_next)
+            x_next = x + (sigma_next - sigma_hat) * (d + d_next) / 2
+        x = x_next if project is None else project(x_next, sigma_next)
+    return x
