@@ -1,0 +1,1 @@
+"""Dataset zips and folders: reading, subsets, labels, and writing them from other images."""

@@ -1,0 +1,272 @@
+"""A dataset of equally sized 8-bit images with labels, and the choice of a subset of it.
+
+Reads EDM's layout (Karras et al. 2022), or any folder or zip of gray and RGB images.
+"""
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.archive import ImageArchive
+from data.decoding import open_picture, orientation, to_channels_first
+from data.labels import class_names, kind_of_labels, load_labels
+from data.parallel import ordered_map
+from torch_utils.errors import UserError
+from torch_utils.progress import Progress
+
+_CHANNELS = {"L": 1, "RGB": 3}
+_CHUNK = 64  # images that one thread decodes at a time
+
+
+def subset_indices(num: int, max_size: int | None, seed: int = 0) -> np.ndarray:
+    """Choose which images of a dataset to use: the published rule of EDM's `max_size`.
+
+    Args:
+        num: images in the dataset.
+        max_size: images to keep; None, or a number not below `num`, keeps all.
+        seed: seed of the choice, taken modulo 2^31.
+
+    Returns:
+        int64 [min(num, max_size)], ascending.
+    """
+    indices = np.arange(num, dtype=np.int64)
+    if max_size is not None and max_size < num:
+        np.random.RandomState(seed % 2**31).shuffle(indices)
+        indices = np.sort(indices[:max_size])
+    return indices
+
+
+def held_out_indices(num: int, max_size: int | None, seed: int = 0) -> np.ndarray:
+    """Return the images that `subset_indices` with the same arguments leaves out, ascending."""
+    chosen = subset_indices(num, max_size, seed)
+    return np.setdiff1d(np.arange(num, dtype=np.int64), chosen, assume_unique=True)
+
+
+class ImageDataset:
+    """Images of one size from a folder or zip, decoded on demand.
+
+    Args:
+        path: the folder or zip.
+        use_labels: read the labels, which must then be there.
+        max_size: use only so many images, chosen by `subset_indices`.
+        subset_seed: seed of the choice.
+        held_out: use the images that the choice leaves out instead, e.g. to judge memorisation.
+
+    Attributes:
+        path: the folder or zip, as given.
+        name: its base name, without .zip.
+        names: the file names of the images in use, sorted.
+        num_channels: 1 (gray) or 3 (RGB).
+        height: rows of an image.
+        width: columns of an image.
+        label_dim: classes, or elements of a label vector; 0 without labels. Classes are counted
+            over the whole dataset, so that a subset does not change it.
+        label_kind: "class", "vector" or "multi_hot" (tags); None without labels.
+        label_names: names of the classes or of the vectors' elements, if dataset.json gives them.
+        raw_labels: int64 [N] classes, float32 [N, label_dim] vectors, or None.
+
+    Raises:
+        UserError: the path cannot be used, the labels cannot, or the choice is empty.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        use_labels: bool = False,
+        max_size: int | None = None,
+        subset_seed: int = 0,
+        held_out: bool = False,
+    ) -> None:
+        self._arguments: dict[str, Any] = {
+            **{"path": path, "use_labels": use_labels, "max_size": max_size},
+            **{"subset_seed": subset_seed, "held_out": held_out},
+        }
+        self._archive = ImageArchive(path)
+        self.path = str(path)
+        absolute = Path(os.path.abspath(path))
+        self.name = absolute.stem if self._archive.is_zip else absolute.name
+        all_names = self._archive.names
+        if max_size is not None and max_size < 1:
+            raise UserError(f"max_size must be at least 1, not {max_size}")
+        choose = held_out_indices if held_out else subset_indices
+        indices = choose(len(all_names), max_size, subset_seed)
+        if not len(indices):
+            raise UserError(
+                f"no image of {path} is held out: it has {len(all_names)}, give a max_size below "
+                f"that instead of {max_size}"
+            )
+        self.names = [all_names[index] for index in indices]
+        self.num_channels, self.height, self.width = self._decode(all_names[0]).shape
+
+        self.label_dim = 0
+        self.label_kind: str | None = None
+        self.label_names: list[str] | None = None
+        self.raw_labels: np.ndarray | None = None
+        if use_labels:
+            labels = load_labels(self._archive)
+            self.label_dim = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+            self.label_kind = kind_of_labels(self._archive, labels)
+            self.label_names = class_names(self._archive, self.label_dim)
+            self.raw_labels = labels[indices]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return self.num_channels, self.height, self.width
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """All labels as float32 [N, label_dim], classes one-hot; None without labels.
+
+        Computed at each access: with many classes it is large, `labels_of` gives a part.
+        """
+        return None if self.raw_labels is None else self.labels_of(np.arange(len(self)))
+
+    def labels_of(self, indices: np.ndarray) -> np.ndarray:
+        """Return the labels of some images as float32 [n, label_dim], classes one-hot."""
+        assert self.raw_labels is not None, "the dataset was opened without labels"
+        raw: np.ndarray = self.raw_labels[indices]
+        if raw.ndim == 2:
+            return raw
+        one_hot = np.zeros((len(raw), self.label_dim), np.float32)
+        one_hot[np.arange(len(raw)), raw] = 1
+        return one_hot
+
+    def reopen(self) -> None:
+        """Take file handles of one's own; for a process that was forked from the opener's."""
+        self._archive.reopen()
+
+    def __reduce__(self) -> tuple[object, tuple[()]]:
+        """Travel to another process as what opens the same images there."""
+        return functools.partial(ImageDataset, **self._arguments), ()
+
+    def content_key(self) -> str:
+        """A name for the chosen images' content, which is another when any of them changes."""
+        digest = hashlib.sha256(repr(self.image_shape).encode())
+        for name in self.names:
+            digest.update(f"\0{name}\0{self._archive.fingerprint(name)}".encode())
+        return digest.hexdigest()[:32]
+
+    def image(self, index: int) -> np.ndarray:
+        """Decode one image: uint8 [C, H, W].
+
+        Raises:
+            UserError: the file is damaged, is neither 8-bit gray nor RGB, or has another size
+                than the first image of the dataset.
+        """
+        name = self.names[index]
+        image = self._decode(name)
+        if image.shape != self.image_shape:
+            raise UserError(
+                f"{self._archive.where(name)} has {describe_shape(image.shape)}, but "
+                f"{self._archive.names[0]!r} has {describe_shape(self.image_shape)}: bring "
+                "all to one size with dataset_tool.py"
+            )
+        return image
+
+    def load_range(self, out: np.ndarray, first: int, stop: int) -> None:
+        """Decode the images first <= i < stop into out[i], uint8 [N, C, H, W], one by one.
+
+        Raises:
+            UserError: as `image`.
+        """
+        for index in range(first, stop):
+            out[index] = self.image(index)
+
+    def load(self, *, out: np.ndarray | None = None, progress: bool = True) -> np.ndarray:
+        """Decode all images with several threads.
+
+        Args:
+            out: uint8 [N, C, H, W] to fill, e.g. a memory map; None for a new array.
+            progress: show the progress on stderr when it takes longer than a moment.
+
+        Returns:
+            uint8 [N, C, H, W].
+
+        Raises:
+            UserError: as `image`, for the first file that cannot be used.
+        """
+        shape = (len(self), *self.image_shape)
+        images = np.empty(shape, np.uint8) if out is None else out
+        assert images.shape == shape, (images.shape, shape)
+        assert images.dtype == np.uint8, images.dtype
+        if progress:
+            with Progress(len(self), f"reading {self.name}") as shown:
+                self._fill(images, 0, shown)
+        else:
+            self._fill(images, 0, None)
+        return images
+
+    def batches(
+        self, batch_size: int, first: int = 0, stop: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Decode the images in order, one batch in memory at a time.
+
+        Args:
+            batch_size: images in a batch; the last one may be smaller.
+            first, stop: the range of images, first <= i < stop; None for all from `first` on.
+
+        Yields:
+            uint8 [n, C, H, W].
+
+        Raises:
+            UserError: as `image`.
+        """
+        end = len(self) if stop is None else stop
+        for start in range(first, end, batch_size):
+            num = min(batch_size, end - start)
+            images = np.empty((num, *self.image_shape), np.uint8)
+            self._fill(images, start, None)
+            yield images
+
+    def _fill(self, images: np.ndarray, start: int, progress: Progress | None) -> None:
+        """Decode the images from number `start` on into `images`."""
+
+        def decode_chunk(first: int) -> int:
+            last = min(first + _CHUNK, len(images))
+            for position in range(first, last):
+                images[position] = self.image(start + position)
+            return last - first
+
+        for num in ordered_map(decode_chunk, range(0, len(images), _CHUNK)):
+            if progress is not None:
+                progress.update(num)
+
+    def _decode(self, name: str) -> np.ndarray:
+        return decode_image(self._archive, name)
+
+
+def decode_image(archive: ImageArchive, name: str) -> np.ndarray:
+    """Decode an image of a dataset: uint8 [C, H, W].
+
+    Raises:
+        UserError: it is damaged, not gray or RGB, or stored turned.
+    """
+    where = archive.where(name)
+    picture = open_picture(archive.read(name), where)
+    if picture.mode not in _CHANNELS:
+        raise UserError(
+            f"{where} has the colour mode {picture.mode}, not L or RGB: convert the images "
+            "with dataset_tool.py"
+        )
+    if orientation(picture) != 1:
+        raise UserError(
+            f"{where} is stored turned or mirrored (EXIF orientation): convert the images "
+            "with dataset_tool.py"
+        )
+    return to_channels_first(np.asarray(picture))
+
+
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """Say the shape (channels, height, width) of an image in words."""
+    channels, height, width = shape
+    return f"{width}x{height} pixels and {channels} channel{'s' if channels > 1 else ''}"

@@ -1,0 +1,99 @@
+"""From the bytes of an image file to a Pillow picture, with every failure named by its file.
+
+Formats that Pillow only recognises, or hands to another program, are left out; sizes are bounded.
+"""
+
+import functools
+import io
+import re
+import warnings
+
+import numpy as np
+import PIL.Image
+
+from torch_utils.errors import UserError
+
+MAX_PIXELS = 2**27  # below the size at which Pillow itself refuses
+# Stubs without a decoder, and formats that Pillow passes to Ghostscript or to Windows.
+_UNUSABLE_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_ORIENTATION_TAG = 0x0112
+_EXIF_KEYS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+_DEEP = re.compile("(?<!BGR);16")  # Pillow's names for 16 bits a channel; BGR;16 is a pixel's
+
+# open_picture() checks the size itself, against a fixed bound, and says which file it was.
+warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    PIL.Image.init()
+    usable = set(PIL.Image.OPEN) - _UNUSABLE_FORMATS
+    # Pillow tries them in order, so the common ones come first: a third less time for a small PNG.
+    return tuple(
+        sorted(usable, key=lambda name: (name not in ("PNG", "JPEG"), name != "PNG", name))
+    )
+
+
+@functools.cache
+def _extensions() -> frozenset[str]:
+    formats = _formats()
+    known = PIL.Image.registered_extensions()
+    return frozenset(extension for extension, name in known.items() if name in formats)
+
+
+def is_image_name(name: str) -> bool:
+    """Tell whether a file name has the extension of an image format that can be decoded."""
+    _, dot, extension = name.rpartition(".")
+    return f".{extension.lower()}" in _extensions() if dot else False
+
+
+def open_picture(content: bytes, where: str) -> PIL.Image.Image:
+    """Decode an image file; of an animation, the first frame.
+
+    Args:
+        content: the bytes of the file.
+        where: the file's name, for messages.
+
+    Returns:
+        The decoded picture in the mode it is stored in.
+
+    Raises:
+        UserError: the bytes are no image, are damaged, have more than `MAX_PIXELS` pixels, or
+            have 16 bits or more a channel.
+    """
+    try:
+        picture = PIL.Image.open(io.BytesIO(content), formats=_formats())
+        num_pixels = picture.width * picture.height
+        deep = picture.mode[0] in "IF" or any(_DEEP.search(str(tile)) for tile in picture.tile)
+        if num_pixels <= MAX_PIXELS and not deep:
+            picture.load()
+    except PIL.UnidentifiedImageError:
+        raise UserError(f"{where} is not an image in a known format: remove it") from None
+    except PIL.Image.DecompressionBombError:
+        raise UserError(f"{where} has more than {MAX_PIXELS} pixels: make it smaller") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders fail on damaged files in their own many ways
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where} is damaged ({reason}): replace or remove it") from None
+    if num_pixels > MAX_PIXELS:
+        raise UserError(f"{where} has more than {MAX_PIXELS} pixels: make it smaller")
+    if deep:
+        raise UserError(f"{where} has more than 8 bits a channel: convert it to 8 bits first")
+    return picture
+
+
+def orientation(picture: PIL.Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8; 1 if there is none or it is unreadable."""
+    if picture.format in ("PNG", "JPEG") and not picture.info.keys() & _EXIF_KEYS:
+        return 1  # looking for it takes a tenth of the time of decoding a small image
+    try:
+        value = picture.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged EXIF data in a sound image is common and means nothing
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def to_channels_first(image: np.ndarray) -> np.ndarray:
+    """Turn an image [H, W] or [H, W, C] into a contiguous [C, H, W]."""
+    return np.ascontiguousarray(image[None] if image.ndim == 2 else image.transpose(2, 0, 1))

@@ -1,0 +1,47 @@
+"""A lazy ordered map over threads.
+
+Pillow releases the interpreter lock while it decodes, resizes and encodes, so that threads are
+enough for images.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], num_threads: int | None = None
+) -> Iterator[Result]:
+    """Yield `function(item)` for each item, in order, computed a little ahead by threads.
+
+    The first exception, in the order of the items, is raised and ends the work.
+
+    Args:
+        function: safe to be called by several threads at once.
+        items: what to call it with.
+        num_threads: None for one a core, at most 8.
+    """
+    num_threads = num_threads or min(8, num_cores())
+    pending: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(num_threads)
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= 2 * num_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
