@@ -1,0 +1,152 @@
+"""Train a diffusion model: read the config, make a run directory, run the loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from torch_utils.command import Command, IntList
+from torch_utils.errors import UserError
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL: run the same command again
+
+# options that set a key of the config: flag, key, type, metavar, meaning
+OPTIONS: list[tuple[str, str, Any, str, str]] = [
+    ("--data", "data.path", str, "ZIP|DIR", "Dataset, or torchvision:NAME."),
+    ("--cond", "data.cond", bool, "BOOL", "Train class-conditionally.  [default: 0]"),
+    ("--xflip", "data.xflip", bool, "BOOL", "Add a mirrored copy of every image.  [default: 0]"),
+    ("--arch", "network.name", str, "NAME", "Network, e.g. ncsnpp, adm.  [default: ddpmpp]"),
+    ("--precond", "preconditioning.name", str, "NAME", "vp, ve, iddpm or edm.  [default: edm]"),
+    ("--cbase", "network.model_channels", int, "INT", "Channels.  [default: the network's]"),
+    ("--cres", "network.channel_mult", IntList(), "LIST", "Their multipliers, one a level."),
+    ("--dropout", "network.dropout", float, "P", "Dropout.  [default: the network's]"),
+    ("--augment", "augment.p", float, "P", "Augmentation probability; EDM: 0.12.  [default: 0]"),
+    ("--duration", "run.duration", str, "SPAN", "Length of the run, bare: Mimg.  [default: 200]"),
+    ("--batch", "run.batch", int, "INT", "Global batch size.  [default: 512]"),
+    ("--batch-gpu", "run.batch_gpu", int, "INT", "Size of micro-batches.  [default: the share]"),
+    ("--lr", "optimizer.lr", float, "FLOAT", "Learning rate.  [default: 0.001]"),
+    ("--ema", "ema.halflife", str, "SPAN", "Half-life of the average, bare: Mimg.  [default: 0.5]"),
+    ("--precision", "run.precision", str, "NAME", "fp32, bf16 or fp16.  [default: fp32]"),
+    ("--ls", "run.loss_scaling", float, "FLOAT", "First loss scale of fp16.  [default: 1]"),
+    ("--remat", "run.remat", bool, "BOOL", "Less memory, a third more time.  [default: 0]"),
+    ("--bench", "run.bench", bool, "BOOL", "Let cuDNN time its algorithms.  [default: 1]"),
+    ("--seed", "run.seed", int, "INT", "Of everything random.  [default: 0]"),
+    ("--tick", "run.tick", str, "SPAN", "Interval of status lines, bare: kimg.  [default: 50]"),
+    ("--snap", "run.snap", str, "SPAN", "Interval of snapshots, bare: ticks.  [default: 50]"),
+    ("--dump", "run.dump", str, "SPAN", "Interval of training states, bare: ticks.  [default: 50]"),
+    ("--desc", "run.desc", str, "TEXT", "Suffix of the run directory's name."),
+    ("--device", "run.device", str, "NAME", "auto, cpu or cuda.  [default: auto]"),
+    ("--data-device", "run.data_device", str, "NAME", "Where the images lie.  [default: auto]"),
+]
+
+
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of the table."""
+    for flag, key, kind, metavar, meaning in reversed(OPTIONS):
+        command = click.option(flag, key.replace(".", "__"), type=kind, metavar=metavar,
+                               help=meaning)(command)  # fmt: skip
+    return command
+
+
+def as_tree(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as a config tree."""
+    tree: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is not None:
+            section, key = name.split("__")
+            tree.setdefault(section, {})[key] = value
+    return tree
+
+
+@click.command(cls=Command)
+@click.option("--outdir", metavar="DIR", help="Where run directories go.")
+@click.option("--nosubdir", is_flag=True, help="Write into --outdir itself.")
+@click.option("--config", metavar="FILE", help="YAML recipe; the options below override it.")
+@config_options
+@click.option(
+    "--resume",
+    metavar="FILE|RUNDIR|latest",
+    help="Go on with a run; `latest` is the newest in --outdir with this config, and starts one "
+    "if there is none.",
+)
+@click.option(
+    "--allow-config-change",
+    is_flag=True,
+    help="Go on with --resume although the config differs from the run's.",
+)
+@click.option("--transfer", metavar="SNAPSHOT", help="Take the first weights from a snapshot.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved config and exit.")
+@click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
+def main(
+    outdir: str | None,
+    config: str | None,
+    nosubdir: bool,
+    dry_run: bool,
+    resume: str | None,
+    transfer: str | None,
+    allow_config_change: bool,
+    overrides: tuple[str, ...],
+    **options: Any,
+) -> int:
+    """Train a diffusion model on a dataset zip or folder.
+
+    Arguments of the form section.key=value set any key of the config, e.g.
+    optimizer.clip_norm=1 sampler.steps=32. A SPAN is a number of images with a suffix: 1000img,
+    50k, 200M, 20ep (epochs), 600it (steps); a bare number has EDM's unit, named below. Ctrl-C or
+    SIGTERM saves and stops after the current step, with exit code 75; --resume goes on.
+    """
+    from torch_utils.distributed import world
+    from training import launch
+    from training.data import load_training_data
+    from training.loop import train
+    from training.recipes import dump_config, load_config
+    from training.resume import locked, read_run_config, run_of
+    from training.run_dir import RunLog
+    from training.setup import check
+
+    if resume is not None and transfer is not None:
+        raise UserError("--resume and --transfer exclude each other: a resumed run has weights")
+    base = None
+    if resume not in (None, "latest"):
+        base = read_run_config(run_of(resume)).model_dump()
+    elif outdir is None:
+        raise UserError("missing option --outdir: give the folder for run directories")
+    wanted = load_config(config, as_tree(options), overrides, base=base)
+    if transfer is not None:
+        wanted = launch.without_ema_rampup(wanted)
+    if wanted.data.path is None:
+        raise UserError("no data set: give --data=ZIP|DIR or data.path in the recipe")
+
+    with world(wanted.run.device) as here:
+        data = load_training_data(wanted.data)
+        check(launch.settle(wanted, data, here), data, transfer)
+        plan = None
+        if resume == "latest":
+            plan = launch.resume_latest(outdir, wanted, data, here)
+        elif resume is not None:
+            plan = launch.resume(
+                resume, wanted, data, here, allow_config_change=allow_config_change
+            )
+        if dry_run:
+            shown = launch.settle(wanted, data, here) if plan is None else plan.config
+            click.echo(dump_config(shown) if here.is_main else "", nl=False)
+            return 0
+        here.barrier()  # all have looked before one of them makes a directory
+        if plan is None:
+            plan = launch.start(outdir, wanted, data, here, subdir=not nosubdir)
+        log = RunLog(plan.folder if here.is_main else None)
+        if plan.is_complete:
+            log.say(f"already done: {plan.seen:,} images; {plan.folder}")
+            return 0
+        with locked(plan.folder, here):
+            launch.claim(plan, here)
+            for note in plan.notes:
+                log.say(note)
+            is_complete = train(
+                plan.config, data, plan.folder, here, state=plan.state, transfer_from=transfer
+            )
+    return 0 if is_complete else EXIT_STOPPED
+
+
+if __name__ == "__main__":
+    main()

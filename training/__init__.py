@@ -1,0 +1,1 @@
+"""Training: config, loop, EMA, optimizer, run directory, logging."""

@@ -1,0 +1,298 @@
+"""The training config: one strict tree, read from YAML recipes and the command line.
+
+Sections name who uses them. Spans (durations, intervals) hold text with a unit until `resolve`
+turns them into images.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from models.config import ModelConfig, PreconditioningConfig, Section
+from torch_utils.errors import UserError
+from training.augmentation import AugmentConfig
+from training.units import canonical, to_images
+
+# spans, named for the unit that bare numbers have in EDM
+Million = Annotated[str, BeforeValidator(lambda value: canonical(value, "M"))]
+Kilo = Annotated[str, BeforeValidator(lambda value: canonical(value, "k"))]
+Ticks = Annotated[str, BeforeValidator(lambda value: canonical(value, "tick"))]
+
+
+DEFAULT_NETWORK = {"name": "ddpmpp"}
+DEFAULT_SAMPLER = {"name": "heun", "steps": 18}
+
+
+class DataConfig(Section):
+    """What to train on.
+
+    Attributes:
+        path: dataset zip or folder.
+        cond: train class-conditionally; needs labels.
+        max_size: train on a random subset of at most so many images.
+        subset_seed: determines the subset.
+        xflip: add a mirrored copy of every image, which doubles the data set.
+    """
+
+    path: str | None = None
+    cond: bool = False
+    max_size: int | None = Field(default=None, ge=1)
+    subset_seed: int = Field(default=0, ge=0)
+    xflip: bool = False
+
+
+class LossConfig(Section):
+    """The objective; see `losses.create`.
+
+    Attributes:
+        noise_level, weight: None for those that the preconditioning was published with.
+        reduction: sum or mean over channels and pixels.
+        terms: what is summed.
+    """
+
+    noise_level: str | dict[str, Any] | None = None
+    weight: str | dict[str, Any] | None = None
+    reduction: str = "sum"
+    terms: tuple[str | dict[str, Any], ...] = ("denoising",)
+
+
+class OptimizerConfig(Section):
+    """The optimizer and its learning rate.
+
+    Attributes:
+        name: adam, or adamw, whose weight decay is decoupled from the gradient.
+        lr: learning rate at the plateau.
+        betas, eps: Adam's.
+        weight_decay: adamw's.
+        warmup: images over which the rate rises linearly from 0.
+        warmup_inclusive: count the step's own images, so that the first step already moves.
+        decay: constant; cosine, down to 0 at the end of the run; inverse_sqrt, lr / sqrt(k / ref)
+            beyond `decay_reference` images.
+        decay_reference: images up to which inverse_sqrt keeps the rate.
+        clip_norm: gradients are scaled down to this global norm; None for no clipping.
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: Million = "10M"
+    warmup_inclusive: bool = False
+    decay: Literal["constant", "cosine", "inverse_sqrt"] = "constant"
+    decay_reference: Million | None = None
+    clip_norm: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "OptimizerConfig":
+        if self.weight_decay and self.name == "adam":
+            raise ValueError("weight_decay needs name: adamw")
+        if (self.decay == "inverse_sqrt") != (self.decay_reference is not None):
+            raise ValueError("decay: inverse_sqrt and decay_reference go together")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas must be in [0, 1)")
+        return self
+
+
+class EmaConfig(Section):
+    """How weights are averaged for sampling.
+
+    Attributes:
+        kind: halflife (EDM); constant decay; ramp, min(decay, (1 + n) / (10 + n)) at update n.
+        halflife: images after which a weight's share has halved.
+        rampup_ratio: the half-life is at most this fraction of the images seen; None for no ramp.
+        decay: of kinds constant and ramp, per step.
+        starts: the average starts as a copy of the initial weights, or of those after the first
+            step.
+    """
+
+    kind: Literal["halflife", "constant", "ramp"] = "halflife"
+    halflife: Million = "0.5M"
+    rampup_ratio: float | None = Field(default=0.05, gt=0)
+    decay: float = Field(default=0.9999, ge=0, lt=1)
+    starts: Literal["initial", "first_step"] = "initial"
+
+
+class RunConfig(Section):
+    """The run: how long, how much at once, what is written when.
+
+    Attributes:
+        duration: images to train for.
+        batch: global batch size.
+        batch_gpu: micro-batch size; None for the whole share of a process.
+        seed: of everything random.
+        label_dropout: probability of training a sample on the null label.
+        tick: interval of status lines and statistics.
+        snap: interval of snapshots and sample grids.
+        dump: interval of training states.
+        keep_states, keep_snapshots: how many of the newest are kept; None for all.
+        precision: fp32, or bf16 or fp16 autocast of the network.
+        loss_scaling: fp16's first scale of the loss; it then adapts.
+        max_bad_steps: stop after so many steps in a row with a loss or gradient that is not
+            finite; each is skipped and counted.
+        remat: keep only the inputs of blocks and compute the rest again in the backward pass.
+        bench: let cuDNN time its algorithms.
+        desc: suffix of the run directory's name.
+        device: auto, cpu or cuda.
+        data_device: where decoded images lie: auto puts them on the GPU if they fit.
+    """
+
+    duration: Million = "200M"
+    batch: int = Field(default=512, ge=1)
+    batch_gpu: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    label_dropout: float = Field(default=0.0, ge=0, le=1)
+    tick: Kilo = "50k"
+    snap: Ticks = "50tick"
+    dump: Ticks = "50tick"
+    keep_states: int | None = Field(default=3, ge=1)
+    keep_snapshots: int | None = Field(default=None, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    loss_scaling: float = Field(default=1.0, gt=0)
+    max_bad_steps: int = Field(default=100, ge=1)
+    remat: bool = False
+    bench: bool = True
+    desc: str | None = Field(default=None, pattern=r"^[\w.+=-]+$")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data_device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class TrainingConfig(Section):
+    """A whole experiment.
+
+    Attributes:
+        data: what to train on.
+        augment: what is done to the images.
+        network: {name, options...} of networks.create.
+        preconditioning: how the network becomes a denoiser.
+        loss: the objective.
+        optimizer, ema: how weights move and are averaged.
+        sampler: {name, steps, options...} for previews; also the snapshots' default.
+        run: the rest.
+    """
+
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    network: dict[str, Any] = Field(default_factory=lambda: dict(DEFAULT_NETWORK))
+    preconditioning: PreconditioningConfig = PreconditioningConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema: EmaConfig = EmaConfig()
+    sampler: dict[str, Any] = Field(default_factory=lambda: dict(DEFAULT_SAMPLER))
+    run: RunConfig = RunConfig()
+
+
+SPANS = (
+    ("run", "tick"),
+    ("run", "duration"),
+    ("run", "snap"),
+    ("run", "dump"),
+    ("optimizer", "warmup"),
+    ("optimizer", "decay_reference"),
+    ("ema", "halflife"),
+)
+
+
+def resolve(config: TrainingConfig, *, num_images: int, world_size: int) -> TrainingConfig:
+    """Turn every span into images and settle the micro-batch size.
+
+    Args:
+        config: as read.
+        num_images: size of the data set.
+        world_size: number of processes.
+
+    Returns:
+        A copy in which spans end in `img` and `run.batch_gpu` is set.
+
+    Raises:
+        UserError: the batch is not divisible into micro-batches for that many processes.
+    """
+    batch = config.run.batch
+    if batch % world_size:
+        raise UserError(f"batch {batch} is not divisible by {world_size} processes")
+    share = batch // world_size
+    micro = min(config.run.batch_gpu or share, share)
+    if share % micro:
+        raise UserError(
+            f"batch {batch} over {world_size} process(es) is {share} images each, which is not "
+            f"divisible by the micro-batch size batch_gpu={micro}"
+        )
+    tree = config.model_dump()
+    tree["run"]["batch_gpu"] = micro
+    tick = 0
+    for section, key in SPANS:
+        span = tree[section][key]
+        if span is None:
+            continue
+        images = to_images(span, batch=batch, num_images=num_images, tick=tick)
+        tick = images if key == "tick" else tick
+        tree[section][key] = f"{images}img"
+    for key in ("duration", "tick", "snap", "dump"):
+        if tree["run"][key] == "0img":
+            raise UserError(f"run.{key} is 0: it must be positive")
+    return TrainingConfig.model_validate(tree)
+
+
+# what may change when a run is resumed: it decides when to stop and what is written, not what is
+# learned
+FREE_KEYS = {
+    f"run.{key}"
+    for key in (
+        "duration", "tick", "snap", "dump", "keep_states", "keep_snapshots", "desc", "device",
+        "data_device", "max_bad_steps", "remat", "bench",
+    )
+}  # fmt: skip
+
+
+def differences(old: TrainingConfig, new: TrainingConfig) -> list[str]:
+    """What differs between two resolved configs, beyond `FREE_KEYS`.
+
+    A cosine's shape depends on the duration, which is then not free.
+
+    Returns:
+        Lines like `optimizer.lr: 0.001 -> 0.002`.
+    """
+    before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
+    free = FREE_KEYS - ({"run.duration"} if new.optimizer.decay == "cosine" else set())
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if key not in free and before.get(key) != after.get(key)
+    ]
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of sections as one flat dict of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def images(span: str | None) -> int:
+    """Number of images of a resolved span; 0 for None."""
+    return 0 if span is None else to_images(span, batch=0, num_images=0)
+
+
+def model_config(
+    config: TrainingConfig, *, image_shape: tuple[int, int, int], label_dim: int
+) -> ModelConfig:
+    """The model that a training config and the data's shape determine.
+
+    Args:
+        config: the experiment.
+        image_shape: (channels, height, width).
+        label_dim: width of the data's labels; used if `data.cond` is set.
+    """
+    channels, height, width = image_shape
+    return ModelConfig(
+        network=config.network,
+        preconditioning=config.preconditioning,
+        img_resolution=(height, width),
+        img_channels=channels,
+        label_dim=label_dim if config.data.cond else 0,
+        augment_dim=config.augment.augment_dim,
+    )

@@ -1,0 +1,55 @@
+"""Averages of the weights for sampling; the average is a module of its own, updated in place.
+
+EDM's half-life with ramp-up (Karras et al. 2022, Appendix F.2), a constant decay per step, and
+the (1 + n) / (10 + n) ramp.
+"""
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from training.config import EmaConfig, images
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def decay_at(config: EmaConfig, *, seen: int, batch: int, update: int) -> float:
+    """The share that the average keeps of itself in one update.
+
+    Args:
+        config: the rule.
+        seen: images seen before this step.
+        batch: images in this step.
+        update: 1 for the first update, 2 for the next, ...
+
+    Returns:
+        beta in average = weights + beta (average - weights).
+    """
+    if config.starts == "first_step" and update == 1:
+        return 0.0
+    if config.kind == "constant":
+        return config.decay
+    if config.kind == "ramp":
+        return min(config.decay, (1 + update) / (10 + update))
+    halflife = float(images(config.halflife))
+    if config.rampup_ratio is not None:
+        halflife = min(halflife, config.rampup_ratio * seen)
+    return float(0.5 ** (batch / max(halflife, 1e-8)))
+
+
+def average_of(net: ModuleT) -> ModuleT:
+    """A copy of the module to hold the average: evaluation mode, no gradients."""
+    return copy.deepcopy(net).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, net: nn.Module, beta: float) -> None:
+    """Move the average towards the weights: average = weights + beta (average - weights).
+
+    Parameters only; buffers are constants of the network.
+    """
+    theirs = [parameter.detach() for parameter in average.parameters()]
+    ours = [parameter.detach() for parameter in net.parameters()]
+    torch._foreach_lerp_(theirs, ours, 1.0 - beta)

@@ -1,0 +1,113 @@
+"""From a resolved config to a trainer: model, objective, first weights."""
+
+import torch
+from torch import Tensor
+
+import losses
+from diffusion import preconditioning
+from diffusion.denoiser import Denoiser
+from losses.objective import Objective
+from models.build import build
+from models.config import ModelConfig
+from models.snapshot import load_snapshot
+from networks.blocks import set_remat
+from samplers.settings import settings_from
+from torch_utils.distributed import World
+from torch_utils.errors import UserError
+from torch_utils.seeding import Stream, derive_seed
+from training.config import TrainingConfig, model_config
+from training.data import TrainingData
+from training.trainer import Trainer
+
+
+def create_objective(config: TrainingConfig) -> Objective:
+    """The objective of a config.
+
+    Noise level and weighting are those that the preconditioning was published with unless the
+    config says otherwise; the weighting assumes the model's sigma_data.
+
+    Raises:
+        UserError: unknown names or options, or a preconditioning without a published objective.
+    """
+    scalings = preconditioning.create(**config.preconditioning.model_dump())
+    loss = config.loss.model_dump()
+    name = config.preconditioning.name
+    for key, default in zip(
+        ("noise_level", "weight"), losses.PUBLISHED.get(name, ()), strict=False
+    ):
+        loss[key] = loss[key] or default
+    if not (loss["noise_level"] and loss["weight"]):
+        raise UserError(
+            f"preconditioning {name} has no published objective: "
+            "set loss.noise_level and loss.weight"
+        )
+    return losses.create(**loss, sigma_data=scalings.sigma_data)
+
+
+def model_of(config: TrainingConfig, data: TrainingData) -> ModelConfig:
+    """The model that a config and its data determine."""
+    return model_config(config, image_shape=data.image_shape, label_dim=data.label_dim)
+
+
+def check(config: TrainingConfig, data: TrainingData, transfer_from: str | None = None) -> None:
+    """Refuse what cannot work before anything is written.
+
+    Raises:
+        UserError: unknown names or options, sizes that the network cannot have, or a snapshot
+            that the weights cannot be taken from.
+    """
+    settings_from(config.sampler)
+    create_objective(config)
+    if config.run.label_dropout and not config.data.cond:
+        raise UserError("run.label_dropout has no effect without labels: set data.cond")
+    with torch.device("meta"):
+        denoiser = build(model_of(config, data))
+    if transfer_from is not None:
+        transferable(transfer_from, denoiser)
+
+
+def create_trainer(config: TrainingConfig, model: ModelConfig, world: World) -> Trainer:
+    """Build the model with weights drawn from the run's seed, and all that trains it."""
+    torch.manual_seed(derive_seed(config.run.seed, Stream.INIT))
+    denoiser = build(model)
+    set_remat(denoiser.model, config.run.remat)
+    return Trainer(denoiser, create_objective(config), config, world)
+
+
+def transferable(path: str, denoiser: Denoiser) -> dict[str, Tensor]:
+    """The tensors of a snapshot that a model has too, by name.
+
+    Raises:
+        UserError: no snapshot, a tensor of another shape, or no common tensor.
+    """
+    source, _ = load_snapshot(path)
+    ours = denoiser.state_dict()
+    common = {name: tensor for name, tensor in source.state_dict().items() if name in ours}
+    for name, tensor in common.items():
+        if tensor.shape != ours[name].shape:
+            raise UserError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, "
+                f"the model's has {tuple(ours[name].shape)}"
+            )
+    if not common:
+        raise UserError(f"{path} has no tensor in common with the model")
+    return common
+
+
+def transfer(trainer: Trainer, path: str) -> str:
+    """Start from a snapshot's weights, tensor by tensor by name, in weights and average alike.
+
+    Returns:
+        A line that lists the tensors that the snapshot does not have.
+
+    Raises:
+        UserError: as `transferable`.
+    """
+    common = transferable(path, trainer.denoiser)
+    for module in (trainer.denoiser, trainer.average):
+        module.load_state_dict(common, strict=False)
+    missing = sorted(trainer.denoiser.state_dict().keys() - common.keys())
+    return (
+        f"transferred {len(common)} tensors from {path}; "
+        f"left as initialised: {', '.join(missing) or 'none'}"
+    )

@@ -1,0 +1,102 @@
+"""Training states: one file that holds all that training needs, whole or not at all.
+
+A torch zip of plain data, readable with `weights_only=True`. Written under a temporary name and
+renamed; its checksums are verified before it is trusted.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torch_utils.errors import UserError
+from torch_utils.files import replacing
+
+FORMAT_VERSION = 1
+PATTERN = "training-state-*.pt"
+
+
+def state_path(folder: str | os.PathLike[str], images: int) -> Path:
+    """Where the state after so many images lies."""
+    return Path(folder) / f"training-state-{images:010d}.pt"
+
+
+def save_state(folder: Path, state: dict[str, Any], keep: int | None) -> Path:
+    """Write a state and drop the oldest beyond `keep`.
+
+    Args:
+        folder: the run directory.
+        state: tensors, numbers, text, lists and dicts; needs `trainer` with `seen`.
+        keep: how many of the newest to keep; None for all.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: it cannot be written; what was there before is as it was.
+    """
+    path = state_path(folder, state["trainer"]["seen"])
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save({"format": FORMAT_VERSION, **state}, file)
+        except RuntimeError as error:
+            # a full disk shows as an inconsistency of the archive that torch was closing
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+    prune(folder, PATTERN, keep)
+    return path
+
+
+def prune(folder: Path, pattern: str, keep: int | None) -> None:
+    """Delete all but the `keep` newest files of a pattern; their names sort by progress."""
+    if keep is not None:
+        for old in sorted(folder.glob(pattern))[:-keep]:
+            old.unlink()
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a state onto the CPU.
+
+    Raises:
+        UserError: no such file, damaged, or not a state of ours.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no training state at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+        if bad is not None:
+            raise UserError(f"{path} is damaged: the checksum of {bad} is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged archive can fail in any way
+        first_line = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{path} is damaged or no training state: {first_line}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
+        raise UserError(f"{path} is not a training state of Driftless in format {FORMAT_VERSION}")
+    return state
+
+
+def newest_state(folder: Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:
+    """The newest state of a run that is whole.
+
+    Returns:
+        (file, state, problems): problems names the damaged files that were passed over; file and
+        state are None if there is none.
+
+    Raises:
+        UserError: there are states, and all are damaged.
+    """
+    problems: list[str] = []
+    for path in sorted(folder.glob(PATTERN), reverse=True):
+        try:
+            return path, load_state(path), problems
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError(f"every training state in {folder} is damaged; the newest: {problems[0]}")
+    return None, None, []

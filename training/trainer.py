@@ -1,0 +1,159 @@
+"""One optimization step: micro-batches to gradients to weights to the average of weights.
+
+Everything that a step depends on is its arguments or this object's state; what is random comes in
+as data. Karras et al. 2022 ("EDM"), Appendix F.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from diffusion.denoiser import Denoiser
+from losses.batch import Batch, Draws, LossTerms
+from losses.objective import Objective
+from torch_utils.distributed import World
+from training.config import TrainingConfig, images
+from training.ema import average_of, decay_at, update_average
+from training.optimizer import create_optimizer, learning_rate
+from training.precision import StepGuard, autocast
+from training.statistics import Statistics
+
+
+class _Loss(nn.Module):
+    """Denoiser and objective as one module, so that DDP sees all network calls of a step."""
+
+    def __init__(self, denoiser: Denoiser, objective: Objective) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.objective = objective
+
+    def forward(self, batch: Batch, draws: Draws) -> LossTerms:
+        return self.objective(self.denoiser, batch, draws)
+
+
+class Trainer:
+    """A model under training.
+
+    Attributes:
+        denoiser: the weights that are optimized.
+        average: their average, for sampling.
+        objective: what they are optimized for.
+        statistics: of losses, since the last flush.
+        guard: loss scale, and steps skipped because they were not finite.
+        seen: images seen so far.
+        updates: steps taken so far, skipped ones included.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, objective: Objective, config: TrainingConfig, world: World
+    ) -> None:
+        self.config = config
+        self.world = world
+        self.objective = objective
+        self.denoiser = denoiser.to(world.device).train()
+        self.average = average_of(self.denoiser)
+        self.optimizer = create_optimizer(config.optimizer, self.denoiser.parameters())
+        self.statistics = Statistics(world)
+        self.guard = StepGuard(config.run.precision, config.run.loss_scaling, world.device)
+        self.seen = 0
+        self.updates = 0
+        self._loss: nn.Module = _Loss(self.denoiser, objective)
+        if world.is_group:
+            self._loss = DistributedDataParallel(
+                self._loss,
+                device_ids=[world.device] if world.device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+
+    def step(
+        self,
+        micro_batches: Sequence[tuple[Batch, Draws]],
+        dropout_seeds: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Take one step, or skip it if its loss or gradient is not finite.
+
+        Args:
+            micro_batches: this process's share of the global batch, all of one size.
+            dropout_seeds: what to seed the device's default generator with before each of them;
+                None leaves it alone.
+
+        Returns:
+            This process's mean loss, a scalar on the device.
+        """
+        loss = self._gradients(micro_batches, dropout_seeds)
+        gradients = [p.grad for p in self.denoiser.parameters() if p.grad is not None]
+        if self.guard.adapts:
+            torch._foreach_mul_(gradients, 1 / self.guard.scale)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # a loss can overflow although its gradient does not; the others' is in no gradient of ours
+        bad_losses = self.world.sum((~loss.isfinite()).float())
+        is_bad = ~norm.isfinite() | (bad_losses > 0)
+        clip = self.config.optimizer.clip_norm
+        if clip is not None:
+            torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1))
+
+        batch = self.config.run.batch
+        duration = images(self.config.run.duration)
+        rate = learning_rate(self.config.optimizer, seen=self.seen, batch=batch, duration=duration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # the fused kernels leave weights and moments alone where this is 1
+        self.optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.guard.update(is_bad)
+
+        self.updates += 1
+        beta = decay_at(self.config.ema, seen=self.seen, batch=batch, update=self.updates)
+        update_average(self.average, self.denoiser, beta)
+        self.seen += batch
+        return loss
+
+    def _gradients(
+        self, micro_batches: Sequence[tuple[Batch, Draws]], dropout_seeds: Sequence[int] | None
+    ) -> Tensor:
+        """Accumulate gradients over the micro-batches; the mean loss, detached."""
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for index, (data, draws) in enumerate(micro_batches):
+            if dropout_seeds is not None:
+                torch.manual_seed(dropout_seeds[index])
+            with self._without_sync(index < len(micro_batches) - 1):
+                with autocast(self.config.run.precision, self.world.device):
+                    terms = self._loss(data, draws)
+                loss = terms.total() / len(micro_batches)
+                (loss * self.guard.scale).backward()
+            losses.append(loss.detach())
+            self.statistics.report_loss(terms)
+        return torch.stack(losses).sum()
+
+    def _without_sync(self, skip: bool) -> Any:
+        """DDP's context that leaves gradients unreduced, until the last micro-batch."""
+        if skip and isinstance(self._loss, DistributedDataParallel):
+            return self._loss.no_sync()
+        return contextlib.nullcontext()
+
+    def state(self) -> dict[str, Any]:
+        """All that a later process needs to go on with the next step. All processes must call."""
+        return {
+            "seen": self.seen,
+            "updates": self.updates,
+            "denoiser": self.denoiser.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "guard": self.guard.state(),
+            "statistics": self.statistics.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.seen, self.updates = state["seen"], state["updates"]
+        self.denoiser.load_state_dict(state["denoiser"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.guard.load(state["guard"])
+        self.statistics.load(state["statistics"])

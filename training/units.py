@@ -1,0 +1,51 @@
+"""Durations and intervals: numbers of images, written with a suffix.
+
+`600it` is 600 steps, `20ep` twenty passes over the data, `200M` and `50k` millions and thousands
+of images, `1000img` just images. A bare number means what it means in EDM.
+"""
+
+import re
+
+from torch_utils.errors import UserError
+
+_UNITS = {"img": 1, "k": 1_000, "M": 1_000_000}
+SUFFIXES = ("img", "k", "M", "ep", "it", "tick")
+
+
+def canonical(value: object, bare_unit: str) -> str:
+    """Check a span and write it with its unit.
+
+    Args:
+        value: a number, or text like `600it`.
+        bare_unit: the unit of a bare number.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = str(value).strip() if not isinstance(value, bool) else ""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)", text)
+    if not match or (match[2] or bare_unit) not in SUFFIXES:
+        raise ValueError("give a number with one of the suffixes img, k, M, ep, it")
+    return f"{match[1]}{match[2] or bare_unit}"
+
+
+def to_images(span: str, *, batch: int, num_images: int, tick: int = 0) -> int:
+    """Number of images that a canonical span means.
+
+    Args:
+        span: from `canonical`.
+        batch: global batch size, for `it`.
+        num_images: size of the data set, for `ep`.
+        tick: images in a tick, for `tick`.
+
+    Raises:
+        UserError: the span is finite but too small to be a whole image.
+    """
+    match = re.fullmatch(r"([\d.eE+-]+?)(img|k|M|ep|it|tick)", span)
+    assert match is not None, span
+    unit = {**_UNITS, "ep": num_images, "it": batch, "tick": tick}[match[2]]
+    number = float(match[1])
+    images = round(number * unit)
+    if images == 0 and number != 0:
+        raise UserError(f"{span} is less than one image")
+    return images
