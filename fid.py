@@ -1,0 +1,168 @@
+"""Score images: `fid.py calc` compares them with a reference, `fid.py ref` makes one.
+
+The distance is called FID only with Inception's features; any other is named by its detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from metrics import detectors
+from torch_utils.command import Command, Group
+from torch_utils.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from data.dataset import ImageDataset
+    from metrics.detectors import Detector
+    from metrics.evaluate import Evaluation
+    from torch_utils.distributed import World
+    from torch_utils.progress import Progress
+
+
+def _known_detector(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    detectors.row(value)
+    return value
+
+
+detector_option = click.option(
+    "--detector",
+    required=True,
+    callback=_known_detector,
+    metavar=f"[{'|'.join(detectors.DETECTORS)}]",
+    help="; ".join(f"{name}: {row.summary}" for name, row in detectors.DETECTORS.items()) + ".",
+)
+batch_option = click.option(
+    "--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at a time."
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+
+
+@click.group(cls=Group)
+def main() -> None:
+    """Compare images with a data set by the Frechet distance of their features."""
+
+
+@main.command(cls=Command)
+@click.option("--images", required=True, metavar="PATH", help="Folder or zip of the images.")
+@click.option("--ref", required=True, metavar="NPZ", help="Reference made by `fid.py ref`.")
+@click.option(
+    "--num", type=click.IntRange(2), default=50000, show_default=True, help="Images to use."
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Picks the subset if there are more."
+)
+@batch_option
+@detector_option
+@device_option
+def calc(
+    images: str, ref: str, num: int, seed: int, batch: int, detector: str, device: str
+) -> None:
+    """Print the distance of images from a reference, and the classifier score."""
+    from data.dataset import ImageDataset
+    from metrics.frechet import frechet_distance
+    from metrics.reference import load_reference
+    from torch_utils.distributed import world
+
+    reference = load_reference(ref, detector)
+    dataset = ImageDataset(images, max_size=num, subset_seed=seed)
+    if len(dataset) < num:
+        raise UserError(
+            f"Found {len(dataset)} images, but expected at least {num}: "
+            f"generate more or give --num={len(dataset)}"
+        )
+    with world(device) as here:
+        loaded = detectors.load(detector, here.device)
+        _check_features(loaded, dataset, ref, len(reference.gaussian.mu))
+        found = _evaluate(loaded, dataset, batch, here)
+    if not here.is_main:
+        return
+    distance = frechet_distance(found.statistics.finalize(), reference.gaussian)
+    reference_num = reference.gaussian.num or "unknown number of"
+    print(
+        f"{detectors.distance_name(detector)}: {distance:g}   "
+        f"{len(dataset)} images vs {Path(ref).name} ({reference_num} images)"
+    )
+    if found.probabilities is not None:
+        _print_scores(detector, found.probabilities)
+
+
+@main.command(cls=Command)
+@click.option("--data", required=True, metavar="PATH", help="Folder or zip of the data set.")
+@click.option("--dest", required=True, metavar="NPZ", help="Reference file to write.")
+@batch_option
+@detector_option
+@device_option
+def ref(data: str, dest: str, batch: int, detector: str, device: str) -> None:
+    """Write the reference statistics of all images of a data set."""
+    from data.dataset import ImageDataset
+    from metrics.reference import Reference, check_destination, save_reference
+    from torch_utils.distributed import world
+
+    dataset = ImageDataset(data)
+    check_destination(dest)
+    with world(device) as here:
+        loaded = detectors.load(detector, here.device)
+        gaussian = _evaluate(loaded, dataset, batch, here).statistics.finalize()
+    if not here.is_main:
+        return
+    save_reference(dest, Reference(gaussian, detector, dataset.name))
+    print(f"{dest}: {len(gaussian.mu)} features ({detector}) of {gaussian.num} images")
+
+
+def _check_features(detector: Detector, dataset: ImageDataset, ref: str, expected: int) -> None:
+    """Find out before the work whether the reference is about images of this size."""
+    from metrics.evaluate import num_features
+
+    found = num_features(detector, dataset.image_shape)
+    if found != expected:
+        shape = "x".join(map(str, dataset.image_shape))
+        raise UserError(
+            f"{ref} has {expected} features ({detector.name}), {shape} images have {found}: "
+            "use a reference of images of the same size"
+        )
+
+
+def _evaluate(detector: Detector, dataset: ImageDataset, batch: int, here: World) -> Evaluation:
+    """Run the detector over this process's share and put the shares together."""
+    from metrics.evaluate import combine, evaluate
+    from torch_utils.progress import Progress
+
+    first, stop = here.range_of(len(dataset))
+    with Progress(stop - first, dataset.name, shown=here.is_main) as bar:
+        batches = _counted(dataset.batches(batch, first, stop), bar)
+        part = evaluate(detector, batches, dataset.image_shape)
+    return combine(part, first, len(dataset), here)
+
+
+def _counted(batches: Iterator[np.ndarray], bar: Progress) -> Iterator[np.ndarray]:
+    for batch in batches:
+        yield batch
+        bar.update(len(batch))
+
+
+def _print_scores(detector: str, probabilities: np.ndarray) -> None:
+    """Print the score over all images and, if there are enough, over splits of them."""
+    from metrics.scores import NUM_SPLITS, classifier_score, split_score
+
+    num = len(probabilities)
+    line = f"{detectors.score_name(detector)}: {classifier_score(probabilities):g}   {num} images"
+    if num >= NUM_SPLITS:
+        mean, std = split_score(probabilities)
+        line += f"; {mean:g} +- {std:g} over {NUM_SPLITS} splits"
+    print(line)
+
+
+if __name__ == "__main__":
+    main()

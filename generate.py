@@ -1,0 +1,194 @@
+"""Generate images from a snapshot: one PNG a seed, or a seed for each class."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from torch_utils.command import Command, IntList
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+# options that override the snapshot's sampler settings: flag, type, meaning
+SAMPLER_OPTIONS: list[tuple[str, Any, str]] = [
+    ("--steps", int, "Number of sampler steps.  [default: 18]"),
+    ("--sigma_min", float, "Lowest noise level.  [default: 0.002]"),
+    ("--sigma_max", float, "Highest noise level.  [default: 80]"),
+    ("--rho", float, "Exponent of the time grid.  [default: 7]"),
+    ("--S_churn", float, "Amount of fresh noise; 0 is deterministic.  [default: 0]"),
+    ("--S_min", float, "Lowest level that gets fresh noise.  [default: 0]"),
+    ("--S_max", float, "Highest level that gets fresh noise.  [default: inf]"),
+    ("--S_noise", float, "Scale of the fresh noise.  [default: 1]"),
+]
+
+
+def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of the table."""
+    for flag, kind, meaning in reversed(SAMPLER_OPTIONS):
+        metavar = "INT" if kind is int else "FLOAT"
+        command = click.option(flag, flag[2:], type=kind, metavar=metavar, help=meaning)(command)
+    return command
+
+
+@click.command(cls=Command)
+@click.option(
+    "--network", metavar="FILE|DIR", required=True, help="Snapshot, or a run for its newest."
+)
+@click.option("--outdir", metavar="DIR", required=True, help="Where the images go.")
+@click.option(
+    "--seeds",
+    type=IntList(),
+    metavar="LIST",
+    default="0-63",
+    show_default=True,
+    help="Random seeds, e.g. 1,2,5-10; one image each.",
+)
+@click.option("--subdirs", is_flag=True, help="A folder for every thousand seeds.")
+@click.option(
+    "--class",
+    "class_",
+    metavar="INT|NAME|each",
+    help="Class of all images; `each` makes every seed in every class, in a folder a class.  "
+    "[default: drawn from the seed]",
+)
+@click.option("--tags", metavar="LIST", help="Tags of all images, e.g. Black_Hair,Bangs.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="INT",
+    default=64,
+    show_default=True,
+    help="Images computed at once; does not change them.",
+)
+@sampler_options
+@click.option(
+    "--grid", metavar="FILE", help="Also put all images into one PNG; `each`: one row a class."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+@click.option(
+    "--rng-device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where to draw random numbers; cuda gives the images that EDM gives on a GPU.",
+)
+def main(
+    network: str,
+    outdir: str,
+    seeds: list[int],
+    subdirs: bool,
+    class_: str | None,
+    tags: str | None,
+    batch: int,
+    grid: str | None,
+    device: str,
+    rng_device: str,
+    **sampler: Any,
+) -> None:
+    """Generate images from a trained snapshot. Image i depends on its seed alone.
+
+    Sampler options that are not given have the values stored in the snapshot, if it has any.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+
+    import torch
+
+    from models.snapshot import find_snapshot, load_snapshot, read_info
+    from samplers.generate import generate, to_uint8
+    from samplers.plan import plan
+    from samplers.settings import settings_from
+    from torch_utils.distributed import choose_device, world
+    from torch_utils.images import save_png
+    from torch_utils.progress import Progress
+
+    network = str(find_snapshot(network))
+    info = read_info(network)
+    given = {name: value for name, value in sampler.items() if value is not None}
+    settings = settings_from({**info.sampling, **given})
+    images = plan(
+        seeds,
+        chosen=class_,
+        tags=tags,
+        label_dim=info.model.label_dim,
+        label_kind=info.label_kind,
+        label_names=info.label_names,
+    )
+    choose_device(rng_device)
+
+    def path(seed: int, folder: str) -> Path:
+        thousand = f"{seed - seed % 1000:06d}" if subdirs else ""
+        return Path(outdir) / folder / thousand / f"{seed:06d}.png"
+
+    with world(device) as here:
+        denoiser, _ = load_snapshot(network, here.device)
+        first, stop = here.range_of(len(images))
+        todo = iter(images[first:stop])
+        samples = [sample for sample, _ in images[first:stop]]
+        shown = Progress(len(samples), "generating", shown=here.is_main)
+        counts = torch.zeros(info.model.label_dim, dtype=torch.int64)
+        with ThreadPoolExecutor(4) as pool, shown as bar:
+            writes = []
+            for chunk in generate(
+                denoiser, settings, samples, batch_size=batch, rng_device=rng_device
+            ):
+                for picture in to_uint8(chunk.images).cpu().numpy():
+                    sample, folder = next(todo)
+                    writes.append(pool.submit(save_png, path(sample.seed, folder), picture))
+                for index in chunk.classes or []:
+                    counts[index] += 1
+                bar.update(len(chunk.images))
+            for write in writes:
+                write.result()
+        here.sum(counts)
+        here.barrier()
+        if not here.is_main:
+            return
+    if grid is not None:
+        rows = info.label_names or [str(index) for index in range(info.model.label_dim)]
+        by_class = class_ == "each"
+        columns = len(seeds) if by_class else math.ceil(math.sqrt(len(images)))
+        files = [path(sample.seed, folder) for sample, folder in images]
+        draw_grid(grid, files, columns, rows if by_class else [])
+        click.echo(f"grid: {grid}")
+    names = info.label_names
+    if names and tags is not None:
+        click.echo(f"tags: {tags or 'none'}")
+    elif names and info.label_kind == "class":
+        found = [f"{name} {num}" for name, num in zip(names, counts.tolist(), strict=True) if num]
+        click.echo(f"classes: {', '.join(found[:20])}{', ...' if len(found) > 20 else ''}")
+    click.echo(f"{len(images)} images in {outdir}")
+
+
+def draw_grid(grid: str, files: "list[Path]", columns: int, rows: list[str]) -> None:
+    """Put written images into one PNG.
+
+    Args:
+        grid: the PNG to write.
+        files: images in order.
+        columns: images in a row.
+        rows: names of the rows, or empty.
+    """
+    import numpy as np
+    import PIL.Image
+
+    from torch_utils.images import from_picture, save_grid
+
+    images = []
+    for file in files:
+        with PIL.Image.open(file) as picture:
+            images.append(from_picture(picture))
+    save_grid(grid, np.stack(images), columns, row_names=rows)
+
+
+if __name__ == "__main__":
+    main()
