@@ -1,0 +1,54 @@
+"""Running our command lines as users do: real processes, their output and exit code."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# two cores are shared by many small processes: more threads than cores would only spin
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def run(script: str, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a script of ours from the repository's root and wait for it."""
+    command = [sys.executable, str(ROOT / script), *map(str, args)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=300, **options
+    )
+
+
+def start(script: str, *args: object) -> subprocess.Popen[str]:
+    """Start a script of ours and return at once."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    )
+
+
+def torchrun(processes: int, script: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run a script of ours in several processes on this machine."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, f"--nproc_per_node={processes}", "--", str(ROOT / script)]
+    return subprocess.run(
+        [*command, *map(str, args)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """The run ended with exit code 2 and one clear line that holds the words."""
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: "), done.stderr
+    for word in words:
+        assert word in lines[0], (word, lines[0])

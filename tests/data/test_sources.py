@@ -1,0 +1,278 @@
+"""Colour modes, orientation, labels of sources; transforms; threads; the writer's promise."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+
+from data.dataset import ImageDataset
+from data.decoding import open_picture
+from data.modes import to_plain
+from data.parallel import ordered_map
+from data.sources import open_source
+from data.transforms import TRANSFORMS
+from data.writer import DatasetWriter, encode
+from tests.data.files import encoded, index, random_image, write_folder, write_zip
+from torch_utils.errors import UserError
+from torch_utils.progress import Progress
+
+RGB = PIL.Image.fromarray(random_image(1))
+GRAY = PIL.Image.fromarray(random_image(2, channels=1))
+
+
+def plain(content: bytes) -> np.ndarray:
+    return to_plain(open_picture(content, "x"), "x")
+
+
+def test_plain_modes_stay_and_bilevel_becomes_gray():
+    np.testing.assert_array_equal(plain(encoded(RGB)), RGB)
+    np.testing.assert_array_equal(plain(encoded(GRAY)), GRAY)
+    bits = np.asarray(GRAY) > 128
+    np.testing.assert_array_equal(plain(encoded(PIL.Image.fromarray(bits))), bits * 255)
+
+
+def test_a_palette_image_becomes_the_colours_it_shows():
+    palette = RGB.quantize(8)
+    np.testing.assert_array_equal(plain(encoded(palette)), palette.convert("RGB"))
+    gray = GRAY.convert("P")
+    assert plain(encoded(gray)).shape == (4, 6, 3)
+
+
+def test_cmyk_becomes_rgb():
+    content = encoded(RGB.convert("CMYK"), "tiff")
+    np.testing.assert_array_equal(plain(content), RGB)
+
+
+def test_alpha_is_composited_on_black():
+    colour, gray = RGB.copy(), GRAY.copy()
+    alpha = PIL.Image.fromarray(random_image(3, channels=1))
+    colour.putalpha(alpha)
+    gray.putalpha(alpha)
+    share = np.asarray(alpha) / 255
+    assert gray.mode == "LA"
+    assert np.abs(plain(encoded(gray)) - np.asarray(GRAY) * share).max() <= 1
+    assert np.abs(plain(encoded(colour)) - np.asarray(RGB) * share[..., None]).max() <= 1
+
+
+def test_a_transparent_palette_entry_is_black():
+    picture = PIL.Image.new("P", (2, 1))
+    picture.putpalette([9, 8, 7, 200, 100, 50])
+    picture.putpixel((1, 0), 1)
+    image = plain(encoded(picture, transparency=1))
+    assert image.tolist() == [[[9, 8, 7], [0, 0, 0]]]
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_the_exif_orientation_is_applied(value):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = value
+    content = encoded(RGB, "png", exif=exif)
+    expected = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(plain(content), expected)
+
+
+def test_more_than_eight_bits_are_refused_by_name():
+    deep = PIL.Image.fromarray(np.zeros((4, 6), np.uint16))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress(bytes(13))), (b"IEND", b"")]
+    deep_rgb = b"\x89PNG\r\n\x1a\n" + b"".join(  # which Pillow would cut to 8 bits
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    for content in (encoded(deep), encoded(PIL.Image.new("F", (6, 4)), "tiff"), deep_rgb):
+        with pytest.raises(UserError, match="photo has more than 8 bits"):
+            open_picture(content, "photo")
+
+
+def test_a_mode_without_a_rule_is_refused_by_name():
+    with pytest.raises(UserError, match="photo has the colour mode LAB"):
+        to_plain(open_picture(encoded(PIL.Image.new("LAB", (6, 4)), "tiff"), "photo"), "photo")
+
+
+PETS = {name: encoded(RGB) for name in ("wolf/a.png", "cat/b/c.png", "cat/a.png")}
+
+
+def labels_of(path, max_images=None):
+    source = open_source(path, max_images)
+    found = [
+        (source.where(i).removeprefix(f"{path}/"), source.read(i)[1]) for i in range(len(source))
+    ]
+    return found, source.label_names
+
+
+def test_folders_are_classes_sorted_by_name(tmp_path):
+    found, names = labels_of(write_folder(tmp_path / "s", PETS))
+    assert found == [("cat/a.png", 0), ("cat/b/c.png", 0), ("wolf/a.png", 1)]
+    assert names == ["cat", "wolf"]
+
+
+def test_files_beside_class_folders_are_a_class_without_a_name(tmp_path):
+    found, names = labels_of(write_folder(tmp_path / "s", PETS | {"z.png": encoded(RGB)}))
+    assert found[-1] == ("z.png", 0)
+    assert names == ["", "cat", "wolf"]
+
+
+def test_one_folder_alone_is_no_class(tmp_path):
+    found, names = labels_of(write_folder(tmp_path / "s", {"cat/a.png": encoded(RGB)}))
+    assert (found, names) == ([("cat/a.png", None)], None)
+
+
+def test_folders_in_a_zip_are_no_classes(tmp_path):
+    found, names = labels_of(write_zip(tmp_path / "s.zip", PETS))
+    assert [label for _, label in found] == [None] * 3
+    assert names is None
+
+
+def test_the_numbered_folders_of_an_unlabelled_dataset_are_no_classes(tmp_path):
+    files = {f"0000{i}/img.png": encoded(RGB) for i in range(2)}
+    assert labels_of(write_folder(tmp_path / "a", files))[1] == ["00000", "00001"]
+    assert labels_of(write_folder(tmp_path / "b", files | {"dataset.json": index(None)}))[1] is None
+
+
+def test_the_index_wins_over_folders(tmp_path):
+    content = index({"wolf/a.png": 7, "cat/a.png": [1.5]})
+    found, names = labels_of(write_folder(tmp_path / "s", PETS | {"dataset.json": content}))
+    assert [label for _, label in found] == [[1.5], None, 7]
+    assert names is None
+
+
+def test_an_index_of_other_files_is_refused(tmp_path):
+    path = write_folder(tmp_path / "s", PETS | {"dataset.json": index({"other.png": 1})})
+    with pytest.raises(UserError, match=r"none for 'cat/a\.png'"):
+        open_source(path)
+
+
+def test_max_images_keeps_the_first_names(tmp_path):
+    found, _ = labels_of(write_folder(tmp_path / "s", PETS), 2)
+    assert [name for name, _ in found] == ["cat/a.png", "cat/b/c.png"]
+
+
+def test_scaling_keeps_gray_and_does_nothing_at_the_right_size():
+    image = random_image(0, 5, 9, channels=1)
+    assert TRANSFORMS["none"](image, 9, 5) is image
+    assert TRANSFORMS["none"](image, 4, 7).shape == (7, 4)
+
+
+def test_center_crop_cuts_the_central_square():
+    image = np.zeros((4, 9, 3), np.uint8)
+    image[:, 2:6] = 200
+    assert (TRANSFORMS["center-crop"](image, 3, 2) == 200).all()
+    assert TRANSFORMS["center-crop"](image[..., 0], 3, 2).shape == (2, 3, 3)
+    assert (TRANSFORMS["center-crop"](image.transpose(1, 0, 2), 3, 2) == 200).all()
+
+
+def test_center_crop_wide_puts_the_strip_on_black():
+    image = np.full((16, 16), 200, np.uint8)
+    result = TRANSFORMS["center-crop-wide"](image, 8, 4)
+    assert result.shape == (8, 8, 3)
+    assert result[:, 0, 0].tolist() == [0] * 2 + [200] * 4 + [0] * 2
+
+
+def test_center_crop_wide_cuts_as_many_rows_as_published():
+    image = np.repeat(np.arange(16, dtype=np.uint8)[:, None], 16, axis=1)
+    assert TRANSFORMS["center-crop-wide"](image, 8, 8)[:, 0, 0].tolist() == list(range(4, 12))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(16, 7), (3, 16), (6, 16)])
+def test_center_crop_wide_leaves_out_what_is_too_small(rows, columns):
+    image = np.zeros((rows, columns, 3), np.uint8)
+    assert TRANSFORMS["center-crop-wide"](image, 8, 4) is None
+
+
+def test_center_crop_wide_refuses_a_high_resolution():
+    with pytest.raises(UserError, match="not 4x8"):
+        TRANSFORMS["center-crop-wide"](np.zeros((9, 9), np.uint8), 4, 8)
+
+
+def test_the_ordered_map_keeps_the_order_and_raises_the_first_error():
+    def work(number):
+        if number >= 30:
+            raise UserError(str(number))
+        return number
+
+    assert list(ordered_map(work, range(30))) == list(range(30))
+    results = ordered_map(work, range(100))
+    with pytest.raises(UserError, match=r"^30$"):
+        assert all(result < 30 for result in results)
+
+
+def test_progress_elsewhere_than_on_a_terminal_is_lines(capsys):
+    with Progress(4, "reading x", interval=0) as progress:
+        progress.update(3)
+    assert capsys.readouterr().err.startswith("reading x: 3 of 4 images, ")
+    with Progress(4, "reading x") as progress:
+        progress.update(4)
+    assert capsys.readouterr().err == ""
+
+
+CHW = random_image(0).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("name", ["out.zip", "sub/out.ZIP", "out", "sub/out"])
+def test_what_is_written_is_read_back(tmp_path, name):
+    with DatasetWriter(tmp_path / name, label_names=["p", "q"]) as writer:
+        writer.add(encode(CHW), 1, index=0, origin="a")
+        writer.add(encode(CHW[:, ::-1]), 0, index=1000, origin="b")
+        assert writer.num_images == 2
+        assert not (tmp_path / name).exists()
+    dataset = ImageDataset(tmp_path / name, use_labels=True)
+    assert dataset.names == ["00000/img00000000.png", "00001/img00001000.png"]
+    assert dataset.raw_labels.tolist() == [1, 0]
+    assert dataset.label_names == ["p", "q"]
+    np.testing.assert_array_equal(dataset.load(), [CHW, CHW[:, ::-1]])
+
+
+def write_one_then_raise(dest, error):
+    with DatasetWriter(dest) as writer:
+        writer.add(encode(CHW), index=0, origin="a")
+        raise error
+
+
+@pytest.mark.parametrize("name", ["out.zip", "out"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+def test_an_interrupted_writer_leaves_nothing(tmp_path, name, error):
+    with pytest.raises(error):
+        write_one_then_raise(tmp_path / name, error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_writer_leaves_the_former_zip(tmp_path):
+    former = write_zip(tmp_path / "out.zip", PETS).read_bytes()
+    with pytest.raises(UserError):
+        write_one_then_raise(tmp_path / "out.zip", UserError)
+    assert (tmp_path / "out.zip").read_bytes() == former
+
+
+def test_some_labels_are_not_written_but_counted_in_a_warning(tmp_path, capsys):
+    with DatasetWriter(tmp_path / "out.zip", label_names=["p"]) as writer:
+        writer.add(encode(CHW), 0, index=0, origin="a")
+        writer.add(encode(CHW), None, index=1, origin="b")
+    err = capsys.readouterr().err
+    assert err == "warning: no labels written: only 1 of 2 images have one\n"
+    with pytest.raises(UserError, match="has no labels"):
+        ImageDataset(tmp_path / "out.zip", use_labels=True)
+
+
+def test_an_image_of_another_form_is_refused_with_its_fields(tmp_path):
+    message = "b differs from the first image a: channels 1, not 3; width 5, not 6"
+    with DatasetWriter(tmp_path / "out.zip") as writer:
+        writer.add(encode(CHW), index=0, origin="a")
+        with pytest.raises(UserError, match=message):
+            writer.add(encode(CHW[:1, :, :5]), index=1, origin="b")
+
+
+def test_destinations_that_cannot_be_used_are_refused(tmp_path):
+    (tmp_path / "folder.zip").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    write_folder(tmp_path / "full", PETS)
+    for name in ("folder.zip", "file", "full", "file/out.zip", "file/out"):
+        with pytest.raises(UserError, match=str(tmp_path / name)), DatasetWriter(tmp_path / name):
+            pass
+    (tmp_path / "empty").mkdir()
+    with DatasetWriter(tmp_path / "empty") as writer:
+        writer.add(encode(CHW), index=0, origin="a")
+    assert len(ImageDataset(tmp_path / "empty")) == 1

@@ -1,0 +1,247 @@
+"""Preconditioning against its definition: the target is what makes D exact, scales are right."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from diffusion import preconditioning
+from diffusion.denoiser import Denoiser, residual
+from diffusion.preconditioning import PRESETS, Preconditioning
+from torch_utils.errors import UserError
+
+SIGMAS = torch.tensor([1e-3, 0.05, 0.5, 2.0, 80.0], dtype=torch.float64).reshape(-1, 1, 1, 1)
+
+
+class Affine(torch.nn.Module):
+    """A stand-in network: F = a x + b c_noise, elementwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.tensor(0.3))
+        self.calls: list[torch.dtype] = []
+
+    def forward(self, x, c_noise, labels=None, label_mask=None, augment_labels=None):  # type: ignore[no-untyped-def]
+        self.calls.append(x.dtype)
+        return self.a * x + 0.1 * c_noise[:, None, None, None]
+
+
+def images(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(5, 2, 4, 6, generator=generator, dtype=torch.float64)
+
+
+def denoiser() -> Denoiser:
+    return Denoiser(Affine(), PRESETS["edm"], img_resolution=(4, 6), img_channels=2)
+
+
+def variants(name: str) -> list[Preconditioning]:
+    """A preset with several values of the constants that it depends on."""
+    deviations = (0.25, 0.5, 1.0) if PRESETS[name].uses_sigma_data else (None,)
+    return [preconditioning.create(name, sigma_data=value) for value in deviations]
+
+
+@pytest.mark.parametrize("chosen", [v for name in PRESETS for v in variants(name)], ids=str)
+def test_the_exact_network_output_gives_the_clean_image(chosen: Preconditioning) -> None:
+    y, n = images(0), images(1)
+    c_skip, c_out = chosen.coefficients(SIGMAS)
+    denoised = c_skip * (y + SIGMAS * n) + c_out * chosen.target(y, n, SIGMAS)
+    torch.testing.assert_close(denoised, y, rtol=1e-12, atol=1e-11)
+
+
+@pytest.mark.parametrize(("name", "sign"), [("vp", 1), ("iddpm", 1), ("ve", -1)])
+def test_targets_of_eps_models_are_the_noise_up_to_its_sign(name: str, sign: int) -> None:
+    y, n = images(0), images(1)
+    chosen = PRESETS[name]
+    assert torch.equal(chosen.target(y, n, SIGMAS), sign * n)
+    c_skip, c_out = chosen.coefficients(SIGMAS)
+    assert torch.equal(c_skip, torch.ones_like(SIGMAS))
+    assert torch.equal(c_out, -sign * SIGMAS)
+
+
+def test_input_scales_are_those_of_their_process() -> None:
+    sigma = torch.tensor([0.01, 1.0, 100.0], dtype=torch.float64)
+    for name in ("vp", "iddpm"):
+        torch.testing.assert_close(PRESETS[name].c_in(sigma), 1 / (1 + sigma**2).sqrt())
+    assert torch.equal(PRESETS["ve"].c_in(sigma), torch.ones_like(sigma))
+
+
+def test_ranges_are_the_published_ones_without_their_rounding() -> None:
+    ranges = {name: (p.sigma_min, p.sigma_max) for name, p in PRESETS.items()}
+    assert ranges["edm"] == (0, math.inf)
+    assert ranges["ve"] == (0.02, 100)
+    assert ranges["vp"] == pytest.approx((1.000497627e-3, 152.1669703), rel=1e-9)
+    assert ranges["iddpm"] == pytest.approx((0.0064254, 20291.17), rel=1e-5)
+
+
+def test_vp_conditioning_counts_time_in_steps_of_a_thousand() -> None:
+    for time in (1e-5, 1e-3, 0.3, 1.0):
+        exact = math.sqrt(math.expm1(19.9 / 2 * time**2 + 0.1 * time))
+        for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-6)):
+            c_noise = PRESETS["vp"].c_noise(torch.tensor([exact], dtype=dtype))
+            assert c_noise.dtype == dtype
+            assert c_noise.item() == pytest.approx(999 * time, rel=tolerance)
+
+
+def test_ve_conditioning_is_the_logarithm_of_half_the_level() -> None:
+    assert PRESETS["ve"].c_noise(torch.tensor([5.0])).item() == pytest.approx(math.log(2.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_iddpm_conditioning_is_the_reversed_index_of_the_nearest_level(dtype: torch.dtype) -> None:
+    chosen = PRESETS["iddpm"]
+    levels = torch.tensor(chosen.levels, dtype=torch.float64)
+    expected = 999 - torch.arange(1001, dtype=dtype)
+    assert torch.equal(chosen.c_noise(levels.to(dtype)), expected)
+    inside = (levels[:-1] * 0.51 + levels[1:] * 0.49).to(dtype)[:, None, None, None]
+    assert torch.equal(chosen.c_noise(inside).flatten(), expected[:-1])
+    assert torch.equal(chosen.c_noise(inside, levels.float()), chosen.c_noise(inside))
+
+
+def test_iddpm_rounds_to_the_nearest_level_and_the_first_of_equals() -> None:
+    chosen = PRESETS["iddpm"]
+    assert chosen.round_sigma(80.0) == pytest.approx(80.204, abs=1e-3)
+    assert chosen.round_sigma(1e9) == chosen.levels[0]
+    assert chosen.round_sigma(1e-9) == 0
+    assert all(chosen.round_sigma(level) == level for level in chosen.levels)
+    halves = Preconditioning("eps", "identity", "reversed_index", levels=(4.0, 2.0, 0.0))
+    assert halves.round_sigma(3.0) == 4.0
+    assert halves.c_noise(torch.tensor([3.0])).item() == 1
+    assert all(PRESETS[name].round_sigma(0.1234) == 0.1234 for name in ("edm", "vp", "ve"))
+
+
+def test_latents_are_scaled_to_pure_noise() -> None:
+    assert all(preset.prior_scale(7.0) == 7.0 for preset in PRESETS.values())
+
+
+def test_edm_input_and_target_have_unit_variance_for_gaussian_data() -> None:
+    chosen = preconditioning.create("edm", sigma_data=0.7)
+    generator = torch.Generator().manual_seed(0)
+    y = 0.7 * torch.randn(1, 200_000, generator=generator, dtype=torch.float64)
+    n = torch.randn(1, 200_000, generator=generator, dtype=torch.float64)
+    for sigma in torch.tensor([0.01, 0.7, 30.0], dtype=torch.float64):
+        x = y + sigma * n
+        assert (chosen.c_in(sigma) * x).std() == pytest.approx(1, abs=0.01)
+        assert chosen.target(y, n, sigma).std() == pytest.approx(1, abs=0.01)
+
+
+def test_edm_conditioning_is_a_quarter_of_the_logarithm() -> None:
+    level = torch.tensor([2.0])
+    assert PRESETS["edm"].c_noise(level).item() == pytest.approx(0.17328679)
+
+
+def test_the_denoiser_sums_in_the_precision_of_its_input() -> None:
+    model = denoiser()
+    x = images(2) + 1e-9
+    result = model(x, 3.0)
+    assert result.dtype == torch.float64
+    assert model.model.calls == [torch.float32]
+    c_skip, c_out = PRESETS["edm"].coefficients(torch.tensor(3.0, dtype=torch.float64))
+    c_in = PRESETS["edm"].c_in(torch.tensor(3.0, dtype=torch.float64))
+    raw = model.model((c_in * x).float(), torch.full([5], 3.0).log() / 4).double()
+    torch.testing.assert_close(result, c_skip * x + c_out * raw, rtol=1e-7, atol=1e-9)
+
+
+def test_a_number_and_a_vector_of_levels_agree() -> None:
+    model, x = denoiser(), images(3)
+    torch.testing.assert_close(model(x, 0.4), model(x, torch.full([5], 0.4, dtype=torch.float64)))
+
+
+class DoubledChannels(Affine):
+    """A network that predicts noise and, like improved DDPM, a variance."""
+
+    def forward(self, x, c_noise, labels=None, label_mask=None, augment_labels=None):  # type: ignore[no-untyped-def]
+        eps = super().forward(x, c_noise)
+        return torch.cat([eps, torch.full_like(eps, 1e3)], dim=1)
+
+
+def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:
+    chosen, model = PRESETS["iddpm"], DoubledChannels()
+    wrapped = Denoiser(model, chosen, img_resolution=(4, 6), img_channels=2)
+    assert list(wrapped.state_dict()) == ["u", "model.a"]
+    table = wrapped.state_dict()["u"]
+    assert (table.dtype, list(table.shape)) == (torch.float32, [1001])
+    x, sigma = images(2), chosen.levels[400]
+    plain = Denoiser(Affine(), chosen, img_resolution=(4, 6), img_channels=2)
+    assert torch.equal(wrapped(x, sigma * 1.0001), plain(x, sigma * 1.0001))
+    expected = x - sigma * (0.3 * x / math.sqrt(1 + sigma**2) + 0.1 * (999 - 400))
+    torch.testing.assert_close(plain(x, sigma), expected, rtol=1e-6, atol=1e-5)
+    y, n = images(4), images(5)
+    denoised, difference = wrapped.residual(y, n, sigma)
+    torch.testing.assert_close(denoised - y, difference)
+
+
+def test_continuous_models_have_no_table() -> None:
+    assert list(denoiser().state_dict()) == ["model.a"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_derivative_in_the_noise_level_is_that_of_finite_differences(name: str) -> None:
+    wrapped = Denoiser(Affine(), PRESETS[name], img_resolution=(4, 6), img_channels=2).double()
+    x, sigma = images(3), torch.full([5], 1.7, dtype=torch.float64)
+    one = torch.ones_like(sigma)
+    with torch.no_grad():
+        tangent = torch.func.jvp(lambda level: wrapped(x, level), (sigma,), (one,))[1]
+        difference = (wrapped(x, sigma + 1e-6) - wrapped(x, sigma - 1e-6)) / 2e-6
+    torch.testing.assert_close(tangent, difference, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_denoiser_compiles_without_breaks(name: str) -> None:
+    wrapped = Denoiser(Affine(), PRESETS[name], img_resolution=(4, 6), img_channels=2)
+    compiled = torch.compile(wrapped, fullgraph=True, backend="aot_eager")
+    x, sigma = images(3).float(), torch.tensor([0.03, 0.5, 1.0, 7.0, 70.0])
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, sigma), wrapped(x, sigma))
+
+
+def test_the_residual_is_the_difference_without_its_rounding() -> None:
+    y, n = images(4).float(), images(5).float()
+    sigma = torch.full([5], 1e-4)
+    _, difference = denoiser().residual(y, n, sigma)
+    exact = denoiser().double()(y.double() + 1e-4 * n.double(), sigma.double()) - y.double()
+    naive = denoiser()(y + 1e-4 * n, sigma) - y
+    scale = exact.abs().max()
+    assert (difference - exact).abs().max() / scale < 1e-4
+    assert (naive - exact).abs().max() > 10 * (difference - exact).abs().max()
+
+
+def test_the_residual_of_any_callable_is_its_difference() -> None:
+    y, n, sigma = images(6), images(7), torch.full([5], 0.3, dtype=torch.float64)
+    denoised, difference = residual(lambda x, sigma: 0.5 * x, y, n, sigma)  # type: ignore[arg-type]
+    torch.testing.assert_close(denoised, 0.5 * (y + 0.3 * n))
+    torch.testing.assert_close(difference, denoised - y)
+
+
+def test_unknown_names_and_constants_are_refused() -> None:
+    with pytest.raises(UserError, match="did you mean 'edm'"):
+        preconditioning.create("edn")
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="sigma_data"):
+            preconditioning.create("edm", sigma_data=wrong)
+
+
+def test_a_range_may_be_given_as_a_checkpoint_has_it() -> None:
+    chosen = preconditioning.create("vp", sigma_min=9.765625e-4, sigma_max=152.0)
+    assert (chosen.sigma_min, chosen.sigma_max) == (9.765625e-4, 152.0)
+    assert chosen.c_noise(SIGMAS).equal(PRESETS["vp"].c_noise(SIGMAS))
+
+
+@pytest.mark.parametrize(
+    ("name", "constants", "message"),
+    [
+        ("vp", {"sigma_data": 0.5}, "vp does not depend on sigma_data"),
+        ("ve", {"sigma_data": 0.5}, "ve does not depend on sigma_data"),
+        ("iddpm", {"sigma_data": 0.5}, "iddpm does not depend on sigma_data"),
+        ("ve", {"sigma_min": 100.0}, "sigma_min must be at least 0 and below sigma_max"),
+        ("edm", {"sigma_min": -0.1}, "sigma_min must be at least 0"),
+        ("edm", {"sigma_max": math.nan}, "sigma_min must be at least 0"),
+        ("iddpm", {"sigma_min": 1e-3}, "smallest noise level that the model knows is 0.00642541"),
+    ],
+)
+def test_constants_without_effect_and_empty_ranges_are_refused(
+    name: str, constants: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        preconditioning.create(name, **constants)

@@ -1,0 +1,123 @@
+"""Checkpoint files: containers, side files, and files that must not be trusted."""
+
+import json
+import pickle  # only to make the file that must be refused
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from importers.checkpoint import load_checkpoint
+from tests.command import assert_refused, run
+from tests.importers.foreign import numbered, sa_dpm
+from torch_utils.errors import UserError
+
+STATE = numbered(sa_dpm(32, [1, 2], 1, [False, True]))
+SIDE = {"image_size": 16, "schedule": {"name": "linear"}}
+
+
+def write(path: Path, container: object, side: dict | None = None) -> Path:
+    torch.save(container, path)
+    if side is not None:
+        path.with_suffix(".yaml").write_text(yaml.safe_dump(side))
+    return path
+
+
+def doubled() -> dict[str, torch.Tensor]:
+    return {name: 2 * tensor for name, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        STATE,
+        {f"module.{name}": tensor for name, tensor in STATE.items()},
+        {"model": doubled(), "ema": {"decay": 0.9999, "shadow": STATE, "num_updates": 3}},
+        {"model": STATE},
+        {"state_dict": STATE, "epoch": 3},
+    ],
+    ids=["bare", "module", "shadow", "model", "state_dict"],
+)
+def test_published_containers_are_opened(container: object, tmp_path: Path) -> None:
+    found = load_checkpoint(write(tmp_path / "a.pth", container, SIDE))
+    assert found.family == "sa-dpm"
+    assert found.sizes["img_resolution"] == (16, 16)
+    assert sum(t.double().sum() for t in found.state_dict.values()) == pytest.approx(
+        float(sum(t.double().sum() for t in STATE.values()))
+    )
+
+
+def test_raw_weights_on_request(tmp_path: Path) -> None:
+    both = {"model": doubled(), "ema": {"shadow": STATE}}
+    path = write(tmp_path / "a.pt", both, SIDE)
+    ema, raw = load_checkpoint(path), load_checkpoint(path, weights="raw")
+    for name, tensor in ema.state_dict.items():
+        torch.testing.assert_close(raw.state_dict[name], 2 * tensor)
+    with pytest.raises(UserError, match="no raw weights"):
+        load_checkpoint(write(tmp_path / "b.pt", {"ema": {"shadow": STATE}}, SIDE), weights="raw")
+
+
+def test_what_is_missing_is_listed_with_the_place_to_write_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pth", STATE)
+    with pytest.raises(
+        UserError, match=r"img_resolution.*schedule.*a\.yaml, or give --model-config"
+    ):
+        load_checkpoint(path)
+    config = tmp_path / "other.json"
+    config.write_text(json.dumps({"img_resolution": 16, "schedule": "linear"}))
+    assert load_checkpoint(path, model_config=config).settings["prediction"] == "eps"
+    config.write_text("[1]")
+    with pytest.raises(UserError, match="no mapping"):
+        load_checkpoint(path, model_config=config)
+    config.write_text(json.dumps({"img_resolution": 16, "schedul": "linear"}))
+    with pytest.raises(UserError, match="schedule"):
+        load_checkpoint(path, model_config=config)
+
+
+class Trap:
+    """Unpickled without care, it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    for name, content in [
+        ("a.pth", pickle.dumps({"model": Trap(mark)})),
+        ("b.pth", b"not a checkpoint"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="cannot be read as plain tensors"):
+            load_checkpoint(tmp_path / name)
+    torch.save({"model": STATE, "args": Trap(mark)}, tmp_path / "c.pth")
+    with pytest.raises(UserError, match="cannot be read as plain tensors"):
+        load_checkpoint(tmp_path / "c.pth")
+    assert not mark.exists()
+
+
+def test_the_command_prints_what_a_file_holds(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pth", STATE, SIDE)
+    done = run("snapshot_tool.py", "info", path)
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load(done.stdout)
+    assert found["family"] == "sa-dpm"
+    assert found["network"]["channel_mult"] == [1, 2]
+    assert found["parameters"] == sum(tensor.numel() for tensor in STATE.values())
+    path.with_suffix(".yaml").unlink()
+    assert_refused(run("snapshot_tool.py", "info", path), "img_resolution", "--model-config")
+    assert_refused(run("snapshot_tool.py", "info", tmp_path / "absent.pth"), "no checkpoint at")
+    assert_refused(run("snapshot_tool.py", "inform"), "inform", "info")
+
+
+def test_the_command_reads_our_snapshots(tmp_path: Path) -> None:
+    from tests.test_generate_cli import write_snapshot
+
+    path = write_snapshot(tmp_path / "net.safetensors", 3)
+    found = yaml.safe_load(run("snapshot_tool.py", "info", path).stdout)
+    assert found["model"]["label_dim"] == 3
+    assert found["label_names"] == ["ant", "bee", "cow"]

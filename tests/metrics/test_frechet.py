@@ -1,0 +1,62 @@
+"""The Frechet distance against closed forms and against scipy's matrix square root."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from metrics.frechet import frechet_distance
+from metrics.statistics import Gaussian
+
+
+def gaussian(seed: int, num_features: int, num_samples: int) -> Gaussian:
+    """Mean and covariance of random samples; rank num_samples - 1 if that is smaller."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(num_samples, num_features)) @ rng.normal(size=(num_features, num_features))
+    return Gaussian(x.mean(0), np.cov(x.T), num_samples)
+
+
+def by_square_root(a: Gaussian, b: Gaussian) -> float:
+    """The published formula, literally."""
+    root = scipy.linalg.sqrtm(a.sigma @ b.sigma)
+    return float(np.square(a.mu - b.mu).sum() + np.trace(a.sigma + b.sigma - 2 * np.real(root)))
+
+
+def test_full_rank_agrees_with_scipy() -> None:
+    a, b = gaussian(0, 20, 200), gaussian(1, 20, 150)
+    assert frechet_distance(a, b) == pytest.approx(by_square_root(a, b), rel=1e-9)
+
+
+@pytest.mark.parametrize(("num_a", "num_b"), [(15, 200), (200, 15), (15, 12)])
+def test_rank_deficient_agrees_with_scipy(num_a: int, num_b: int) -> None:
+    a, b = gaussian(2, 40, num_a), gaussian(3, 40, num_b)
+    assert frechet_distance(a, b) == pytest.approx(by_square_root(a, b), abs=1e-3)
+
+
+@pytest.mark.parametrize("zeros", [0, 3])
+def test_diagonal_has_a_closed_form(zeros: int) -> None:
+    rng = np.random.default_rng(4)
+    mu, s, t = rng.normal(size=(3, 8))
+    s[:zeros] = 0
+    rotation = scipy.linalg.qr(rng.normal(size=(8, 8)))[0]
+    a = Gaussian(rotation @ mu, rotation @ np.diag(s**2) @ rotation.T, 10)
+    b = Gaussian(np.zeros(8), rotation @ np.diag(t**2) @ rotation.T, 10)
+    expected = np.sum(mu**2) + np.sum((np.abs(s) - np.abs(t)) ** 2)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("num_samples", [200, 15])
+def test_identical_gaussians_have_distance_zero(num_samples: int) -> None:
+    a = gaussian(5, 40, num_samples)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_samples", [200, 15])
+def test_the_distance_is_symmetric(num_samples: int) -> None:
+    a, b = gaussian(6, 30, num_samples), gaussian(7, 30, 300)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), abs=1e-5)
+
+
+def test_images_without_any_variation_are_allowed() -> None:
+    a = Gaussian(np.ones(3), np.zeros((3, 3)), 2)
+    b = Gaussian(np.zeros(3), np.eye(3), 2)
+    assert frechet_distance(a, b) == pytest.approx(6)

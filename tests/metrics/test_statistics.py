@@ -1,0 +1,55 @@
+"""Streaming sums against numpy's covariance."""
+
+import numpy as np
+import pytest
+import torch
+
+from metrics.statistics import MAX_FEATURES, FeatureStatistics
+from torch_utils.errors import UserError
+
+
+def collect(parts: list[np.ndarray]) -> FeatureStatistics:
+    """Feed features part by part."""
+    statistics = FeatureStatistics(parts[0].shape[1])
+    for part in parts:
+        statistics.update(torch.from_numpy(part))
+    return statistics
+
+
+@pytest.fixture
+def features() -> np.ndarray:
+    """100 correlated feature vectors far from 0."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(100, 5)) @ rng.normal(size=(5, 5)) + 3
+
+
+def test_streamed_statistics_equal_those_of_the_whole(features: np.ndarray) -> None:
+    gaussian = collect([features[:1], features[1:40], features[40:40], features[40:]]).finalize()
+    np.testing.assert_allclose(gaussian.mu, features.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(gaussian.sigma, np.cov(features.T), rtol=1e-11, atol=1e-12)
+    assert gaussian.num == 100
+
+
+def test_merged_collectors_equal_one_collector(features: np.ndarray) -> None:
+    first, second = collect([features[:30]]), collect([features[30:]])
+    first.merge(second)
+    merged, whole = first.finalize(), collect([features]).finalize()
+    np.testing.assert_allclose(merged.mu, whole.mu, rtol=1e-12)
+    np.testing.assert_allclose(merged.sigma, whole.sigma, rtol=1e-11, atol=1e-12)
+    assert merged.num == whole.num
+
+
+def test_float32_features_are_summed_in_float64() -> None:
+    values = np.tile(np.array([[1000.0], [1001.0]], dtype=np.float32), (5000, 1))
+    gaussian = collect(np.array_split(values, 7)).finalize()
+    np.testing.assert_allclose(gaussian.sigma, [[0.25 * 10000 / 9999]], rtol=1e-8)
+
+
+def test_one_image_has_no_covariance(features: np.ndarray) -> None:
+    with pytest.raises(UserError, match="at least 2 images, got 1"):
+        collect([features[:1]]).finalize()
+
+
+def test_a_covariance_beyond_memory_is_refused() -> None:
+    with pytest.raises(UserError, match="GiB"):
+        FeatureStatistics(MAX_FEATURES + 1)

@@ -1,0 +1,94 @@
+"""The golden numbers that must hold, and the harness itself."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.command import ENVIRONMENT
+from tests.parity.harness import Case, read_cases, relative_error, run_case
+from tests.parity.kinds import KINDS
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# what is built so far; every case of these must pass, and the rest must say FAIL
+BUILT = {
+    "augment": {
+        *("train-set", "flips", "rotate-int", "translate-int", "scale", "rotate", "aniso", "color"),
+    },
+    "networks-edm": {
+        "ddpmpp-edm-cond-aug",
+        "ncsnpp-ve-uncond",
+        "adm-edm-cond",
+        "ddpmpp-vp-uncond",
+        "ddpmpp-iddpm-gray",
+    },
+    "networks-ddpm": {"sadpm-16", "vdiff-uncond", "vdiff-cond-both", "ddpm-16"},
+    "samplers": {"edm-heun-18", "edm-heun-churn-40"},
+    "losses": {"edm", "vp"},
+    "training": {"train-edm", "train-edm-noramp"},
+    "dataset-tool": {"center-crop-32", "scale-16", "gray-none"},
+}
+CASES = [case for case in read_cases(GOLDEN) if case.name in BUILT.get(case.kind, set())]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}-{case.name}")
+def test_a_golden_case_holds(case: Case) -> None:
+    result = run_case(case, KINDS)
+    assert result.passed, (result.line(), result.reason)
+
+
+def test_every_built_case_exists() -> None:
+    assert len(CASES) == sum(map(len, BUILT.values()))
+
+
+def test_the_error_is_the_largest_relative_one_over_slices() -> None:
+    golden = np.array([[1.0, 2.0], [100.0, 50.0]])
+    assert relative_error(golden, golden) == 0
+    assert relative_error(golden + np.array([[0.0, 0.2], [0.0, 1.0]]), golden) == pytest.approx(0.1)
+    assert relative_error(np.array([1.0, 2.2]), np.array([1.0, 2.0])) == pytest.approx(0.1)
+    assert relative_error(golden[:1], golden) == float("inf")
+    assert relative_error(golden * np.nan, golden) == float("inf")
+
+
+def test_the_harness_works_from_any_folder_and_on_any_cases(tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    document = json.loads((GOLDEN / "samplers.json").read_text())
+    kept = [c for c in document["cases"] if c["name"] in ("edm-heun-18", "ddim-eta0.0-quad-50")]
+    (cases / "other.json").write_text(json.dumps({**document, "cases": kept}))
+    shutil.copy(GOLDEN / "samplers.npz", cases / "other.npz")
+    (cases / "strange.json").write_text(
+        json.dumps({"kind": "strange", "tolerance": 1, "cases": [{"name": "x"}]})
+    )
+
+    def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tests.parity", str(cases), *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+        )
+
+    done = harness()
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("samplers edm-heun-18 ")
+    assert lines[0].endswith(" 1e-06 ok")
+    assert lines[1].endswith("FAIL")
+    assert lines[2] == "strange x inf 1 FAIL"
+    assert harness("--cases=edm-heun-18").returncode == 0
+    assert harness("--kinds=strange").returncode == 1
+    assert harness("--kinds=absent").returncode == 2
+
+
+def test_a_wrong_number_fails() -> None:
+    (case,) = [case for case in CASES if case.name == "edm-heun-18"]
+    arrays = {**case.arrays, "edm-heun-18": case.arrays["edm-heun-18"] * 1.00001}
+    wrong = Case(case.kind, case.name, case.spec, case.document, arrays, case.folder)
+    assert not run_case(wrong, KINDS).passed

@@ -1,0 +1,161 @@
+"""fid.py as a user runs it: a real process, real zips, one line for every mistake."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATASET = str(ROOT / "assets" / "digits-8x8.zip")
+
+
+def fid(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run fid.py in the repository's root."""
+    command = [sys.executable, "fid.py", *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def calc(ref: Path | str, *args: str, detector: str = "pixels") -> subprocess.CompletedProcess[str]:
+    """Run fid.py calc on the shipped digits; later options override earlier ones."""
+    options = [f"--images={DATASET}", f"--ref={ref}", f"--detector={detector}", "--num=100"]
+    return fid("calc", *options, *args)
+
+
+def assert_one_error(done: subprocess.CompletedProcess[str], message: str) -> None:
+    """Exit code 2 and exactly one line on stderr."""
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    assert re.search(message, done.stderr), done.stderr
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """References of the shipped digits, made by `fid.py ref`, in a folder that it has to make."""
+    folder = tmp_path_factory.mktemp("fid") / "refs"
+    paths = {name: folder / f"{name}.npz" for name in ("pixels", "digits")}
+    for name, path in paths.items():
+        done = fid("ref", f"--data={DATASET}", f"--dest={path}", f"--detector={name}")
+        assert done.returncode == 0, done.stderr
+        assert f"({name}) of 1797 images" in done.stdout
+        assert done.stderr == ""
+    return paths
+
+
+def test_a_reference_names_its_detector_and_source(references: dict[str, Path]) -> None:
+    for name, path in references.items():
+        with np.load(path, allow_pickle=False) as file:
+            assert str(file["detector"]) == name
+            assert str(file["source"]) == "digits-8x8"
+            assert int(file["num"]) == 1797
+            assert file["mu"].shape == (64,)
+            assert file["sigma"].dtype == np.float64
+
+
+@pytest.mark.parametrize("name", ["pixels", "digits"])
+def test_a_data_set_has_no_distance_from_itself(references: dict[str, Path], name: str) -> None:
+    done = calc(references[name], "--num=1797", detector=name)
+    line = done.stdout.splitlines()[0]
+    match = re.fullmatch(
+        rf"frechet distance \({name}\): (\S+)   1797 images vs {name}.npz \(1797 images\)", line
+    )
+    assert match, done
+    assert float(match[1]) < 1e-5
+    assert "FID" not in done.stdout
+
+
+def test_a_subset_depends_on_the_seed_and_not_on_the_batch_size(
+    references: dict[str, Path],
+) -> None:
+    first, same, other = (
+        float(calc(references["pixels"], *args).stdout.split()[3])
+        for args in ([], ["--batch=7"], ["--seed=1"])
+    )
+    assert first > 0
+    assert same == pytest.approx(first, rel=1e-5)
+    assert other != pytest.approx(first, rel=1e-3)
+
+
+def test_a_classifier_also_prints_its_score(references: dict[str, Path]) -> None:
+    lines = calc(references["digits"], detector="digits").stdout.splitlines()
+    match = re.fullmatch(
+        r"classifier score \(digits\): (\S+)   100 images; (\S+) \+- (\S+) over 10 splits", lines[1]
+    )
+    assert match, lines
+    assert 7 < float(match[1]) <= 10
+    few = calc(references["digits"], "--num=5", detector="digits").stdout
+    assert re.search(r"classifier score \(digits\): \S+   5 images\n", few)
+
+
+def test_fewer_images_than_asked_for_are_an_error(references: dict[str, Path]) -> None:
+    done = calc(references["pixels"], "--num=50000")
+    assert_one_error(done, "Found 1797 images, but expected at least 50000: .*--num=1797")
+
+
+def test_a_reference_of_another_detector_is_an_error(references: dict[str, Path]) -> None:
+    done = calc(references["pixels"], detector="digits")
+    assert_one_error(done, "made with detector 'pixels', not 'digits'")
+
+
+def test_a_reference_of_another_image_size_is_an_error(tmp_path: Path) -> None:
+    ref = tmp_path / "ref.npz"
+    np.savez(ref, mu=np.zeros(12), sigma=np.eye(12), detector="pixels")
+    assert_one_error(calc(ref), "has 12 features .* 1x8x8 images have 64")
+
+
+def test_a_reference_without_detector_is_an_error(tmp_path: Path) -> None:
+    np.savez(tmp_path / "edm.npz", mu=np.zeros(64), sigma=np.eye(64))
+    assert_one_error(calc(tmp_path / "edm.npz"), "does not say its detector")
+
+
+def test_a_damaged_reference_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "ref.npz").write_bytes(b"PK nonsense")
+    assert_one_error(calc(tmp_path / "ref.npz"), "damaged or not an .npz")
+
+
+def test_mistakes_on_the_command_line_are_one_line_each(tmp_path: Path) -> None:
+    assert_one_error(calc("absent.npz"), "no such reference file")
+    assert_one_error(calc("x.npz", detector="digit"), "did you mean 'digits'")
+    assert_one_error(calc("x.npz", "--num=1"), "--num")
+    assert_one_error(fid("calc", f"--images={DATASET}", "--ref=x.npz"), "--detector")
+    assert_one_error(fid("calk"), "did you mean 'calc'")
+    dest = f"--dest={tmp_path / 'ref.pkl'}"
+    assert_one_error(fid("ref", f"--data={DATASET}", dest, "--detector=pixels"), r"\*\.npz")
+    absent = fid("ref", "--data=absent.zip", f"--dest={tmp_path / 'a.npz'}", "--detector=pixels")
+    assert_one_error(absent, "absent.zip")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("args", [["--help"], ["calc", "--help"], ["ref", "--help"]])
+def test_help_answers_without_torch(args: list[str]) -> None:
+    code = (
+        "import sys, fid\ntry: fid.main(sys.argv[1:])\n"
+        "except SystemExit as done: assert not done.code\n"
+        "assert not {'torch', 'numpy', 'scipy'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
+    from tests.command import ROOT, run, torchrun
+
+    data = ROOT / "assets" / "digits-8x8.zip"
+    common = [f"--images={data}", "--num=301", "--detector=digits", "--device=cpu"]
+    outputs = []
+    for name, call in (("one", run), ("two", lambda *words: torchrun(2, *words))):
+        ref = tmp_path / f"{name}.npz"
+        made = call("fid.py", "ref", f"--data={data}", f"--dest={ref}", *common[2:])
+        assert made.returncode == 0, made.stderr
+        done = call("fid.py", "calc", f"--ref={ref}", *common)
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout.replace(ref.name, "ref"))
+    assert outputs[0] == outputs[1]
+    files = [np.load(tmp_path / f"{name}.npz") for name in ("one", "two")]
+    np.testing.assert_allclose(files[0]["sigma"], files[1]["sigma"], rtol=1e-9, atol=1e-12)

@@ -1,0 +1,168 @@
+"""generate.py from the command line: files, seeds, classes, several processes, bad input."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from models.build import build
+from models.config import ModelConfig
+from models.snapshot import SnapshotInfo, save_snapshot
+from tests.command import assert_refused, run, torchrun
+from tests.parity.weights import fill_by_rule
+
+
+def write_snapshot(path: Path, label_dim: int, label_kind: str = "class") -> Path:
+    """A small model with weights by rule, images 8x6."""
+    config = ModelConfig(
+        network={"name": "ddpmpp", "model_channels": 16, "channel_mult": [1, 1], "num_blocks": 1},
+        img_resolution=(8, 6),
+        img_channels=1,
+        label_dim=label_dim,
+    )
+    denoiser = build(config)
+    fill_by_rule(denoiser)
+    names = ["ant", "bee", "cow"] if label_dim else None
+    sampling = {"name": "heun", "steps": 3}
+    kind = label_kind if label_dim else None
+    save_snapshot(path, denoiser.state_dict(), SnapshotInfo(config, sampling, names, kind))
+    return path
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_snapshot(tmp_path_factory.mktemp("models") / "cond.safetensors", 3)
+
+
+@pytest.fixture(scope="module")
+def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_snapshot(tmp_path_factory.mktemp("models") / "uncond.safetensors", 0)
+
+
+def generate(network: Path, outdir: Path, *arguments: str) -> dict[str, np.ndarray]:
+    """Relative name -> pixels of what a command generates."""
+    done = run("generate.py", f"--network={network}", f"--outdir={outdir}", *arguments)
+    assert done.returncode == 0, done.stderr
+    return pictures(outdir)
+
+
+def pictures(folder: Path) -> dict[str, np.ndarray]:
+    return {
+        str(path.relative_to(folder)): np.asarray(PIL.Image.open(path)).astype(int)
+        for path in sorted(folder.rglob("*.png"))
+    }
+
+
+def test_a_seed_is_an_image_whatever_the_batch_and_the_number_of_processes(
+    conditional: Path, tmp_path: Path
+) -> None:
+    whole = generate(conditional, tmp_path / "a", "--seeds=0-4,1007")
+    assert list(whole) == [f"{seed:06d}.png" for seed in (0, 1, 2, 3, 4, 1007)]
+    assert whole["000000.png"].shape == (8, 6)
+    assert len({image.tobytes() for image in whole.values()}) == 6
+    apart = generate(conditional, tmp_path / "b", "--seeds=0-4,1007", "--batch=2", "--subdirs")
+    assert list(apart) == [f"000000/{seed:06d}.png" for seed in range(5)] + ["001000/001007.png"]
+    for a, b in zip(whole.values(), apart.values(), strict=True):
+        assert np.abs(a - b).max() <= 1
+    done = torchrun(
+        *(2, "generate.py", f"--network={conditional}", f"--outdir={tmp_path / 'c'}"),
+        *("--seeds=0-4,1007", f"--grid={tmp_path / 'grid.png'}"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("6 images in") == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("classes: ")]
+    assert sum(int(word.split()[1]) for word in line.removeprefix("classes: ").split(", ")) == 6
+    two = pictures(tmp_path / "c")
+    assert list(two) == list(whole)
+    for a, b in zip(whole.values(), two.values(), strict=True):
+        assert np.abs(a - b).max() <= 1
+
+
+def test_each_class_has_a_folder_and_a_row(conditional: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.png"
+    images = generate(conditional, tmp_path / "a", "--seeds=5-6", "--class=each", f"--grid={grid}")
+    assert list(images) == [f"{c}/{s:06d}.png" for c in range(3) for s in (5, 6)]
+    with PIL.Image.open(grid) as picture:
+        cell_h, cell_w = 8 * 6 + 2, 6 * 6 + 2  # enlarged until the shorter side has 32 pixels
+        assert picture.height == 3 * cell_h + 2
+        assert picture.width == 2 * cell_w + 2 + (8 * 3 + 8)
+    one = generate(conditional, tmp_path / "b", "--seeds=5-6", "--class=1")
+    for seed in (5, 6):
+        np.testing.assert_array_equal(images[f"1/{seed:06d}.png"], one[f"{seed:06d}.png"])
+
+
+def test_classes_and_tags_have_names(conditional: Path, tmp_path: Path) -> None:
+    named = generate(conditional, tmp_path / "a", "--seeds=5", "--class=bee")
+    number = generate(conditional, tmp_path / "b", "--seeds=5", "--class=1")
+    np.testing.assert_array_equal(named["000005.png"], number["000005.png"])
+
+    tagged = write_snapshot(tmp_path / "tags.safetensors", 3, "multi_hot")
+    found = {
+        tags: generate(tagged, tmp_path / f"t{i}", "--seeds=5", *tags.split())["000005.png"]
+        for i, tags in enumerate(["--tags=bee", "--tags=bee,cow", "--tags=cow,bee", ""])
+    }
+    np.testing.assert_array_equal(found["--tags=bee"], named["000005.png"])
+    np.testing.assert_array_equal(found["--tags=bee,cow"], found["--tags=cow,bee"])
+    assert len({image.tobytes() for image in found.values()}) == 3
+    options = [f"--network={tagged}", f"--outdir={tmp_path / 'x'}"]
+    assert_refused(run("generate.py", *options, "--tags=bea"), "bea", "bee")
+    assert_refused(run("generate.py", *options, "--class=1"), "use --tags")
+
+
+def test_options_beat_the_snapshots_settings(conditional: Path, tmp_path: Path) -> None:
+    default = generate(conditional, tmp_path / "a", "--seeds=3")
+    same = generate(conditional, tmp_path / "b", "--seeds=3", "--steps=3", "--rho=7")
+    for index, option in enumerate(
+        ["--steps=4", "--rho=3", "--sigma_max=20", "--sigma_min=0.1", "--S_churn=2", "--class=2"]
+    ):
+        other = generate(conditional, tmp_path / str(index), "--seeds=3", option)
+        assert not np.array_equal(other["000003.png"], default["000003.png"]), option
+    np.testing.assert_array_equal(default["000003.png"], same["000003.png"])
+    churn = ["--S_churn=2", "--S_min=1e4"]  # a window above every level: nothing is added
+    still = generate(conditional, tmp_path / "c", "--seeds=3", *churn)
+    np.testing.assert_array_equal(still["000003.png"], default["000003.png"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--steps=0"], ["steps", "at least 1"]),
+        (["--seeds="], ["--seeds"]),
+        (["--seeds=5-3"], ["5-3", "empty"]),
+        (["--seeds=a"], ["'a'"]),
+        (["--class=3"], ["class 3", "0 to 2"]),
+        (["--class=bea"], ["bea", "bee"]),
+        (["--tags=bee"], ["no tags"]),
+        (["--tags=bee", "--class=1"], ["exclude each other"]),
+        (["--sigma_min=5", "--sigma_max=2"], ["sigma_min=5", "sigma_max=2"]),
+        (["--rho=0"], ["rho"]),
+        (["--stps=5"], ["unknown option --stps", "--steps"]),
+        (["--batch=0"], ["--batch"]),
+        (["--rng-device=cuda"], ["cuda"]),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], words: list[str], conditional: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    if "--rng-device=cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    done = run("generate.py", f"--network={conditional}", f"--outdir={tmp_path / 'o'}", *arguments)
+    assert_refused(done, *words)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_unconditional_model_has_no_classes(unconditional: Path, tmp_path: Path) -> None:
+    options = [f"--network={unconditional}", f"--outdir={tmp_path}"]
+    assert_refused(run("generate.py", *options, "--class=0"), "unconditional")
+    assert_refused(run("generate.py", *options, "--class=each"), "unconditional")
+
+
+def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_text("x")
+    for network, word in [(other, "not a snapshot"), ("absent", "no snapshot"), (tmp_path, "no ")]:
+        done = run("generate.py", f"--network={network}", f"--outdir={tmp_path / 'o'}")
+        assert_refused(done, word)
