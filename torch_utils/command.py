@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from torch_utils.errors import Failure, UserError, unknown_name
+from torch_utils.leaving import leave
 
 
 def _one_line(error: click.ClickException) -> str:
@@ -30,20 +31,20 @@ class Command(click.Command):
         try:
             result = super().main(*args, **kwargs)
         except click.exceptions.Exit as done:
-            sys.exit(done.exit_code)
+            leave(done.exit_code)
         except click.ClickException as error:
             print(f"error: {_one_line(error)}", file=sys.stderr)
-            sys.exit(2)
+            leave(2)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            leave(2)
         except Failure as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
+            leave(1)
         except (click.Abort, KeyboardInterrupt):
             print("stopped", file=sys.stderr)
-            sys.exit(130)
-        sys.exit(result if isinstance(result, int) else 0)
+            leave(130)
+        leave(result if isinstance(result, int) else 0)
 
 
 class Group(Command, click.Group):

@@ -9,6 +9,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from torch_utils import leaving
 from torch_utils.errors import UserError
 
 
@@ -114,6 +115,7 @@ def world(device_name: str = "auto") -> Iterator[World]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    leaving.needs_short_way = True
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device, is_group=True)
     finally:
