@@ -41,10 +41,14 @@ class Denoiser(nn.Module):
         preconditioning: scalings and the range of noise levels.
         img_channels, img_resolution: shape of an image, channels and (height, width).
         label_dim: width of the label vector; 0 for an unconditional model.
-        u: the noise levels of a discrete model, float32, under their published name; else None.
+        u: the noise levels of improved DDPM, float32, decreasing to 0, under their published name;
+            None for others.
+        log_levels: ln(sigma) of a discrete schedule's levels, float64, not part of the state; None
+            for others.
     """
 
     u: Tensor | None
+    log_levels: Tensor | None
 
     def __init__(
         self,
@@ -61,8 +65,14 @@ class Denoiser(nn.Module):
         self.img_resolution = img_resolution
         self.img_channels = img_channels
         self.label_dim = label_dim
-        levels = preconditioning.levels
-        self.register_buffer("u", torch.tensor(levels, dtype=torch.float32) if levels else None)
+        table = preconditioning.table
+        log_levels = None if table is None else table.log_levels(torch.empty(0))
+        self.register_buffer("log_levels", log_levels, persistent=False)
+        levels = None
+        if preconditioning.has_table:
+            assert table is not None
+            levels = torch.tensor([*table.levels[::-1], 0.0], dtype=torch.float32)
+        self.register_buffer("u", levels)
 
     @property
     def sigma_min(self) -> float:
@@ -90,13 +100,13 @@ class Denoiser(nn.Module):
         label_mask: Tensor | None,
         augment_labels: Tensor | None,
     ) -> Tensor:
-        """F(c_in x, c_noise), the image's channels, in the dtype of x; sigma [N or 1, 1, 1, 1]."""
+        """F(c_in x, c_noise) in the dtype of x; sigma [N or 1, 1, 1, 1]."""
         dtype = next(self.model.parameters()).dtype
-        c_noise = self.preconditioning.c_noise(sigma, self.u).flatten().to(dtype)
+        c_noise = self.preconditioning.c_noise(sigma, self.log_levels).flatten().to(dtype)
         c_in = self.preconditioning.c_in(sigma)
         conditions = c_noise.expand(x.shape[0]), labels, label_mask, augment_labels
         raw: Tensor = self.model((c_in * x).to(dtype), *conditions)
-        return raw[:, : self.img_channels].to(x.dtype)
+        return raw.to(x.dtype)
 
     def forward(
         self,
@@ -119,8 +129,8 @@ class Denoiser(nn.Module):
             D, in the shape and dtype of x.
         """
         level = broadcast_sigma(sigma, x)
-        c_skip, c_out = self.preconditioning.coefficients(level)
-        return c_skip * x + c_out * self._raw(x, level, labels, label_mask, augment_labels)
+        raw = self._raw(x, level, labels, label_mask, augment_labels)
+        return self.preconditioning.denoised(x, raw, level)
 
     def residual(
         self,
@@ -130,6 +140,7 @@ class Denoiser(nn.Module):
         labels: Tensor | None = None,
         label_mask: Tensor | None = None,
         augment_labels: Tensor | None = None,
+        perturbation: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Denoise x = y + sigma n and compare with y.
 
@@ -141,28 +152,36 @@ class Denoiser(nn.Module):
             n: unit normal noise of the same shape.
             sigma: noise level, a number or [N].
             labels, label_mask, augment_labels: as in `forward`.
+            perturbation: added to the noise of the network's input but not to its target, of the
+                shape of y. Ning et al. 2023 ("DDPM-IP"), Algorithm 1.
 
         Returns:
-            (D, D - y), both of the shape of y.
+            (D, D - y), both of the shape of y; with a perturbation, D - y is c_out (F - F*) alone.
         """
         level = broadcast_sigma(sigma, y)
-        x = y + level * n
-        c_skip, c_out = self.preconditioning.coefficients(level)
+        x = y + level * (n if perturbation is None else n + perturbation)
         raw = self._raw(x, level, labels, label_mask, augment_labels)
-        difference = c_out * (raw - self.preconditioning.target(y, n, level))
-        return c_skip * x + c_out * raw, difference
+        scalings = self.preconditioning
+        return scalings.denoised(x, raw, level), scalings.error(raw, y, n, level)
 
 
 def residual(
-    denoiser: ConditionalDenoiser, y: Tensor, n: Tensor, sigma: Tensor, **conditions: Tensor | None
+    denoiser: ConditionalDenoiser,
+    y: Tensor,
+    n: Tensor,
+    sigma: Tensor,
+    perturbation: Tensor | None = None,
+    **conditions: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """(D, D - y) at x = y + sigma n for any denoiser, closed-form ones included.
 
-    A network-backed `Denoiser` uses its own, more accurate form.
+    A network-backed `Denoiser` uses its own, more accurate form; others count as networks that
+    predict y.
     """
     if isinstance(denoiser, Denoiser):
-        return denoiser.residual(y, n, sigma, **conditions)
-    denoised = denoiser(y + broadcast_sigma(sigma, y) * n, sigma, **conditions)
+        return denoiser.residual(y, n, sigma, **conditions, perturbation=perturbation)
+    noise = n if perturbation is None else n + perturbation
+    denoised = denoiser(y + broadcast_sigma(sigma, y) * noise, sigma, **conditions)
     return denoised, denoised - y
 
 

@@ -3,85 +3,119 @@
 D = c_skip x + c_out F(c_in x, c_noise). Three independent tables - what the network predicts,
 how its input is scaled, how it is told the noise level - and presets that name a choice of each.
 Karras et al. 2022 ("EDM"), Eq. 7 and Table 1: edm, and its forms of VP and VE (Song et al. 2021,
-"Score SDE") and improved DDPM (Nichol & Dhariwal 2021).
+"Score SDE") and improved DDPM (Nichol & Dhariwal 2021). Ho et al. 2020 ("DDPM"): ddpm. Salimans
+and Ho 2022: vdiff and v. Lipman et al. 2023: flow.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusion.schedules import VPSchedule, iddpm_levels, nearest_index
+from diffusion import schedules, tables
+from diffusion.schedules import FlowSchedule, LogSNRCosine, Schedule, VPSchedule
+from diffusion.tables import Table
 from torch_utils.errors import UserError, unknown_name
+
+Parts = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Output:
-    """What the network predicts.
+    """What the network predicts: one image, or several whose weighted sum counts.
 
     Attributes:
-        coefficients: (sigma, sigma_data) -> (c_skip, c_out).
-        target: (y, n, sigma, sigma_data) -> F*, the exact value for clean y and unit noise n,
-            so that c_skip x + c_out F* = y.
+        coefficients: (sigma, sigma_data) -> (c_skip, one c_out for each predicted image).
+        target: (y, n, sigma, sigma_data) -> F*, the exact values for clean y and unit noise n,
+            so that c_skip x + sum c_out F* = y.
+        num_parts: how many images the network predicts, one after the other in its channels.
     """
 
-    coefficients: Callable[[Tensor, float], tuple[Tensor, Tensor]]
-    target: Callable[[Tensor, Tensor, Tensor, float], Tensor]
+    coefficients: Callable[[Tensor, float], tuple[Tensor, Parts]]
+    target: Callable[[Tensor, Tensor, Tensor, float], Parts]
+    num_parts: int = 1
 
 
-def _edm_coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor]:
+def _edm_coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Parts]:
     variance = sigma.square() + sigma_data**2
-    return sigma_data**2 / variance, sigma * sigma_data / variance.sqrt()
+    return sigma_data**2 / variance, (sigma * sigma_data / variance.sqrt(),)
 
 
-def _edm_target(y: Tensor, n: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
-    return (sigma * y / sigma_data - sigma_data * n) / (sigma.square() + sigma_data**2).sqrt()
+def _edm_target(y: Tensor, n: Tensor, sigma: Tensor, sigma_data: float) -> Parts:
+    return ((sigma * y / sigma_data - sigma_data * n) / (sigma.square() + sigma_data**2).sqrt(),)
 
 
-# neg_eps is sigma times the score: the network predicts the noise with its sign turned.
+def _both_coefficients(sigma: Tensor, _: float) -> tuple[Tensor, Parts]:
+    kept = 1 / (1 + sigma.square())
+    return kept, (sigma.square() * kept, -sigma * kept)
+
+
 OUTPUTS = {
     "edm": Output(_edm_coefficients, _edm_target),
     "eps": Output(
-        lambda sigma, _: (torch.ones_like(sigma), -sigma),
-        lambda y, n, sigma, _: n,
+        lambda sigma, _: (torch.ones_like(sigma), (-sigma,)),
+        lambda y, n, sigma, _: (n,),
     ),
+    # sigma times the score: the noise with its sign turned
     "neg_eps": Output(
-        lambda sigma, _: (torch.ones_like(sigma), sigma),
-        lambda y, n, sigma, _: -n,
+        lambda sigma, _: (torch.ones_like(sigma), (sigma,)),
+        lambda y, n, sigma, _: (-n,),
     ),
+    "score": Output(
+        lambda sigma, _: (torch.ones_like(sigma), (sigma.square(),)),
+        lambda y, n, sigma, _: (-n / sigma,),
+    ),
+    "x0": Output(
+        lambda sigma, _: (torch.zeros_like(sigma), (torch.ones_like(sigma),)),
+        lambda y, n, sigma, _: (y,),
+    ),
+    "v": Output(
+        lambda sigma, _: (1 / (1 + sigma.square()), (-sigma / (1 + sigma.square()).sqrt(),)),
+        lambda y, n, sigma, _: ((n - sigma * y) / (1 + sigma.square()).sqrt(),),
+    ),
+    "flow": Output(
+        lambda sigma, _: (1 / (1 + sigma), (-sigma / (1 + sigma),)),
+        lambda y, n, sigma, _: (n - y,),
+    ),
+    # the two estimates of y, of which each is good where the other is not, mixed by their noise
+    "x0_eps": Output(_both_coefficients, lambda y, n, sigma, _: (y, n), num_parts=2),
 }
 
 # (sigma, sigma_data) -> c_in
 INPUT_SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "unit_variance": lambda sigma, sigma_data: (sigma.square() + sigma_data**2).rsqrt(),
     "variance_preserving": lambda sigma, _: (sigma.square() + 1).rsqrt(),
+    "flow": lambda sigma, _: 1 / (1 + sigma),
     "identity": lambda sigma, _: torch.ones_like(sigma),
 }
 
 # The rows above that depend on sigma_data.
 _WITH_SIGMA_DATA = {"edm", "unit_variance"}
 
-VP = VPSchedule(beta_d=19.9, beta_min=0.1)
-_VP_STEPS = 1000  # the discretisation that time is counted in
-_VP_FIRST_TIME = 1e-5
+_CONTINUOUS_STEPS = 1000  # the steps in which conditioning counts a continuous schedule's time
 
 
-def _reversed_index(sigma: Tensor, levels: Tensor | None) -> Tensor:
-    """M - 1 - j, where entry j of the M + 1 levels is nearest."""
-    assert levels is not None, "a discrete model has a table"
-    return (len(levels) - 2 - nearest_index(sigma, levels)).to(sigma.dtype)
+def _step(sigma: Tensor, schedule: Schedule) -> Tensor:
+    steps: Tensor = schedule.time(sigma) * ((schedule.num_steps or _CONTINUOUS_STEPS) - 1)
+    return steps
 
 
-# (sigma, the table of a discrete model) -> c_noise, in the shape and dtype of sigma
-CONDITIONINGS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+# (sigma, schedule) -> c_noise of a continuous model, in the shape and dtype of sigma
+CONDITIONINGS: dict[str, Callable[[Tensor, Schedule], Tensor]] = {
     "log_sigma_quarter": lambda sigma, _: sigma.log() / 4,
     "log_half_sigma": lambda sigma, _: (sigma / 2).log(),
-    "vp_step": lambda sigma, _: (_VP_STEPS - 1) * VP.time(sigma),
-    "reversed_index": _reversed_index,
+    "step": _step,
+    "reversed_step": lambda sigma, schedule: (
+        (schedule.num_steps or _CONTINUOUS_STEPS) - 1 - _step(sigma, schedule)
+    ),
+    "time_1000": lambda sigma, schedule: 1000 * schedule.time(sigma),
 }
+
+# The rows above that depend on the schedule.
+_WITH_SCHEDULE = {"step", "reversed_step", "time_1000"}
 
 
 @dataclass(frozen=True)
@@ -96,10 +130,15 @@ class Preconditioning:
             only those of edm do.
         sigma_min: smallest noise level that the model accepts.
         sigma_max: largest noise level that the model accepts.
-        levels: the noise levels that a discrete model knows, decreasing, the last one 0; empty for
-            a continuous model.
-        output_multiple: channels of the network's output for each channel of the image. The
-            first of them are used, others (the variance that improved DDPM learns) dropped.
+        schedule: the relation of time and noise level in which conditioning counts; None where
+            it does not.
+        quantize: the model knows the levels of its discrete schedule only, and others are rounded
+            to the nearest one.
+        preserves_variance: sampling starts from a state of variance 1 in z = alpha x, as for
+            models trained as DDPM.
+        unused_multiple: channels of the network's output for each predicted one, of which only
+            the first count. Others (the variance that improved DDPM learns) are dropped.
+        has_table: the table of levels belongs to the published tensors.
     """
 
     output: str
@@ -108,62 +147,135 @@ class Preconditioning:
     sigma_data: float = 0.5
     sigma_min: float = 0.0
     sigma_max: float = math.inf
-    levels: tuple[float, ...] = field(default=(), repr=False)
-    output_multiple: int = 1
+    schedule: Schedule | None = None
+    quantize: bool = False
+    preserves_variance: bool = False
+    unused_multiple: int = 1
+    has_table: bool = False
 
     @property
     def uses_sigma_data(self) -> bool:
         """Whether the scalings depend on the standard deviation of the data."""
         return bool({self.output, self.input_scale} & _WITH_SIGMA_DATA)
 
-    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """(c_skip, c_out) at `sigma`, in its shape and dtype."""
+    @property
+    def uses_schedule(self) -> bool:
+        """Whether the network is told the noise level as a time."""
+        return self.conditioning in _WITH_SCHEDULE
+
+    @property
+    def output_multiple(self) -> int:
+        """Channels of the network's output for each channel of the image."""
+        return OUTPUTS[self.output].num_parts * self.unused_multiple
+
+    @property
+    def table(self) -> Table | None:
+        """The schedule, if it is discrete."""
+        return self.schedule if isinstance(self.schedule, Table) else None
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Parts]:
+        """c_skip and one c_out for each predicted image, in the shape and dtype of sigma."""
         return OUTPUTS[self.output].coefficients(sigma, self.sigma_data)
 
-    def target(self, y: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
-        """F*, what a perfect network would return for x = y + sigma n."""
+    def target(self, y: Tensor, n: Tensor, sigma: Tensor) -> Parts:
+        """F*, what a perfect network would return for x = y + sigma n, image by image."""
         return OUTPUTS[self.output].target(y, n, sigma, self.sigma_data)
+
+    def denoised(self, x: Tensor, raw: Tensor, sigma: Tensor) -> Tensor:
+        """D of the network's output.
+
+        Args:
+            x: noisy images, [N, C, H, W].
+            raw: F, [N, C * output_multiple, H, W].
+            sigma: noise levels that broadcast with x.
+        """
+        c_skip, c_out = self.coefficients(sigma)
+        parts = torch.split(raw, x.shape[1], dim=1)
+        return c_skip * x + sum_of_products(c_out, parts[: len(c_out)])
+
+    def error(self, raw: Tensor, y: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
+        """D - y as c_out (F - F*), which keeps its digits where D and y nearly agree.
+
+        Args:
+            raw: F at x = y + sigma n, [N, C * output_multiple, H, W].
+            y, n: clean images and unit noise, [N, C, H, W].
+            sigma: noise levels that broadcast with y.
+        """
+        _, c_out = self.coefficients(sigma)
+        parts = torch.split(raw, y.shape[1], dim=1)
+        exact = self.target(y, n, sigma)
+        return sum_of_products(c_out, [a - b for a, b in zip(parts, exact, strict=False)])
 
     def c_in(self, sigma: Tensor) -> Tensor:
         """Scale of the network's input at `sigma`."""
         return INPUT_SCALES[self.input_scale](sigma, self.sigma_data)
 
-    def c_noise(self, sigma: Tensor, levels: Tensor | None = None) -> Tensor:
+    def c_noise(self, sigma: Tensor, log_levels: Tensor | None = None) -> Tensor:
         """The number that tells the network the noise level.
 
         Args:
             sigma: noise levels of any shape.
-            levels: the table of a discrete model as a tensor on sigma's device, for callers
-                that keep one; None makes it from `self.levels`.
+            log_levels: a discrete schedule's `Table.log_levels`, for callers that keep it on
+                sigma's device.
 
         Returns:
             c_noise in the shape and dtype of sigma.
         """
-        if levels is None and self.levels:
-            levels = sigma.new_tensor(self.levels)
-        return CONDITIONINGS[self.conditioning](sigma, levels)
+        if self.table is None or not self.uses_schedule:
+            assert self.schedule is not None or not self.uses_schedule
+            return CONDITIONINGS[self.conditioning](sigma, self.schedule or VP)
+        if self.quantize:
+            index = self.table.nearest(sigma, log_levels).double()
+        else:
+            index = self.table.index(sigma, log_levels)
+        last = self.table.num_steps - 1
+        index = index.clamp(0, last)
+        if self.conditioning == "reversed_step":
+            index = last - index
+        elif self.conditioning == "time_1000":
+            index = 1000 * index / last
+        return index.to(sigma.dtype)
 
     def round_sigma(self, sigma: float) -> float:
-        """The nearest noise level that the model knows; every one, for a continuous model."""
-        return min(self.levels, key=lambda level: abs(level - sigma)) if self.levels else sigma
+        """The nearest noise level that the model knows; every one, unless it is quantized."""
+        return self.table.round(sigma) if self.table is not None and self.quantize else sigma
 
     def prior_scale(self, sigma: float) -> float:
         """What unit latents are multiplied by at the start of sampling at `sigma`.
 
-        sigma for vp and iddpm too, though their processes preserve variance: the presets here are
-        those of EDM, whose samplers start from noise without data (Algorithm 1, line 2).
+        sqrt(1 + sigma^2) for models that preserve variance: their z starts as noise alone. sigma
+        for the others, vp and iddpm among them, because these presets are EDM's, whose samplers
+        start from x without data (Algorithm 1, line 2).
         """
-        return sigma
+        return math.sqrt(1 + sigma**2) if self.preserves_variance else sigma
 
 
-_IDDPM_LEVELS = tuple(iddpm_levels().tolist())
+def sum_of_products(factors: Any, images: Any) -> Tensor:
+    """The sum over images, each times its factor."""
+    total: Tensor = sum(a * b for a, b in zip(factors, images, strict=True))
+    return total
+
+
+VP = VPSchedule(beta_d=19.9, beta_min=0.1)
+_VP_FIRST_TIME = 1e-5
+
+
+def _of_schedule(schedule: Schedule) -> dict[str, Any]:
+    """The schedule and the range of noise levels that it covers."""
+    if isinstance(schedule, Table):
+        low, high = float(schedule.levels[0]), float(schedule.levels[-1])
+    else:
+        low, high = float(schedule.sigma(0.0)), float(schedule.sigma(1.0))
+    return {"schedule": schedule, "sigma_min": low, "sigma_max": high}
+
 
 PRESETS = {
     "edm": Preconditioning("edm", "unit_variance", "log_sigma_quarter"),
     "vp": Preconditioning(
         "eps",
         "variance_preserving",
-        "vp_step",
+        "step",
+        schedule=VP,
         sigma_min=float(VP.sigma(_VP_FIRST_TIME)),
         sigma_max=float(VP.sigma(1.0)),
     ),
@@ -171,13 +283,31 @@ PRESETS = {
     "iddpm": Preconditioning(
         "eps",
         "variance_preserving",
-        "reversed_index",
-        sigma_min=_IDDPM_LEVELS[-2],
-        sigma_max=_IDDPM_LEVELS[0],
-        levels=_IDDPM_LEVELS,
-        output_multiple=2,
+        "step",
+        **_of_schedule(tables.iddpm()),
+        quantize=True,
+        unused_multiple=2,
+        has_table=True,
     ),
+    "ddpm": Preconditioning(
+        "eps",
+        "variance_preserving",
+        "step",
+        **_of_schedule(tables.beta_linear()),
+        preserves_variance=True,
+    ),
+    "vdiff": Preconditioning(
+        "v",
+        "variance_preserving",
+        "time_1000",
+        **_of_schedule(LogSNRCosine()),
+        preserves_variance=True,
+    ),
+    "flow": Preconditioning("flow", "flow", "time_1000", **_of_schedule(FlowSchedule())),
 }
+
+# presets whose choices can be changed one by one; the others are published as they are
+_FIXED = ("iddpm",)
 
 
 def create(
@@ -186,48 +316,86 @@ def create(
     sigma_data: float | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    output: str | None = None,
+    input_scale: str | None = None,
+    conditioning: str | None = None,
+    schedule: str | Mapping[str, Any] | None = None,
+    quantize: bool | None = None,
 ) -> Preconditioning:
-    """Look up a preset and set its constants.
+    """Look up a preset and change what is given; None keeps the preset's.
 
     Args:
         name: key of PRESETS.
-        sigma_data: standard deviation of the data; None keeps the preset's.
-        sigma_min: smallest noise level that the model accepts; None keeps the preset's.
-        sigma_max: largest one; None keeps the preset's.
+        sigma_data: standard deviation of the data.
+        sigma_min: smallest noise level that the model accepts.
+        sigma_max: largest one.
+        output: what the network predicts, key of OUTPUTS.
+        input_scale: key of INPUT_SCALES.
+        conditioning: key of CONDITIONINGS.
+        schedule: an entry for `schedules.create`; sets the range of noise levels too.
+        quantize: round noise levels to those of a discrete schedule.
 
     Raises:
-        UserError: unknown preset, sigma_data not a positive number or without effect, or an
-            impossible range.
+        UserError: unknown names, sigma_data not a positive number, a constant without effect, or
+            an impossible range.
     """
     if name not in PRESETS:
         raise unknown_name("preconditioning", name, PRESETS)
-    preset = PRESETS[name]
-    if sigma_data is not None:
-        if not preset.uses_sigma_data:
-            raise UserError(f"preconditioning {name} does not depend on sigma_data: leave it out")
-        if not (math.isfinite(sigma_data) and sigma_data > 0):
-            raise UserError(f"sigma_data is {sigma_data}: it must be a positive number")
-    given: dict[str, Any] = {
-        "sigma_data": sigma_data,
-        "sigma_min": sigma_min,
-        "sigma_max": sigma_max,
+    changed: dict[str, Any] = {}
+    choices: dict[str, Mapping[str, Any]] = {
+        "output": OUTPUTS,
+        "input_scale": INPUT_SCALES,
+        "conditioning": CONDITIONINGS,
     }
-    chosen = replace(preset, **{key: value for key, value in given.items() if value is not None})
-    _check_range(name, chosen)
+    for key, chosen_name in (
+        ("output", output),
+        ("input_scale", input_scale),
+        ("conditioning", conditioning),
+    ):
+        if chosen_name is None:
+            continue
+        if chosen_name not in choices[key]:
+            raise unknown_name(f"preconditioning.{key}", chosen_name, choices[key])
+        changed[key] = chosen_name
+    if name in _FIXED and (changed or schedule is not None or quantize is not None):
+        raise UserError(f"preconditioning {name} is fixed: start from ddpm to change its parts")
+    if schedule is not None:
+        changed |= _of_schedule(schedules.create(schedule))
+    for key, value in (
+        ("sigma_data", sigma_data),
+        ("sigma_min", sigma_min),
+        ("sigma_max", sigma_max),
+        ("quantize", quantize),
+    ):
+        if value is not None:
+            changed[key] = value
+    chosen = replace(PRESETS[name], **changed)
+    _check(name, chosen, sigma_data, schedule is not None)
     return chosen
 
 
-def _check_range(name: str, chosen: Preconditioning) -> None:
+def _check(name: str, chosen: Preconditioning, sigma_data: float | None, scheduled: bool) -> None:
+    if sigma_data is not None:
+        if not chosen.uses_sigma_data:
+            raise UserError(f"preconditioning {name} does not depend on sigma_data: leave it out")
+        if not (math.isfinite(sigma_data) and sigma_data > 0):
+            raise UserError(f"sigma_data is {sigma_data}: it must be a positive number")
+    if chosen.uses_schedule and chosen.schedule is None:
+        raise UserError(
+            f"preconditioning {name}: conditioning {chosen.conditioning} counts the time of a"
+            " schedule: give one"
+        )
+    if scheduled and not (chosen.uses_schedule or chosen.quantize):
+        raise UserError(
+            f"preconditioning {name}: conditioning {chosen.conditioning} has no use for a schedule"
+        )
+    if chosen.quantize and chosen.table is None:
+        raise UserError(f"preconditioning {name}: quantize needs a discrete schedule")
     low, high = chosen.sigma_min, chosen.sigma_max
     if not (0 <= low < high and math.isfinite(low)):
         raise UserError(
             f"preconditioning {name}: noise levels from sigma_min={low:g} to sigma_max={high:g}:"
             " sigma_min must be at least 0 and below sigma_max"
-        )
-    if chosen.levels and chosen.round_sigma(low) == 0:
-        raise UserError(
-            f"preconditioning {name}: sigma_min is {low:g}, the smallest noise level that the"
-            f" model knows is {chosen.levels[-2]:.6g}"
         )
 
 

@@ -1,19 +1,85 @@
 """Noise schedules: from a time t in [0, 1] (0 clean, 1 noisiest) to sigma and back.
 
-Schedules work on floats, numpy arrays and torch tensors alike, in the precision they are given.
+Schedules take floats, numpy arrays and torch tensors alike; they compute in float64 and answer in
+the precision they were given. Noise levels are capped at log-SNR = +-20, so that they are finite
+and positive at both ends. Formulas in log-SNR L = -2 ln(sigma) are for alpha^2 = sigmoid(L).
 """
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from diffusion import SCHEDULES
+from torch_utils.errors import UserError
+from torch_utils.registry import lookup, merge_options, split_name
+
+MAX_LOG_SNR = 20.0
+LEAST_SIGMA = math.exp(-MAX_LOG_SNR / 2)
+LARGEST_SIGMA = math.exp(MAX_LOG_SNR / 2)
+
+
+def elementwise(name: str, x: Any) -> Any:
+    """A function that numpy and torch know by the same name."""
+    return getattr(x, name)() if isinstance(x, Tensor) else getattr(np, name)(x)
+
+
+def capped(sigma: Any) -> Any:
+    """Cut noise levels to log-SNR within +-20."""
+    if isinstance(sigma, Tensor):
+        return sigma.clamp(LEAST_SIGMA, LARGEST_SIGMA)
+    return np.clip(sigma, LEAST_SIGMA, LARGEST_SIGMA)
+
+
+class Schedule(ABC):
+    """A relation between time and noise level; subclasses give both directions in float64.
+
+    Attributes:
+        num_steps: number of levels of a discrete schedule; 0 for a continuous one.
+    """
+
+    num_steps: int = 0
+
+    def sigma(self, time: Any) -> Any:
+        """Noise level at `time` in [0, 1], capped; in the type and precision of `time`."""
+        if isinstance(time, Tensor):
+            level: Tensor = capped(self._sigma(time.double()))
+            return level.to(time.dtype)
+        return capped(self._sigma(np.asarray(time, dtype=np.float64)[()]))
+
+    def time(self, sigma: Any) -> Any:
+        """Time at which the noise level is `sigma`; the inverse of `sigma`, caps aside."""
+        if isinstance(sigma, Tensor):
+            time: Tensor = self._time(sigma.double())
+            return time.to(sigma.dtype)
+        return self._time(np.asarray(sigma, dtype=np.float64)[()])
+
+    @abstractmethod
+    def _sigma(self, time: Any) -> Any: ...
+
+    @abstractmethod
+    def _time(self, sigma: Any) -> Any: ...
+
+
+def _check_positive(owner: str, **values: float) -> None:
+    """Refuse what is not a positive, finite number."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise UserError(f"schedule {owner}: {name} is {value}: it must be positive and finite")
+
+
+def _check_order(owner: str, low: str, high: str, values: tuple[float, float]) -> None:
+    """Refuse an empty range."""
+    if not values[0] < values[1]:
+        raise UserError(f"schedule {owner}: {low}={values[0]:g} must be below {high}={values[1]:g}")
 
 
 @dataclass(frozen=True)
-class EDMSchedule:
+class EDMSchedule(Schedule):
     """The polynomial schedule of EDM: sigma^(1/rho) is linear in time.
 
     Karras et al. 2022, Eq. 5, with time running from 0 at `sigma_min` to 1 at `sigma_max`.
@@ -28,30 +94,23 @@ class EDMSchedule:
     sigma_max: float = 80.0
     rho: float = 7.0
 
+    def __post_init__(self) -> None:
+        _check_positive("edm", sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
+
     def _ends(self) -> tuple[float, float]:
         return self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
 
-    def sigma(self, time: Any) -> Any:
-        """Noise level at `time` in [0, 1]."""
+    def _sigma(self, time: Any) -> Any:
         low, high = self._ends()
         return (low + time * (high - low)) ** self.rho
 
-    def time(self, sigma: Any) -> Any:
-        """Time in [0, 1] at which the noise level is `sigma`; inverse of `sigma`."""
+    def _time(self, sigma: Any) -> Any:
         low, high = self._ends()
         return (sigma ** (1 / self.rho) - low) / (high - low)
 
 
-def _expm1(x: Any) -> Any:
-    return x.expm1() if isinstance(x, Tensor) else np.expm1(x)
-
-
-def _log1p(x: Any) -> Any:
-    return x.log1p() if isinstance(x, Tensor) else np.log1p(x)
-
-
 @dataclass(frozen=True)
-class VPSchedule:
+class VPSchedule(Schedule):
     """The variance-preserving SDE with linear beta(t) = beta_min + beta_d t.
 
     Song et al. 2021 ("Score SDE"), Eq. 33, as sigma = s / alpha; Karras et al. 2022, Table 1.
@@ -64,50 +123,170 @@ class VPSchedule:
     beta_d: float = 19.9
     beta_min: float = 0.1
 
-    def sigma(self, time: Any) -> Any:
-        """Noise level at `time` in [0, 1], 0 at 0."""
-        return _expm1(self.beta_d / 2 * time**2 + self.beta_min * time) ** 0.5
+    def __post_init__(self) -> None:
+        _check_positive("vp", beta_d=self.beta_d, beta_min=self.beta_min)
 
-    def time(self, sigma: Any) -> Any:
-        """Time at which the noise level is `sigma`; inverse of `sigma`.
+    def _sigma(self, time: Any) -> Any:
+        return elementwise("expm1", self.beta_d / 2 * time**2 + self.beta_min * time) ** 0.5
 
-        The root of the quadratic in the form that subtracts nothing, exact at small sigma too.
-        """
-        integral = _log1p(sigma**2)
+    def _time(self, sigma: Any) -> Any:
+        # the root of the quadratic in the form that subtracts nothing, exact at small sigma too
+        integral = elementwise("log1p", sigma**2)
         root = (self.beta_min**2 + 2 * self.beta_d * integral) ** 0.5
         return 2 * integral / (root + self.beta_min)
 
 
-def iddpm_levels(num_steps: int = 1000, c_1: float = 0.001, c_2: float = 0.008) -> np.ndarray:
-    """The noise levels of improved DDPM's cosine schedule (Nichol & Dhariwal 2021, Eq. 17).
+@dataclass(frozen=True)
+class VESchedule(Schedule):
+    """The variance-exploding SDE: ln(sigma) linear in time. Song et al. 2021, sec. 3.4.
 
-    In the form of Karras et al. 2022, Table 1: entry 0 is pure noise, the last one is 0.
+    Attributes:
+        sigma_min: noise level at t = 0, positive.
+        sigma_max: noise level at t = 1.
+    """
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+
+    def __post_init__(self) -> None:
+        _check_positive("ve", sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        _check_order("ve", "sigma_min", "sigma_max", (self.sigma_min, self.sigma_max))
+
+    def _sigma(self, time: Any) -> Any:
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** time
+
+    def _time(self, sigma: Any) -> Any:
+        ratio = math.log(self.sigma_max / self.sigma_min)
+        return elementwise("log", sigma / self.sigma_min) / ratio
+
+
+@dataclass(frozen=True)
+class FlowSchedule(Schedule):
+    """Straight paths (1 - t) y + t n, seen as sigma = t / (1 - t). Lipman et al. 2023, Eq. 22."""
+
+    def _sigma(self, time: Any) -> Any:
+        rest = 1 - time  # 0 at t = 1, where the cap takes over
+        return time / (rest + (rest == 0) / LARGEST_SIGMA)
+
+    def _time(self, sigma: Any) -> Any:
+        return sigma / (1 + sigma)
+
+
+@dataclass(frozen=True)
+class _LogSNRSchedule(Schedule):
+    """A schedule between two values of the log-SNR.
+
+    Attributes:
+        logsnr_min: log-SNR at t = 1.
+        logsnr_max: log-SNR at t = 0.
+    """
+
+    logsnr_min: float = -20.0
+    logsnr_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        ends = self.logsnr_min, self.logsnr_max
+        name = type(self).__name__
+        if not all(abs(end) <= MAX_LOG_SNR for end in ends):
+            raise UserError(
+                f"schedule {name}: logsnr_min={ends[0]:g}, logsnr_max={ends[1]:g}: "
+                f"both must be within +-{MAX_LOG_SNR:g}"
+            )
+        _check_order(name, "logsnr_min", "logsnr_max", ends)
+
+
+class LogSNRCosine(_LogSNRSchedule):
+    """alpha the cosine of an angle that is linear in time: sigma = tan(pi u / 2).
+
+    Nichol and Dhariwal 2021; with bounds, Salimans and Ho 2022, sec. 3: u runs from that of
+    `logsnr_max` to that of `logsnr_min`.
+    """
+
+    def _ends(self) -> tuple[float, float]:
+        first, last = (math.atan(math.exp(-end / 2)) for end in (self.logsnr_max, self.logsnr_min))
+        return 2 / math.pi * first, 2 / math.pi * last
+
+    def _sigma(self, time: Any) -> Any:
+        first, last = self._ends()
+        return elementwise("tan", math.pi / 2 * ((1 - time) * first + time * last))
+
+    def _time(self, sigma: Any) -> Any:
+        first, last = self._ends()
+        return (2 / math.pi * elementwise("arctan", sigma) - first) / (last - first)
+
+
+class Alpha2Linear(_LogSNRSchedule):
+    """alpha^2 linear in time, from that of `logsnr_max` to that of `logsnr_min`."""
+
+    def _ends(self) -> tuple[float, float]:
+        """1 - alpha^2 = sigmoid(-L) at both ends, which keeps its digits near alpha = 1."""
+        return 1 / (1 + math.exp(self.logsnr_max)), 1 / (1 + math.exp(self.logsnr_min))
+
+    def _sigma(self, time: Any) -> Any:
+        first, last = self._ends()
+        noise = (1 - time) * first + time * last
+        signal = (1 - time) / (1 + math.exp(-self.logsnr_max)) + time / (
+            1 + math.exp(-self.logsnr_min)
+        )
+        return (noise / signal) ** 0.5
+
+    def _time(self, sigma: Any) -> Any:
+        first, last = self._ends()
+        return (sigma**2 / (1 + sigma**2) - first) / (last - first)
+
+
+class LogSNRLinear(_LogSNRSchedule):
+    """Log-SNR linear in time. Kingma et al. 2021 ("VDM"), sec. 4, with fixed ends."""
+
+    def _sigma(self, time: Any) -> Any:
+        return elementwise("exp", ((1 - time) * self.logsnr_max + time * self.logsnr_min) / -2)
+
+    def _time(self, sigma: Any) -> Any:
+        log_snr = -2 * elementwise("log", sigma)
+        return (self.logsnr_max - log_snr) / (self.logsnr_max - self.logsnr_min)
+
+
+@dataclass(frozen=True)
+class LogSNRLegacy(Schedule):
+    """What DDPM's linear betas become for many steps; `legacy` in v-diffusion.
+
+    ln(alpha^2) = A(t) is the integral of 1000 ln(1 - b) over t, b = 1e-4 + 0.0199 t. With
+    H(b) = (1 - b) ln(1 - b) + b, which is about b^2 / 2, A = -1000 (H(b) - H(1e-4)) / 0.0199.
+    sigma^2 = exp(-A) - exp(-1e-9): at t = 0 a trace of noise remains.
+    """
+
+    _START = 1e-4
+    _GROWTH = 0.0199
+    _STEPS = 1000
+    _REST = -math.expm1(-1e-9)
+
+    @staticmethod
+    def _integral(b: Any) -> Any:
+        return (1 - b) * elementwise("log1p", -b) + b
+
+    def _sigma(self, time: Any) -> Any:
+        grown = self._integral(self._START + self._GROWTH * time) - self._integral(self._START)
+        return (elementwise("expm1", self._STEPS / self._GROWTH * grown) + self._REST) ** 0.5
+
+    def _time(self, sigma: Any) -> Any:
+        log_signal = elementwise("log1p", sigma**2 - self._REST)
+        target = self._integral(self._START) + self._GROWTH / self._STEPS * log_signal
+        b = (2 * target) ** 0.5
+        for _ in range(5):  # Newton's method; H is nearly a parabola
+            b = b + (self._integral(b) - target) / elementwise("log1p", -b)
+        return (b - self._START) / self._GROWTH
+
+
+def create(entry: str | Mapping[str, Any]) -> Schedule:
+    """Build a schedule.
 
     Args:
-        num_steps: M, the number of positive levels.
-        c_1: least ratio of successive alpha_bar, which limits the first levels.
-        c_2: offset of the cosine.
+        entry: a name in `diffusion.SCHEDULES`, or a mapping with a name and options.
 
-    Returns:
-        u, float64 [M + 1], decreasing.
+    Raises:
+        UserError: an unknown name or option, or a value that cannot be.
     """
-    index = np.arange(num_steps + 1, dtype=np.float64)
-    alpha_bar = np.sin(0.5 * math.pi * index / (num_steps * (c_2 + 1))) ** 2
-    u = np.zeros(num_steps + 1)
-    for j in range(num_steps, 0, -1):
-        ratio = max(alpha_bar[j - 1] / alpha_bar[j], c_1)
-        u[j - 1] = math.sqrt((u[j] ** 2 + 1) / ratio - 1)
-    return u
-
-
-def nearest_index(sigma: Tensor, levels: Tensor) -> Tensor:
-    """Which entry of a table is nearest to each noise level, the first one of equals.
-
-    Args:
-        sigma: noise levels of any shape.
-        levels: the table [K].
-
-    Returns:
-        Indices, int64 in the shape of sigma.
-    """
-    return torch.argmin((sigma[..., None] - levels).abs(), dim=-1)
+    name, options = split_name("schedule", entry)
+    row = lookup("schedule", SCHEDULES, name)
+    schedule: Schedule = row.load()(**merge_options(f"schedule {name}", row.options, options))
+    return schedule

@@ -20,12 +20,19 @@ class PreconditioningConfig(Section):
         name: preset of diffusion.preconditioning.
         sigma_data: standard deviation of the data in [-1, 1]; None keeps the preset's.
         sigma_min, sigma_max: the noise levels that the model accepts; None keeps the preset's.
+        output, input_scale, conditioning, schedule, quantize: parts that replace the preset's; see
+            `diffusion.preconditioning.create`.
     """
 
     name: str = "edm"
     sigma_data: float | None = Field(default=None, gt=0)
     sigma_min: float | None = Field(default=None, ge=0)
     sigma_max: float | None = Field(default=None, gt=0)
+    output: str | None = None
+    input_scale: str | None = None
+    conditioning: str | None = None
+    schedule: str | dict[str, Any] | None = None
+    quantize: bool | None = None
 
 
 class ModelConfig(Section):

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion import preconditioning
+from diffusion import preconditioning, schedules
 from diffusion.denoiser import Denoiser, residual
-from diffusion.preconditioning import PRESETS, Preconditioning
+from diffusion.preconditioning import OUTPUTS, PRESETS, Preconditioning
+from diffusion.tables import iddpm_levels
 from torch_utils.errors import UserError
 
 SIGMAS = torch.tensor([1e-3, 0.05, 0.5, 2.0, 80.0], dtype=torch.float64).reshape(-1, 1, 1, 1)
@@ -45,17 +46,68 @@ def variants(name: str) -> list[Preconditioning]:
 @pytest.mark.parametrize("chosen", [v for name in PRESETS for v in variants(name)], ids=str)
 def test_the_exact_network_output_gives_the_clean_image(chosen: Preconditioning) -> None:
     y, n = images(0), images(1)
-    c_skip, c_out = chosen.coefficients(SIGMAS)
-    denoised = c_skip * (y + SIGMAS * n) + c_out * chosen.target(y, n, SIGMAS)
+    exact = torch.cat(chosen.target(y, n, SIGMAS), dim=1)
+    denoised = chosen.denoised(y + SIGMAS * n, exact, SIGMAS)
     torch.testing.assert_close(denoised, y, rtol=1e-12, atol=1e-11)
+    assert not chosen.error(exact, y, n, SIGMAS).any()
+    torch.testing.assert_close(
+        chosen.error(exact + 0.1, y, n, SIGMAS),
+        chosen.denoised(y + SIGMAS * n, exact + 0.1, SIGMAS) - y,
+        rtol=1e-9,
+        atol=1e-10,
+    )
+
+
+# the table of the coordinate system: output -> c_skip, c_out(s), F*(s) at sigma 0.7, sigma_data 0.5
+@pytest.mark.parametrize(
+    ("output", "c_skip", "c_out", "target"),
+    [
+        ("eps", 1, [-0.7], lambda y, n: [n]),
+        ("neg_eps", 1, [0.7], lambda y, n: [-n]),
+        ("score", 1, [0.49], lambda y, n: [-n / 0.7]),
+        ("x0", 0, [1], lambda y, n: [y]),
+        ("v", 1 / 1.49, [-0.7 / math.sqrt(1.49)], lambda y, n: [(n - 0.7 * y) / math.sqrt(1.49)]),
+        (
+            "edm",
+            0.25 / 0.74,
+            [0.35 / math.sqrt(0.74)],
+            lambda y, n: [(1.4 * y - 0.5 * n) / math.sqrt(0.74)],
+        ),
+        ("flow", 1 / 1.7, [-0.7 / 1.7], lambda y, n: [n - y]),
+        ("x0_eps", 1 / 1.49, [0.49 / 1.49, -0.7 / 1.49], lambda y, n: [y, n]),
+    ],
+)
+def test_the_table_of_outputs(output: str, c_skip: float, c_out: list[float], target: Any) -> None:
+    chosen = preconditioning.create("edm", output=output)
+    sigma, y, n = torch.tensor(0.7, dtype=torch.float64), images(0), images(1)
+    skip, outs = chosen.coefficients(sigma)
+    assert skip.item() == pytest.approx(c_skip)
+    assert [out.item() for out in outs] == pytest.approx(c_out)
+    for found, expected in zip(chosen.target(y, n, sigma), target(y, n), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("log_snr", [-20.0, -3.0, 0.0, 4.0, 20.0])
+def test_conversions_keep_their_digits_over_the_whole_range(output: str, log_snr: float) -> None:
+    chosen = preconditioning.create("edm", output=output)
+    sigma = torch.tensor(log_snr, dtype=torch.float64).div(-2).exp()
+    y, n = images(0), images(1)
+    raw = torch.cat(chosen.target(y, n, sigma), dim=1)
+    torch.testing.assert_close(
+        chosen.denoised(y + sigma * n, raw, sigma), y, rtol=1e-9, atol=1e-9 * max(1, sigma.item())
+    )
+    error = chosen.error(raw * (1 + 1e-3), y, n, sigma)
+    single = chosen.error((raw * (1 + 1e-3)).float(), y.float(), n.float(), sigma.float())
+    assert (single - error).abs().max() <= 1e-3 * error.abs().max()
 
 
 @pytest.mark.parametrize(("name", "sign"), [("vp", 1), ("iddpm", 1), ("ve", -1)])
 def test_targets_of_eps_models_are_the_noise_up_to_its_sign(name: str, sign: int) -> None:
     y, n = images(0), images(1)
     chosen = PRESETS[name]
-    assert torch.equal(chosen.target(y, n, SIGMAS), sign * n)
-    c_skip, c_out = chosen.coefficients(SIGMAS)
+    assert torch.equal(*chosen.target(y, n, SIGMAS), sign * n)
+    c_skip, (c_out,) = chosen.coefficients(SIGMAS)
     assert torch.equal(c_skip, torch.ones_like(SIGMAS))
     assert torch.equal(c_out, -sign * SIGMAS)
 
@@ -91,28 +143,64 @@ def test_ve_conditioning_is_the_logarithm_of_half_the_level() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_iddpm_conditioning_is_the_reversed_index_of_the_nearest_level(dtype: torch.dtype) -> None:
     chosen = PRESETS["iddpm"]
-    levels = torch.tensor(chosen.levels, dtype=torch.float64)
-    expected = 999 - torch.arange(1001, dtype=dtype)
+    levels = torch.from_numpy(iddpm_levels())[:-1]
+    expected = 999 - torch.arange(1000, dtype=dtype)
     assert torch.equal(chosen.c_noise(levels.to(dtype)), expected)
     inside = (levels[:-1] * 0.51 + levels[1:] * 0.49).to(dtype)[:, None, None, None]
     assert torch.equal(chosen.c_noise(inside).flatten(), expected[:-1])
-    assert torch.equal(chosen.c_noise(inside, levels.float()), chosen.c_noise(inside))
+    assert chosen.table is not None
+    kept = chosen.table.log_levels(levels)
+    assert torch.equal(chosen.c_noise(inside, kept), chosen.c_noise(inside))
 
 
-def test_iddpm_rounds_to_the_nearest_level_and_the_first_of_equals() -> None:
+def test_quantized_models_round_to_the_nearest_level_and_others_do_not() -> None:
     chosen = PRESETS["iddpm"]
+    assert chosen.table is not None
     assert chosen.round_sigma(80.0) == pytest.approx(80.204, abs=1e-3)
-    assert chosen.round_sigma(1e9) == chosen.levels[0]
-    assert chosen.round_sigma(1e-9) == 0
-    assert all(chosen.round_sigma(level) == level for level in chosen.levels)
-    halves = Preconditioning("eps", "identity", "reversed_index", levels=(4.0, 2.0, 0.0))
-    assert halves.round_sigma(3.0) == 4.0
-    assert halves.c_noise(torch.tensor([3.0])).item() == 1
-    assert all(PRESETS[name].round_sigma(0.1234) == 0.1234 for name in ("edm", "vp", "ve"))
+    assert chosen.round_sigma(1e9) == chosen.sigma_max
+    assert chosen.round_sigma(1e-9) == chosen.sigma_min
+    assert all(chosen.round_sigma(level) == level for level in chosen.table.levels)
+    others = [preset for name, preset in PRESETS.items() if name != "iddpm"]
+    assert all(preset.round_sigma(0.1234) == 0.1234 for preset in others)
+
+
+def test_ddpm_conditioning_is_the_index_and_linear_in_the_logarithm_between() -> None:
+    chosen = PRESETS["ddpm"]
+    assert chosen.table is not None
+    levels = torch.from_numpy(chosen.table.levels)
+    whole = torch.arange(1000, dtype=torch.float64)
+    torch.testing.assert_close(chosen.c_noise(levels), whole, rtol=0, atol=1e-9)
+    between = (levels[:-1].log() * 0.75 + levels[1:].log() * 0.25).exp()
+    torch.testing.assert_close(chosen.c_noise(between), whole[:-1] + 0.25, rtol=0, atol=1e-9)
+    single = chosen.c_noise(levels.float())
+    torch.testing.assert_close(single, whole.float(), rtol=0, atol=1e-3)
+    outside = torch.tensor([1e-4, 1e4], dtype=torch.float64)
+    assert chosen.c_noise(outside).tolist() == [0, 999]
+    rounded = preconditioning.create("ddpm", quantize=True)
+    assert torch.equal(rounded.c_noise(between), whole[:-1])
+    reverse = preconditioning.create("ddpm", conditioning="reversed_step")
+    torch.testing.assert_close(reverse.c_noise(levels), 999 - whole, rtol=0, atol=1e-9)
+
+
+def test_vdiff_conditioning_is_a_thousand_times_the_time() -> None:
+    times = torch.tensor([0.01, 0.3, 0.9], dtype=torch.float64)
+    for entry in ("logsnr_cosine", "logsnr_legacy", "beta_linear"):
+        chosen = preconditioning.create("vdiff", schedule=entry)
+        sigma = schedules.create(entry).sigma(times)
+        torch.testing.assert_close(chosen.c_noise(sigma), 1000 * times)
 
 
 def test_latents_are_scaled_to_pure_noise() -> None:
-    assert all(preset.prior_scale(7.0) == 7.0 for preset in PRESETS.values())
+    preserving = {"ddpm", "vdiff"}
+    for name, preset in PRESETS.items():
+        expected = math.sqrt(50) if name in preserving else 7.0
+        assert preset.prior_scale(7.0) == pytest.approx(expected)
+
+
+def test_flow_takes_the_state_of_the_straight_path() -> None:
+    sigma = torch.tensor(3.0, dtype=torch.float64)
+    y, n = images(0), images(1)
+    assert torch.allclose(PRESETS["flow"].c_in(sigma) * (y + 3 * n), 0.25 * y + 0.75 * n)
 
 
 def test_edm_input_and_target_have_unit_variance_for_gaussian_data() -> None:
@@ -123,7 +211,7 @@ def test_edm_input_and_target_have_unit_variance_for_gaussian_data() -> None:
     for sigma in torch.tensor([0.01, 0.7, 30.0], dtype=torch.float64):
         x = y + sigma * n
         assert (chosen.c_in(sigma) * x).std() == pytest.approx(1, abs=0.01)
-        assert chosen.target(y, n, sigma).std() == pytest.approx(1, abs=0.01)
+        assert chosen.target(y, n, sigma)[0].std() == pytest.approx(1, abs=0.01)
 
 
 def test_edm_conditioning_is_a_quarter_of_the_logarithm() -> None:
@@ -137,7 +225,7 @@ def test_the_denoiser_sums_in_the_precision_of_its_input() -> None:
     result = model(x, 3.0)
     assert result.dtype == torch.float64
     assert model.model.calls == [torch.float32]
-    c_skip, c_out = PRESETS["edm"].coefficients(torch.tensor(3.0, dtype=torch.float64))
+    c_skip, (c_out,) = PRESETS["edm"].coefficients(torch.tensor(3.0, dtype=torch.float64))
     c_in = PRESETS["edm"].c_in(torch.tensor(3.0, dtype=torch.float64))
     raw = model.model((c_in * x).float(), torch.full([5], 3.0).log() / 4).double()
     torch.testing.assert_close(result, c_skip * x + c_out * raw, rtol=1e-7, atol=1e-9)
@@ -162,7 +250,7 @@ def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:
     assert list(wrapped.state_dict()) == ["u", "model.a"]
     table = wrapped.state_dict()["u"]
     assert (table.dtype, list(table.shape)) == (torch.float32, [1001])
-    x, sigma = images(2), chosen.levels[400]
+    x, sigma = images(2), float(iddpm_levels()[400])
     plain = Denoiser(Affine(), chosen, img_resolution=(4, 6), img_channels=2)
     assert torch.equal(wrapped(x, sigma * 1.0001), plain(x, sigma * 1.0001))
     expected = x - sigma * (0.3 * x / math.sqrt(1 + sigma**2) + 0.1 * (999 - 400))
@@ -172,8 +260,11 @@ def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:
     torch.testing.assert_close(denoised - y, difference)
 
 
-def test_continuous_models_have_no_table() -> None:
-    assert list(denoiser().state_dict()) == ["model.a"]
+def test_only_the_published_table_is_part_of_the_state() -> None:
+    for name in PRESETS:
+        wrapped = Denoiser(Affine(), PRESETS[name], img_resolution=(4, 6), img_channels=2)
+        assert ("u" in wrapped.state_dict()) == (name == "iddpm")
+        assert list(wrapped.state_dict())[-1] == "model.a"
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -217,6 +308,8 @@ def test_the_residual_of_any_callable_is_its_difference() -> None:
 def test_unknown_names_and_constants_are_refused() -> None:
     with pytest.raises(UserError, match="did you mean 'edm'"):
         preconditioning.create("edn")
+    with pytest.raises(UserError, match="did you mean 'x0_eps'"):
+        preconditioning.create("ddpm", output="x0_ep")
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UserError, match="sigma_data"):
             preconditioning.create("edm", sigma_data=wrong)
@@ -237,7 +330,10 @@ def test_a_range_may_be_given_as_a_checkpoint_has_it() -> None:
         ("ve", {"sigma_min": 100.0}, "sigma_min must be at least 0 and below sigma_max"),
         ("edm", {"sigma_min": -0.1}, "sigma_min must be at least 0"),
         ("edm", {"sigma_max": math.nan}, "sigma_min must be at least 0"),
-        ("iddpm", {"sigma_min": 1e-3}, "smallest noise level that the model knows is 0.00642541"),
+        ("iddpm", {"output": "v"}, "iddpm is fixed"),
+        ("edm", {"schedule": "beta_linear"}, "has no use for a schedule"),
+        ("edm", {"conditioning": "step"}, "give one"),
+        ("vdiff", {"quantize": True}, "needs a discrete schedule"),
     ],
 )
 def test_constants_without_effect_and_empty_ranges_are_refused(

@@ -8,10 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion.schedules import VPSchedule, iddpm_levels, nearest_index
+from diffusion import SCHEDULES, schedules
+from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, EDMSchedule, VPSchedule
+from diffusion.tables import Table, beta_linear, from_betas, iddpm_levels
+from torch_utils.errors import UserError
+
+TABLES = [name for name in SCHEDULES if name.startswith("beta_") or name == "iddpm"]
 
 
-@given(st.floats(1e-7, 1), st.floats(1, 30), st.floats(0.01, 1))
+@given(st.floats(1e-5, 1), st.floats(1, 30), st.floats(0.01, 1))
 def test_vp_schedule_round_trips(time: float, beta_d: float, beta_min: float) -> None:
     schedule = VPSchedule(beta_d, beta_min)
     assert schedule.time(schedule.sigma(time)) == pytest.approx(time, rel=1e-9)
@@ -23,7 +28,8 @@ def test_vp_noise_is_the_integral_of_beta() -> None:
     beta = 0.1 + 19.9 * times
     integral = np.trapezoid(beta, times)
     assert math.log1p(VPSchedule().sigma(1.0) ** 2) == pytest.approx(integral, rel=1e-9)
-    assert VPSchedule().sigma(0.0) == 0 == VPSchedule().time(0.0)
+    assert VPSchedule().sigma(0.0) == LEAST_SIGMA
+    assert VPSchedule().time(0.0) == 0
 
 
 def test_vp_schedule_takes_tensors_in_their_own_precision() -> None:
@@ -62,8 +68,163 @@ def test_iddpm_steps_remove_at_most_the_stated_share_of_the_signal() -> None:
     assert (ratio > 0.3 - 1e-12).all()
 
 
-def test_the_nearest_entry_is_found_in_any_shape() -> None:
-    levels = torch.tensor([4.0, 2.0, 1.0, 0.0])
+@pytest.mark.parametrize("name", SCHEDULES)
+@given(time=st.floats(0, 1))
+def test_every_schedule_goes_there_and_back(name: str, time: float) -> None:
+    schedule = schedules.create(name)
+    sigma = schedule.sigma(time)
+    assert math.isfinite(sigma)
+    assert LEAST_SIGMA <= sigma <= LARGEST_SIGMA
+    back = schedule.time(sigma)
+    if LEAST_SIGMA < sigma < LARGEST_SIGMA:
+        assert back == pytest.approx(time, abs=1e-9)
+    assert schedule.sigma(back) == pytest.approx(sigma, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_noise_rises_with_time_and_ends_are_finite(name: str) -> None:
+    schedule = schedules.create(name)
+    sigma = schedule.sigma(np.linspace(0, 1, 1001))
+    assert (np.diff(sigma) > 0).all()
+    as_tensor = schedule.sigma(torch.linspace(0, 1, 1001, dtype=torch.float64))
+    np.testing.assert_allclose(as_tensor.numpy(), sigma, rtol=1e-7)
+    single = schedule.sigma(torch.linspace(0, 1, 11))
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single.double().numpy(), sigma[::100], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_inverse_is_differentiable(name: str) -> None:
+    schedule = schedules.create(name)
+    sigma = torch.as_tensor(schedule.sigma(np.array([0.31117, 0.73331])))
+    _, slope = torch.func.jvp(schedule.time, (sigma,), (torch.ones_like(sigma),))
+    step = 1e-6 * sigma
+    numeric = (schedule.time(sigma + step) - schedule.time(sigma - step)) / (2 * step)
+    torch.testing.assert_close(slope, numeric, rtol=1e-5, atol=1e-9)
+
+
+# alpha_bar at indices 0, 500 and 999 of the published tables
+@pytest.mark.parametrize(
+    ("name", "first", "middle", "last"),
+    [
+        ("beta_linear", 0.9999, 0.077797, 4.0358e-5),
+        ("beta_quad", 0.9999, 0.331275, 7.3341e-4),
+        ("beta_const", 0.98, 4.0204e-5, None),
+        ("beta_jsd", 0.999, 0.499, None),
+        ("beta_sigmoid", 0.999851, 0.298878, 3.9682e-5),
+    ],
+)
+def test_published_tables(name: str, first: float, middle: float, last: float | None) -> None:
+    table = schedules.create(name)
+    assert isinstance(table, Table)
+    signal = 1 / (1 + table.levels**2)
+    assert signal[0] == pytest.approx(first, rel=1e-6)
+    assert signal[500] == pytest.approx(middle, rel=5e-5)
+    if last is None:  # beyond the cap
+        assert table.levels[-1] == pytest.approx(LARGEST_SIGMA)
+    else:
+        assert signal[999] == pytest.approx(last, rel=2e-5)
+
+
+def test_cosine_betas_are_capped_and_agree_with_the_form_of_edm() -> None:
+    ours, theirs = schedules.create("beta_cosine"), schedules.create("iddpm")
+    assert isinstance(ours, Table)
+    assert isinstance(theirs, Table)
+    np.testing.assert_allclose(ours.levels, theirs.levels, rtol=1e-6)
+    kept = (1 + ours.levels[:-1] ** 2) / (1 + ours.levels[1:] ** 2)
+    assert kept.min() == pytest.approx(0.001, rel=1e-9)
+
+
+# log-SNR at t = 0, 0.25, 0.5, 0.75, 1, the ends capped at +-20
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("logsnr_alpha2_linear", [20, 1.0986, 0, -1.0986, -20]),
+        ("logsnr_linear", [20, 10, 0, -10, -20]),
+        ("logsnr_cosine", [20, 1.7626, 0, -1.7626, -20]),
+        ("logsnr_legacy", [20, 0.0925, -2.4644, -5.6971, -10.1176]),
+    ],
+)
+def test_published_log_snrs(name: str, expected: list[float]) -> None:
+    log_snr = -2 * np.log(schedules.create(name).sigma(np.linspace(0, 1, 5)))
+    np.testing.assert_allclose(log_snr, expected, atol=5e-5)
+
+
+def test_the_legacy_schedule_keeps_its_digits_at_small_times() -> None:
+    # ln(alpha^2) is the integral of 1000 ln(1 - b); float32 evaluation loses it altogether
+    sigma = schedules.create("logsnr_legacy").sigma(np.array([1e-3, 1 / 256]))
+    log_signal = -np.log1p(sigma**2)
+    np.testing.assert_allclose(log_signal, [-1.1e-4, -5.4e-4], rtol=2e-2)
+    table = beta_linear()
+    times = (np.arange(1000) + 1) / 1000
+    found = 1 / (1 + schedules.create("logsnr_legacy").sigma(times) ** 2)
+    assert np.abs(found - 1 / (1 + table.levels**2)).max() < 1.2e-3
+
+
+def test_flow_is_the_ratio_of_its_two_shares() -> None:
+    flow = schedules.create("flow")
+    assert flow.sigma(0.25) == pytest.approx(1 / 3)
+    assert flow.sigma(1.0) == LARGEST_SIGMA
+    assert flow.time(3.0) == 0.75
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_indices_of_a_table_are_exact_and_fractional_between(name: str) -> None:
+    table = schedules.create(name)
+    assert isinstance(table, Table)
+    levels = torch.from_numpy(table.levels)
+    torch.testing.assert_close(
+        table.index(levels), torch.arange(1000.0, dtype=torch.float64), rtol=0, atol=1e-6
+    )
+    assert torch.equal(table.nearest(levels), torch.arange(1000))
+    between = (levels[:-1] * levels[1:]).sqrt()
+    torch.testing.assert_close(
+        table.index(between), torch.arange(999.0, dtype=torch.float64) + 0.5, rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(table.at(table.index(between)), between)
+
+
+def test_a_table_goes_on_beyond_its_ends() -> None:
+    table = Table(np.array([1.0, 2.0, 4.0]))
+    assert table.index(torch.tensor([0.5, 8.0])).tolist() == [-1.0, 3.0]
+    assert table.at(torch.tensor([-1.0, 3.0])).tolist() == pytest.approx([0.5, 8.0])
+
+
+def test_the_nearest_level_is_the_noisier_one_of_equals() -> None:
+    table = Table(np.array([1.0, 2.0, 4.0]))
     sigma = torch.tensor([[9.0, 3.0, 2.9], [1.5, 1.4, 0.1]], dtype=torch.float64)
-    assert nearest_index(sigma, levels).tolist() == [[0, 0, 1], [1, 2, 3]]
-    assert nearest_index(torch.tensor(1.1), levels).item() == 2
+    assert table.nearest(sigma).tolist() == [[2, 2, 1], [1, 0, 0]]
+    assert [table.round(s) for s in (9.0, 3.0, 2.9, 1.5, 1.4, 0.1)] == [4, 4, 2, 2, 1, 1]
+
+
+def test_levels_at_the_cap_keep_an_index_each() -> None:
+    table = from_betas(np.full(2000, 0.02))
+    assert table.levels[-1] == pytest.approx(LARGEST_SIGMA)
+    levels = torch.from_numpy(table.levels).float()
+    assert torch.equal(table.nearest(levels), torch.arange(2000))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("cosine", "did you mean"),
+        ({"name": "beta_linear", "num_steps": 1}, "at least 2"),
+        ({"name": "beta_linear", "beta_start": 0.5, "beta_end": 0.1}, "between 0 and 1 and rise"),
+        ({"name": "beta_const", "beta_end": 1.0}, "between 0 and 1"),
+        ({"name": "beta_cosine", "offset": -1.0}, "offset"),
+        ({"name": "iddpm", "c_1": 2.0}, "c_1"),
+        ({"name": "logsnr_cosine", "logsnr_max": 30.0}, "within"),
+        ({"name": "logsnr_linear", "logsnr_min": 5.0, "logsnr_max": 1.0}, "below logsnr_max"),
+        ({"name": "ve", "sigma_min": 0.0}, "positive"),
+        ({"name": "ve", "sigma_min": 3.0, "sigma_max": 2.0}, "below sigma_max"),
+        ({"name": "vp", "beta_d": -1.0}, "beta_d"),
+        ({"name": "edm", "rho": 0.0}, "rho"),
+    ],
+)
+def test_impossible_schedules_are_refused(entry: str | dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        schedules.create(entry)
+
+
+def test_a_schedule_is_made_from_its_name_and_options() -> None:
+    assert schedules.create({"name": "edm", "rho": 5}) == EDMSchedule(rho=5.0)
