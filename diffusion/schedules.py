@@ -1,15 +1,15 @@
 """Noise schedules: from a time t in [0, 1] (0 clean, 1 noisiest) to sigma and back.
 
 Schedules take floats, numpy arrays and torch tensors alike; they compute in float64 and answer in
-the precision they were given. Noise levels are capped at log-SNR = +-20, so that they are finite
-and positive at both ends. Formulas in log-SNR L = -2 ln(sigma) are for alpha^2 = sigmoid(L).
+the precision they were given. Noise levels are capped at log-SNR = +-20 (`legacy`: 20.72), so that
+they are finite and positive at both ends. Formulas in log-SNR L = -2 ln(sigma) are for alpha^2 = sigmoid(L).
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -28,11 +28,11 @@ def elementwise(name: str, x: Any) -> Any:
     return getattr(x, name)() if isinstance(x, Tensor) else getattr(np, name)(x)
 
 
-def capped(sigma: Any) -> Any:
+def capped(sigma: Any, least: float = LEAST_SIGMA) -> Any:
     """Cut noise levels to log-SNR within +-20."""
     if isinstance(sigma, Tensor):
-        return sigma.clamp(LEAST_SIGMA, LARGEST_SIGMA)
-    return np.clip(sigma, LEAST_SIGMA, LARGEST_SIGMA)
+        return sigma.clamp(least, LARGEST_SIGMA)
+    return np.clip(sigma, least, LARGEST_SIGMA)
 
 
 class Schedule(ABC):
@@ -40,16 +40,18 @@ class Schedule(ABC):
 
     Attributes:
         num_steps: number of levels of a discrete schedule; 0 for a continuous one.
+        least_sigma: where small noise levels are capped.
     """
 
     num_steps: int = 0
+    least_sigma: ClassVar[float] = LEAST_SIGMA
 
     def sigma(self, time: Any) -> Any:
         """Noise level at `time` in [0, 1], capped; in the type and precision of `time`."""
         if isinstance(time, Tensor):
-            level: Tensor = capped(self._sigma(time.double()))
+            level: Tensor = capped(self._sigma(time.double()), self.least_sigma)
             return level.to(time.dtype)
-        return capped(self._sigma(np.asarray(time, dtype=np.float64)[()]))
+        return capped(self._sigma(np.asarray(time, dtype=np.float64)[()]), self.least_sigma)
 
     def time(self, sigma: Any) -> Any:
         """Time at which the noise level is `sigma`; the inverse of `sigma`, caps aside."""
@@ -252,8 +254,11 @@ class LogSNRLegacy(Schedule):
 
     ln(alpha^2) = A(t) is the integral of 1000 ln(1 - b) over t, b = 1e-4 + 0.0199 t. With
     H(b) = (1 - b) ln(1 - b) + b, which is about b^2 / 2, A = -1000 (H(b) - H(1e-4)) / 0.0199.
-    sigma^2 = exp(-A) - exp(-1e-9): at t = 0 a trace of noise remains.
+    sigma^2 = exp(-A) - exp(-1e-9): at t = 0 a trace of noise remains, at log-SNR 20.72, which is
+    its own cap: the published likelihoods are those of a chain that ends there.
     """
+
+    least_sigma = math.sqrt(-math.expm1(-1e-9))
 
     _START = 1e-4
     _GROWTH = 0.0199

@@ -1,17 +1,24 @@
 """Training objectives over a denoiser: noise level, weighting, reduction and a sum of terms.
 
-The tables below are torch-free; `create` imports what it needs.
+The tables below are torch-free; `create` imports what it needs. Any level goes with any weighting
+and any terms, whatever the network predicts.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch_utils.errors import UserError
-from torch_utils.registry import Row, lookup, merge_options, split_name
+from torch_utils.errors import UserError, unknown_name
+from torch_utils.registry import Row, check_values, lookup, merge_options, split_name
 
 if TYPE_CHECKING:
-    from losses.objective import Objective
+    from diffusion.schedules import Schedule
+    from losses.levels import NoiseLevel
+    from losses.objective import Objective, Term
+    from losses.weights import Weight
 
+# Every row also takes `sampling`, a name in SAMPLINGS. A schedule of None is the model's.
 NOISE_LEVELS = {
     "lognormal": Row(
         target="losses.levels:LogNormal",
@@ -28,29 +35,129 @@ NOISE_LEVELS = {
         options={"sigma_min": 0.02, "sigma_max": 100.0},
         summary="ln(sigma) uniform; EDM, Table 1, column VE",
     ),
+    "discrete": Row(
+        target="losses.levels:Discrete",
+        options={"schedule": None},
+        summary="a uniform step of a discrete schedule; DDPM, Eq. 14",
+    ),
+    "uniform_time": Row(
+        target="losses.levels:UniformTime",
+        options={"schedule": None, "num_steps": 0},
+        summary="a uniform time, or one of num_steps even times; Salimans and Ho 2022",
+    ),
+}
+
+SAMPLINGS = {
+    "independent": "each sample draws its own",
+    "antithetic": "the second half of the global batch mirrors the first; DDIM's and SA-DPM's code",
+    "stratified": "one draw from each of as many equal parts as the global batch has samples",
 }
 
 WEIGHTS = {
+    "constant": Row(target="losses.weights:constant", summary="1: the error in y"),
+    "snr": Row(target="losses.weights:snr", summary="1 / sigma^2: the error in noise; DDPM"),
+    "snr_trunc": Row(
+        target="losses.weights:snr_trunc",
+        summary="max(1, 1 / sigma^2); Salimans and Ho 2022, sec. 4",
+    ),
+    "snr_1plus": Row(
+        target="losses.weights:snr_1plus",
+        summary="1 + 1 / sigma^2: the error in v; Salimans and Ho 2022, sec. 4",
+    ),
     "edm": Row(
         target="losses.weights:edm",
         options={"sigma_data": 0.5},
         summary="(sigma^2 + sigma_data^2) / (sigma sigma_data)^2; EDM, Table 1",
     ),
-    "snr": Row(
-        target="losses.weights:snr",
-        summary="1 / sigma^2; DDPM, Eq. 14",
+    "flow": Row(
+        target="losses.weights:flow",
+        summary="(1 + 1 / sigma)^2: the error in velocity; Lipman et al. 2023",
+    ),
+    "min_snr": Row(
+        target="losses.weights:min_snr",
+        options={"gamma": 5.0},
+        summary="min(1 / sigma^2, gamma); Hang et al. 2023, Eq. 9",
+    ),
+    "vlb": Row(
+        target="losses.weights:vlb",
+        summary="SNR / (2 p(log-SNR)): the variational bound; Kingma et al. 2021, Eq. 17",
     ),
 }
 
+# Every row's lambda is the factor of the whole term; 0 leaves the term out.
 TERMS = {
     "denoising": Row(
         target="losses.terms:Denoising",
+        options={"lambda": 1.0},
+        ranges={"lambda": (0, math.inf)},
         summary="w(sigma) |D - y|^2, denoising score matching; EDM, Eq. 2",
+    ),
+    "sequence_aware": Row(
+        target="losses.sequence_aware:SequenceAware",
+        options={
+            "lambda": 1.0,
+            "K": 2,
+            "normaliser": "K2",
+            "shared_noise": False,
+            "weights": "none",
+            "grid": None,
+        },
+        choices={"normaliser": ("K2", "K"), "weights": ("none", "trajectory")},
+        ranges={"lambda": (0, math.inf), "K": (2, math.inf)},
+        summary="the summed error over K neighbouring steps; SA-DPM",
+    ),
+    "consistency": Row(
+        target="losses.consistency:Consistency",
+        options={
+            "lambda": 10.0,
+            "num_steps": 6,
+            "epsilon_min": 0.0,
+            "epsilon_max": 0.05,
+            "rho": 7.0,
+            "sigma_floor": 0.002,
+            "batch_fraction": 1.0,
+            "rollout": "online",
+            "step": "euler_maruyama",
+        },
+        choices={"rollout": ("online", "ema"), "step": ("euler_maruyama", "posterior")},
+        ranges={
+            "lambda": (0, math.inf),
+            "num_steps": (2, math.inf),
+            "epsilon_min": (0, math.inf),
+            "rho": (1e-3, 1e3),
+            "sigma_floor": (1e-9, math.inf),
+            "batch_fraction": (1e-9, 1),
+        },
+        summary="predictions agree along the model's own trajectories; CDM",
+    ),
+    "vlb": Row(
+        target="losses.vlb:VariationalBound",
+        options={"lambda": 1.0, "variance": "large", "fraction": 0.0},
+        choices={"variance": ("small", "large", "interpolated")},
+        ranges={"lambda": (0, math.inf), "fraction": (0, 1)},
+        summary="the discrete variational bound in bits per dimension; DDPM, Eq. 5",
     ),
 }
 
-# preconditioning -> (noise level, weight) that it was published with
-PUBLISHED = {"edm": ("lognormal", "edm"), "vp": ("vp", "snr"), "ve": ("log_uniform", "snr")}
+
+@dataclass(frozen=True)
+class Published:
+    """The objective that a preconditioning was published with."""
+
+    noise_level: str
+    weight: str
+    reduction: str = "sum"
+
+
+PUBLISHED = {
+    "edm": Published("lognormal", "edm"),
+    "vp": Published("vp", "snr"),
+    "ve": Published("log_uniform", "snr"),
+    "iddpm": Published("discrete", "snr", "mean"),
+    "ddpm": Published("discrete", "snr"),
+    "vdiff": Published("uniform_time", "snr_trunc", "mean"),
+    "flow": Published("uniform_time", "flow", "mean"),
+}
 
 REDUCTIONS = ("sum", "mean")
 
@@ -61,7 +168,10 @@ def create(
     weight: str | Mapping[str, Any] = "edm",
     reduction: str = "sum",
     terms: Sequence[str | Mapping[str, Any]] = ("denoising",),
+    input_perturbation: float = 0.0,
+    uncertainty: bool = False,
     sigma_data: float = 0.5,
+    schedule: "Schedule | None" = None,
 ) -> "Objective":
     """Build a training objective.
 
@@ -70,37 +180,89 @@ def create(
         weight: weighting w(sigma), a key of WEIGHTS.
         reduction: "sum" or "mean" over channels and pixels; over samples it is always the mean.
         terms: what is summed, keys of TERMS.
+        input_perturbation: standard deviation of what is added to the noise of the network's
+            input but not to its target. Ning et al. 2023 ("DDPM-IP"), 0.1 there.
+        uncertainty: learn the loss's variance as a function of sigma and weight by its inverse.
+            Karras et al. 2024 ("EDM2"), Eq. 21.
         sigma_data: the model's; the weighting's default.
+        schedule: the model's; that of noise levels which name none.
 
     Raises:
-        UserError: unknown names or options, or no term at all.
+        UserError: unknown names or options, a combination that cannot be, or no term at all.
     """
     from losses.objective import Objective
+    from losses.uncertainty import LogVariance
 
     if reduction not in REDUCTIONS:
         raise UserError(f"loss.reduction is {reduction!r}: it must be one of sum, mean")
-    if not terms:
-        raise UserError("loss.terms is empty: give at least one, e.g. [denoising]")
-    level_name, level_options = split_name("loss.noise_level", noise_level)
-    level = lookup("noise level", NOISE_LEVELS, level_name)
-    weight_name, weight_options = split_name("loss.weight", weight)
-    weighting = lookup("weight", WEIGHTS, weight_name)
-    if "sigma_data" in weighting.options:
-        weight_options.setdefault("sigma_data", sigma_data)
-    built = {}
-    for entry in terms:
-        name, options = split_name("loss.terms entry", entry)
-        row = lookup("loss term", TERMS, name)
-        if name in built:
-            raise UserError(f"loss.terms names {name} twice: give each term once")
-        built[name] = row.load()(**merge_options(f"loss term {name}", row.options, options))
+    if not input_perturbation >= 0:
+        raise UserError(f"loss.input_perturbation is {input_perturbation}: it must be at least 0")
+    level, sampling = _noise_level(noise_level, schedule)
     return Objective(
-        noise_level=level.load()(
-            **merge_options(f"noise level {level_name}", level.options, level_options)
-        ),
-        weight=weighting.load()(
-            **merge_options(f"weight {weight_name}", weighting.options, weight_options)
-        ),
+        noise_level=level,
+        sampling=sampling,
+        weight=_weight(weight, level, sigma_data),
         reduction=reduction,
-        terms=built,
+        terms=_terms(terms, level, schedule),
+        input_perturbation=input_perturbation,
+        uncertainty=LogVariance() if uncertainty else None,
     )
+
+
+def _noise_level(
+    entry: str | Mapping[str, Any], schedule: "Schedule | None"
+) -> tuple["NoiseLevel", str]:
+    """The distribution of an entry, and how it is sampled."""
+    name, options = split_name("loss.noise_level", entry)
+    row = lookup("noise level", NOISE_LEVELS, name)
+    sampling = options.pop("sampling", "independent")
+    if sampling not in SAMPLINGS:
+        raise unknown_name(f"sampling of noise level {name}:", str(sampling), SAMPLINGS)
+    merged = merge_options(f"noise level {name}", row.options, options)
+    if "schedule" in merged:
+        merged["schedule"] = _schedule(f"noise level {name}", merged["schedule"], schedule)
+    return row.load()(**merged), sampling
+
+
+def _schedule(owner: str, entry: Any, default: "Schedule | None") -> "Schedule":
+    from diffusion import schedules
+
+    if entry is not None:
+        return schedules.create(entry)
+    if default is None:
+        raise UserError(f"{owner}: the model has no schedule: give one, e.g. schedule: beta_linear")
+    return default
+
+
+def _weight(entry: str | Mapping[str, Any], level: "NoiseLevel", sigma_data: float) -> "Weight":
+    name, options = split_name("loss.weight", entry)
+    row = lookup("weight", WEIGHTS, name)
+    if "sigma_data" in row.options:
+        options.setdefault("sigma_data", sigma_data)
+    merged = merge_options(f"weight {name}", row.options, options)
+    weight: Weight = row.load()(**merged, **({"level": level} if name == "vlb" else {}))
+    return weight
+
+
+def _terms(
+    entries: Sequence[str | Mapping[str, Any]], level: "NoiseLevel", schedule: "Schedule | None"
+) -> "dict[str, tuple[float, Term]]":
+    """Each term's factor and function; those with factor 0 are left out."""
+    if not entries:
+        raise UserError("loss.terms is empty: give at least one, e.g. [denoising]")
+    built: dict[str, tuple[float, Term]] = {}
+    names = set()
+    for entry in entries:
+        name, given = split_name("loss.terms entry", entry)
+        row = lookup("loss term", TERMS, name)
+        if name in names:
+            raise UserError(f"loss.terms names {name} twice: give each term once")
+        names.add(name)
+        options = merge_options(f"loss term {name}", row.options, given)
+        check_values(f"loss term {name}", row, options)
+        factor = options.pop("lambda")
+        if factor > 0:
+            built[name] = (factor, row.load().create(options, level, schedule))
+    if not built:
+        raise UserError("loss.terms: every lambda is 0: nothing is left to train for")
+    return built

@@ -1,9 +1,12 @@
 """The data that objectives pass around: a batch, its random draws, the noised batch, the values."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from diffusion.denoiser import ConditionalDenoiser, residual
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class Generators:
-    """Sources of randomness of one micro-batch.
+    """Sources of randomness of one micro-batch, and its place in the step's global batch.
 
     Attributes:
         step: the same for every micro-batch of a step; quantities of the global batch.
         micro: this micro-batch's own; everything else.
+        first: index of its first sample in the global batch.
+        total: size of the global batch; None if the micro-batch is all of it.
     """
 
     step: torch.Generator
     micro: torch.Generator
+    first: int = 0
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,14 @@ class Draws:
     Attributes:
         sigma: noise levels, [N].
         noise: unit normals, [N, C, H, W].
+        perturbation: added to the noise of the network's input, [N, C, H, W]; None for nothing.
+        terms: term -> what it drew for itself.
     """
 
     sigma: Tensor
     noise: Tensor
+    perturbation: Tensor | None = None
+    terms: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,13 +89,35 @@ class NoisedBatch:
     residual: Tensor
 
 
+@dataclass(frozen=True)
+class Model:
+    """What a term evaluates beyond the shared point.
+
+    Attributes:
+        denoiser: the model under training.
+        rollout: the model whose trajectories are followed, without gradient.
+        conditions: labels, label_mask and augment_labels of the batch.
+        weight: w(sigma).
+    """
+
+    denoiser: ConditionalDenoiser
+    rollout: ConditionalDenoiser
+    conditions: Mapping[str, Tensor | None]
+    weight: Callable[[Tensor], Tensor]
+
+    def residual(self, y: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
+        """D(y + sigma n, sigma) - y with gradient, [N, C, H, W]."""
+        return residual(self.denoiser, y, n, sigma, **self.conditions)[1]
+
+
 @dataclass
 class LossTerms:
     """Values of an objective, per element, before reduction.
 
     Attributes:
-        values: term -> weighted loss [n, C, H, W]; n may be smaller than N for a term that looks
-            at a part of the batch only, and is then averaged over that part.
+        values: term -> loss times its weight and factor, [n, C, H, W]; n may be smaller than N
+            for a term that looks at the first samples of the batch only, and is then averaged
+            over those.
         sigma: noise levels of the whole micro-batch, [N].
         reduction: "sum" or "mean" over channels and pixels.
     """
@@ -101,3 +134,12 @@ class LossTerms:
     def total(self) -> Tensor:
         """The scalar to minimise: each term's mean over its samples, summed over terms."""
         return torch.stack([self.per_sample(term).mean() for term in self.values]).sum()
+
+    def elements(self) -> Tensor:
+        """The whole loss per element, [N, C, H, W]; terms over n samples count N/n times there."""
+        num = len(self.sigma)
+        shape = next(iter(self.values.values())).shape[1:]
+        sums = self.sigma.new_zeros(num, *shape)
+        for values in self.values.values():
+            sums[: len(values)] += values * (num / len(values))
+        return sums

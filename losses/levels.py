@@ -4,39 +4,47 @@ Each maps a standard variate to sigma and knows its density in log-SNR, L = -2 l
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from diffusion.schedules import VPSchedule
+from diffusion.schedules import Schedule, VPSchedule
+from diffusion.tables import Table
 from torch_utils.errors import UserError
 
 
-class NoiseLevel(Protocol):
-    """A distribution of the noise level."""
+class NoiseLevel(ABC):
+    """A distribution of the noise level.
 
+    Attributes:
+        is_normal: the standard variate is normal; else uniform in [0, 1).
+        has_density: the distribution has a density in log-SNR.
+    """
+
+    is_normal: ClassVar[bool] = False
+    has_density: ClassVar[bool] = True
+
+    @abstractmethod
     def sigma(self, variate: Tensor) -> Tensor:
-        """Noise level of a standard variate (normal or uniform in [0, 1)), elementwise."""
-        ...
+        """Noise level of a standard variate, elementwise."""
 
-    def draw(self, generator: torch.Generator, num: int) -> Tensor:
-        """Draw `num` noise levels, float32 [num], on the generator's device."""
-        ...
-
+    @abstractmethod
     def log_density(self, log_snr: Tensor) -> Tensor:
         """ln p(L) of the log-SNR L = -2 ln(sigma); -inf where p is 0."""
-        ...
 
 
 @dataclass(frozen=True)
-class LogNormal:
+class LogNormal(NoiseLevel):
     """ln(sigma) ~ N(P_mean, P_std^2). Karras et al. 2022 ("EDM"), Table 1.
 
     Raises:
         UserError: P_std is not positive.
     """
+
+    is_normal = True
 
     P_mean: float = -1.2
     P_std: float = 1.2
@@ -52,10 +60,6 @@ class LogNormal:
         """Noise level of a standard normal variate, elementwise."""
         return (self.P_mean + self.P_std * variate).exp()
 
-    def draw(self, generator: torch.Generator, num: int) -> Tensor:
-        """Draw `num` noise levels, float32 [num], on the generator's device."""
-        return self.sigma(torch.randn(num, generator=generator, device=generator.device))
-
     def log_density(self, log_snr: Tensor) -> Tensor:
         """ln p(L) of the log-SNR L = -2 ln(sigma), which is normal with twice the width."""
         mean, std = -2 * self.P_mean, 2 * self.P_std
@@ -63,7 +67,7 @@ class LogNormal:
 
 
 @dataclass(frozen=True)
-class VPTime:
+class VPTime(NoiseLevel):
     """The noise level of a time uniform in [epsilon_t, 1] of the variance-preserving SDE.
 
     Song et al. 2021 ("Score SDE"); Karras et al. 2022 ("EDM"), Table 1, column VP.
@@ -83,22 +87,13 @@ class VPTime:
         level: Tensor = VPSchedule().sigma(1 + variate * (self.epsilon_t - 1))
         return level
 
-    def draw(self, generator: torch.Generator, num: int) -> Tensor:
-        """Draw `num` noise levels, float32 [num], on the generator's device."""
-        return self.sigma(torch.rand(num, generator=generator, device=generator.device))
-
     def log_density(self, log_snr: Tensor) -> Tensor:
         """ln p(L), from p(t) |dt/dL| with dL/dt = -beta(t) (1 + 1/sigma^2)."""
-        schedule = VPSchedule()
-        time = schedule.time((-log_snr / 2).exp())
-        beta = schedule.beta_min + schedule.beta_d * time
-        inside = (time >= self.epsilon_t) & (time <= 1)
-        density = 1 / ((1 - self.epsilon_t) * beta * (1 + log_snr.exp()))
-        return torch.where(inside, density, 0.0).log()
+        return _log_density_of_time(VPSchedule(), log_snr, self.epsilon_t)
 
 
 @dataclass(frozen=True)
-class LogUniform:
+class LogUniform(NoiseLevel):
     """ln(sigma) uniform between two levels. Karras et al. 2022 ("EDM"), Table 1, column VE.
 
     Raises:
@@ -119,12 +114,93 @@ class LogUniform:
         """Noise level of a variate uniform in [0, 1)."""
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** variate
 
-    def draw(self, generator: torch.Generator, num: int) -> Tensor:
-        """Draw `num` noise levels, float32 [num], on the generator's device."""
-        return self.sigma(torch.rand(num, generator=generator, device=generator.device))
-
     def log_density(self, log_snr: Tensor) -> Tensor:
         """ln p(L), constant between the two ends."""
         low, high = -2 * math.log(self.sigma_max), -2 * math.log(self.sigma_min)
-        inside = (log_snr >= low) & (log_snr <= high)
+        slack = 1e-6 * (high - low)  # of levels that were rounded to float32
+        inside = (log_snr >= low - slack) & (log_snr <= high + slack)
         return torch.where(inside, -math.log(high - low), -math.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Discrete(NoiseLevel):
+    """A uniform step of a discrete schedule. Ho et al. 2020 ("DDPM"), Eq. 14.
+
+    Raises:
+        UserError: the schedule is continuous.
+    """
+
+    has_density = False
+
+    schedule: Schedule
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Table):
+            raise UserError(
+                "noise level discrete needs a schedule of steps, e.g. beta_linear: for a continuous"
+                " one take uniform_time"
+            )
+
+    @property
+    def table(self) -> Table:
+        """The schedule as what it is."""
+        assert isinstance(self.schedule, Table)
+        return self.schedule
+
+    def sigma(self, variate: Tensor) -> Tensor:
+        """Noise level of a variate uniform in [0, 1)."""
+        index = (variate.double() * self.table.num_steps).long()
+        return self.table.at(index).to(variate.dtype)
+
+    def log_density(self, log_snr: Tensor) -> Tensor:
+        """A distribution over steps has none."""
+        raise AssertionError("a discrete distribution has no density")
+
+
+@dataclass(frozen=True, eq=False)
+class UniformTime(NoiseLevel):
+    """A uniform time of a schedule. Kingma et al. 2021 ("VDM"), sec. 4; Salimans and Ho 2022.
+
+    Attributes:
+        schedule: from time to noise level.
+        num_steps: 0 for all times in [0, 1); T for the times 1/T, 2/T, ..., 1.
+
+    Raises:
+        UserError: num_steps is negative.
+    """
+
+    schedule: Schedule
+    num_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 0:
+            raise UserError(
+                f"noise level uniform_time: num_steps is {self.num_steps}: it must be at least 0"
+            )
+
+    def sigma(self, variate: Tensor) -> Tensor:
+        """Noise level of a variate uniform in [0, 1)."""
+        time = variate.double()
+        if self.num_steps:
+            time = ((time * self.num_steps).floor() + 1) / self.num_steps
+        level: Tensor = self.schedule.sigma(time)
+        return level.to(variate.dtype)
+
+    def log_density(self, log_snr: Tensor) -> Tensor:
+        """ln p(L) = ln |dt/dL| of continuous times; also what even ones tend to."""
+        return _log_density_of_time(self.schedule, log_snr, 0.0)
+
+
+def _log_density_of_time(schedule: Schedule, log_snr: Tensor, first: float) -> Tensor:
+    """ln p(L) of a time uniform in [first, 1]: the derivative of t(L), by forward-mode AD."""
+
+    def time_at(value: Tensor) -> Tensor:
+        time: Tensor = schedule.time((value / -2).exp())
+        return time
+
+    value = log_snr.double()
+    time, slope = torch.func.jvp(time_at, (value,), (torch.ones_like(value),))[:2]
+    slack = 1e-6  # of levels that were rounded to float32
+    inside = (time >= first - slack) & (time <= 1 + slack)
+    density = torch.where(inside, slope.abs() / (1 - first), 0.0)
+    return density.log().to(log_snr.dtype)

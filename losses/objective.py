@@ -4,19 +4,38 @@ E_{sigma, y, n} of a weighted sum of terms, each a function of D(y + sigma n, si
 Karras et al. 2022 ("EDM"), Eq. 8, for the denoising term alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from diffusion.denoiser import ConditionalDenoiser, residual
 from diffusion.preconditioning import broadcast_sigma
-from losses.batch import Batch, Draws, Generators, LossTerms, NoisedBatch
+from losses.batch import Batch, Draws, Generators, LossTerms, Model, NoisedBatch
 from losses.levels import NoiseLevel
+from losses.sampling import variates
+from losses.uncertainty import LogVariance
 from losses.weights import Weight
 
-Term = Callable[[NoisedBatch, Tensor], Tensor]
+
+class Term(Protocol):
+    """One part of an objective."""
+
+    def draw(self, generators: Generators, batch: Batch) -> dict[str, Tensor]:
+        """Draw what the term needs beyond noise level and noise."""
+        ...
+
+    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+        """Values per element, [n, C, H, W], of the first n <= N samples.
+
+        Args:
+            noised: the evaluation that all terms share.
+            model: for evaluations elsewhere.
+            draws: what `draw` returned.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,39 +44,69 @@ class Objective:
 
     Attributes:
         noise_level: distribution of sigma.
+        sampling: how the levels of a batch are drawn, a key of `losses.SAMPLINGS`.
         weight: w(sigma).
         reduction: "sum" or "mean" over channels and pixels.
-        terms: name -> term.
+        terms: name -> (factor, term).
+        input_perturbation: standard deviation of what is added to the input's noise.
+        uncertainty: the learned logarithm of the denoising loss's variance, a module with
+            parameters to train along; None for none.
     """
 
     noise_level: NoiseLevel
+    sampling: str
     weight: Weight
     reduction: str
-    terms: Mapping[str, Term]
+    terms: Mapping[str, tuple[float, Term]]
+    input_perturbation: float = 0.0
+    uncertainty: LogVariance | None = None
 
     def draw(self, generators: Generators, batch: Batch) -> Draws:
         """Draw all that is random for one micro-batch, on the generators' device."""
-        sigma = self.noise_level.draw(generators.micro, batch.images.shape[0])
-        noise = torch.randn(
-            batch.images.shape, generator=generators.micro, device=generators.micro.device
+        num, micro = batch.images.shape[0], generators.micro
+        sigma = self.noise_level.sigma(
+            variates(self.sampling, generators, num, normal=self.noise_level.is_normal)
         )
-        return Draws(sigma, noise)
+        noise = torch.randn(batch.images.shape, generator=micro, device=micro.device)
+        perturbation = None
+        if self.input_perturbation:
+            fresh = torch.randn(batch.images.shape, generator=micro, device=micro.device)
+            perturbation = self.input_perturbation * fresh
+        own = {name: term.draw(generators, batch) for name, (_, term) in self.terms.items()}
+        return Draws(sigma, noise, perturbation, {name: d for name, d in own.items() if d})
 
-    def __call__(self, denoiser: ConditionalDenoiser, batch: Batch, draws: Draws) -> LossTerms:
+    def __call__(
+        self,
+        denoiser: ConditionalDenoiser,
+        batch: Batch,
+        draws: Draws,
+        rollout: ConditionalDenoiser | None = None,
+    ) -> LossTerms:
         """Evaluate every term.
 
         Args:
             denoiser: the model under training, or a closed-form one.
             batch: clean images and their conditions.
             draws: from `draw`, or from elsewhere.
+            rollout: the model whose trajectories terms follow; None for `denoiser`.
 
         Returns:
             Values per element and term.
         """
         y, n, sigma = batch.images, draws.noise, draws.sigma
-        denoised, difference = residual(denoiser, y, n, sigma, **batch.conditions())
-        level = broadcast_sigma(sigma, y)
-        noised = NoisedBatch(y, n, sigma, y + level * n, denoised, difference)
-        weight = self.weight(level)
-        values = {name: term(noised, weight) for name, term in self.terms.items()}
+        denoised, difference = residual(
+            denoiser, y, n, sigma, perturbation=draws.perturbation, **batch.conditions()
+        )
+        x = y + broadcast_sigma(sigma, y) * n
+        noised = NoisedBatch(y, n, sigma, x, denoised, difference)
+        model = Model(
+            denoiser, denoiser if rollout is None else rollout, batch.conditions(), self.weight
+        )
+        values = {
+            name: factor * term(noised, model, draws.terms.get(name, {}))
+            for name, (factor, term) in self.terms.items()
+        }
+        if self.uncertainty is not None and "denoising" in values:
+            log_variance = broadcast_sigma(self.uncertainty(sigma), y)
+            values["denoising"] = values["denoising"] / log_variance.exp() + log_variance
         return LossTerms(values, sigma, self.reduction)

@@ -1,24 +1,32 @@
 """Terms of a training objective: each maps the shared noised batch to values per element."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from losses.batch import NoisedBatch
+from diffusion.preconditioning import broadcast_sigma
+from diffusion.schedules import Schedule
+from losses.batch import Batch, Generators, Model, NoisedBatch
+from losses.levels import NoiseLevel
 
 
 @dataclass(frozen=True)
 class Denoising:
     """Denoising score matching, w(sigma) (D - y)^2. Karras et al. 2022 ("EDM"), Eq. 2."""
 
-    def __call__(self, noised: NoisedBatch, weight: Tensor) -> Tensor:
-        """Values per element.
+    @classmethod
+    def create(
+        cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
+    ) -> "Denoising":
+        """Make the term; it has no options."""
+        return cls(**options)
 
-        Args:
-            noised: the shared evaluation.
-            weight: w(sigma), [N, 1, 1, 1].
+    def draw(self, generators: Generators, batch: Batch) -> dict[str, Tensor]:
+        """Nothing is random beyond the shared point."""
+        return {}
 
-        Returns:
-            [N, C, H, W].
-        """
-        return weight * noised.residual.square()
+    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+        """Values per element, [N, C, H, W]."""
+        return model.weight(broadcast_sigma(noised.sigma, noised.y)) * noised.residual.square()

@@ -45,15 +45,19 @@ class LossConfig(Section):
     """The objective; see `losses.create`.
 
     Attributes:
-        noise_level, weight: None for those that the preconditioning was published with.
-        reduction: sum or mean over channels and pixels.
+        noise_level, weight, reduction: None for those that the preconditioning was published with;
+            reduction is sum or mean over channels and pixels.
         terms: what is summed.
+        input_perturbation: standard deviation of what is added to the input's noise (DDPM-IP).
+        uncertainty: learn the denoising loss's variance at every noise level (EDM2).
     """
 
     noise_level: str | dict[str, Any] | None = None
     weight: str | dict[str, Any] | None = None
-    reduction: str = "sum"
+    reduction: str | None = None
     terms: tuple[str | dict[str, Any], ...] = ("denoising",)
+    input_perturbation: float = Field(default=0.0, ge=0)
+    uncertainty: bool = False
 
 
 class OptimizerConfig(Section):

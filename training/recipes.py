@@ -15,6 +15,7 @@ from training.config import DEFAULT_NETWORK, DEFAULT_SAMPLER, TrainingConfig
 NAMED = {
     ("network",),
     ("preconditioning",),
+    ("preconditioning", "schedule"),
     ("sampler",),
     ("loss", "noise_level"),
     ("loss", "weight"),

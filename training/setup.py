@@ -23,25 +23,20 @@ from training.trainer import Trainer
 def create_objective(config: TrainingConfig) -> Objective:
     """The objective of a config.
 
-    Noise level and weighting are those that the preconditioning was published with unless the
-    config says otherwise; the weighting assumes the model's sigma_data.
+    Noise level, weighting and reduction are those that the preconditioning was published with
+    unless the config says otherwise; the weighting assumes the model's sigma_data, the noise level
+    the model's schedule.
 
     Raises:
-        UserError: unknown names or options, or a preconditioning without a published objective.
+        UserError: unknown names or options, or a combination that cannot be.
     """
     scalings = preconditioning.create(**config.preconditioning.model_dump())
+    published = losses.PUBLISHED[config.preconditioning.name]
     loss = config.loss.model_dump()
-    name = config.preconditioning.name
-    for key, default in zip(
-        ("noise_level", "weight"), losses.PUBLISHED.get(name, ()), strict=False
-    ):
-        loss[key] = loss[key] or default
-    if not (loss["noise_level"] and loss["weight"]):
-        raise UserError(
-            f"preconditioning {name} has no published objective: "
-            "set loss.noise_level and loss.weight"
-        )
-    return losses.create(**loss, sigma_data=scalings.sigma_data)
+    for key in ("noise_level", "weight", "reduction"):
+        if loss[key] is None:
+            loss[key] = getattr(published, key)
+    return losses.create(**loss, sigma_data=scalings.sigma_data, schedule=scalings.schedule)
 
 
 def model_of(config: TrainingConfig, data: TrainingData) -> ModelConfig:

@@ -37,6 +37,8 @@ class MicroBatches:
             generators = Generators(
                 step=_generator(device, derive_seed(run.seed, Stream.STEP, seen)),
                 micro=_generator(device, derive_seed(run.seed, Stream.MICRO, seen, m)),
+                first=m * run.batch_gpu,
+                total=run.batch,
             )
             first = seen + m * run.batch_gpu
             indices = image_indices(run.seed, first, run.batch_gpu, len(self.data))

@@ -1,6 +1,7 @@
 """Running statistics of a tick, accumulated on the device without waiting for it."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -8,6 +9,14 @@ from torch import Tensor
 
 from losses.batch import LossTerms
 from torch_utils.distributed import World
+
+# bands of noise levels in which the loss is logged
+SIGMA_EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+BANDS = (
+    f"below_{SIGMA_EDGES[0]:g}",
+    *(f"{low:g}_{high:g}" for low, high in pairwise(SIGMA_EDGES)),
+    f"above_{SIGMA_EDGES[-1]:g}",
+)
 
 
 class Statistics:
@@ -17,21 +26,31 @@ class Statistics:
         self.world = world
         self._moments: dict[str, Tensor] = {}  # name -> [count, sum, sum of squares], float64
         self._last: dict[str, dict[str, Any]] = {}
+        self._edges = torch.tensor(SIGMA_EDGES, device=world.device)
 
     def report(self, name: str, values: Tensor) -> None:
         """Add values of any shape; every process must report the same names."""
         flat = values.detach().flatten().to(torch.float64)
-        moments = torch.stack([torch.ones_like(flat).sum(), flat.sum(), flat.square().sum()])
+        self._add(name, torch.stack([torch.ones_like(flat).sum(), flat.sum(), flat.square().sum()]))
+
+    def _add(self, name: str, moments: Tensor) -> None:
         if name in self._moments:
             self._moments[name] += moments
         else:
             self._moments[name] = moments
 
     def report_loss(self, terms: LossTerms) -> None:
-        """Add every element of a loss, and of its parts."""
-        self.report("Loss/loss", torch.stack([*terms.values.values()]).sum(0))
+        """Add every element of a loss, of its parts, and of each band of noise levels."""
+        elements = terms.elements().detach()
+        self.report("Loss/loss", elements)
         for name, values in terms.values.items():
             self.report(f"Loss/{name}", values)
+        means = elements.flatten(1).mean(1).to(torch.float64)
+        band = torch.bucketize(terms.sigma.detach(), self._edges, right=True)
+        rows = torch.stack([torch.ones_like(means), means, means.square()], dim=1)
+        bands = rows.new_zeros(len(BANDS), 3).index_add_(0, band, rows)
+        for name, moments in zip(BANDS, bands, strict=True):
+            self._add(f"Loss/sigma/{name}", moments)
 
     def flush(self) -> dict[str, dict[str, Any]]:
         """Statistics over all processes since the last flush; all processes must call.
@@ -42,8 +61,10 @@ class Statistics:
         """
         for name, moments in self._moments.items():
             num, total, squares = self.world.sum(moments).tolist()
-            mean = total / num if num else math.nan
-            spread = squares / num - mean**2 if num else math.nan
+            if not num:
+                continue
+            mean = total / num
+            spread = squares / num - mean**2
             std = 0.0 if num == 1 else math.sqrt(spread) if spread > 0 else spread * 0
             self._last[name] = {"num": int(num), "mean": _finite(mean), "std": _finite(std)}
         self._moments = {}

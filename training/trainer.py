@@ -26,13 +26,15 @@ from training.statistics import Statistics
 class _Loss(nn.Module):
     """Denoiser and objective as one module, so that DDP sees all network calls of a step."""
 
-    def __init__(self, denoiser: Denoiser, objective: Objective) -> None:
+    def __init__(self, denoiser: Denoiser, objective: Objective, average: Denoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
+        self.uncertainty = objective.uncertainty
         self.objective = objective
+        self._average = [average]  # in a list: not a part of what is trained
 
     def forward(self, batch: Batch, draws: Draws) -> LossTerms:
-        return self.objective(self.denoiser, batch, draws)
+        return self.objective(self.denoiser, batch, draws, rollout=self._average[0])
 
 
 class Trainer:
@@ -40,6 +42,7 @@ class Trainer:
 
     Attributes:
         denoiser: the weights that are optimized.
+        trained: the denoiser, and the objective's own module if it has one.
         average: their average, for sampling.
         objective: what they are optimized for.
         statistics: of losses, since the last flush.
@@ -56,12 +59,15 @@ class Trainer:
         self.objective = objective
         self.denoiser = denoiser.to(world.device).train()
         self.average = average_of(self.denoiser)
-        self.optimizer = create_optimizer(config.optimizer, self.denoiser.parameters())
+        self.trained = nn.ModuleList([self.denoiser])
+        if objective.uncertainty is not None:
+            self.trained.append(objective.uncertainty.to(world.device))
+        self.optimizer = create_optimizer(config.optimizer, self.trained.parameters())
         self.statistics = Statistics(world)
         self.guard = StepGuard(config.run.precision, config.run.loss_scaling, world.device)
         self.seen = 0
         self.updates = 0
-        self._loss: nn.Module = _Loss(self.denoiser, objective)
+        self._loss: nn.Module = _Loss(self.denoiser, objective, self.average)
         if world.is_group:
             self._loss = DistributedDataParallel(
                 self._loss,
@@ -86,7 +92,7 @@ class Trainer:
             This process's mean loss, a scalar on the device.
         """
         loss = self._gradients(micro_batches, dropout_seeds)
-        gradients = [p.grad for p in self.denoiser.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self.trained.parameters() if p.grad is not None]
         if self.guard.adapts:
             torch._foreach_mul_(gradients, 1 / self.guard.scale)
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -143,6 +149,7 @@ class Trainer:
             "seen": self.seen,
             "updates": self.updates,
             "denoiser": self.denoiser.state_dict(),
+            "uncertainty": [module.state_dict() for module in self.trained][1:],
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "guard": self.guard.state(),
@@ -154,6 +161,8 @@ class Trainer:
         self.seen, self.updates = state["seen"], state["updates"]
         self.denoiser.load_state_dict(state["denoiser"])
         self.average.load_state_dict(state["average"])
+        for module, values in zip([*self.trained][1:], state["uncertainty"], strict=True):
+            module.load_state_dict(values)
         self.optimizer.load_state_dict(state["optimizer"])
         self.guard.load(state["guard"])
         self.statistics.load(state["statistics"])

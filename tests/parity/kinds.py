@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,20 @@ from torch import Tensor
 import networks
 from data import augment
 from data.archive import ImageArchive
+from diffusion.denoiser import Denoiser
 from diffusion.preconditioning import PRESETS
+from diffusion.tables import beta_linear
 from importers.families import import_network
 from importers.published import translate
 from losses.batch import Batch, Draws
+from losses.levels import Discrete, UniformTime
+from losses.objective import Objective
 from models.build import build
 from models.config import ModelConfig, PreconditioningConfig
 from networks import NETWORKS
-from samplers.settings import settings_from
+from samplers.settings import SamplerSettings, settings_from
 from tests.closed_form import GaussianMixture
+from tests.importers import foreign
 from tests.parity.harness import Case, NotBuilt, relative_error
 from tests.parity.weights import fill_by_rule
 from torch_utils.distributed import World
@@ -145,85 +151,345 @@ class Tape:
         return torch.from_numpy(entry).to(like)
 
 
+# published names of samplers whose state starts as that of EDM -> the flat form of our settings
+SAMPLERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "edm": lambda args: {"name": "heun", **args},
+    "ablation": lambda args: {"name": "ablation", **args},
+    "backward_sde": lambda args: {
+        "name": "reverse_sde",
+        "corrector": "published" if args.pop("second_order", False) else "none",
+        "last_step": "published",
+        **args,
+    },
+    "second_order_published": lambda args: {"name": "ito_taylor", "scheme": "published", **args},
+}
+VARIANCES = {"fixed_small": "small", "fixed_large": "large", "fixed_medium": "interpolated"}
+LOG_SNR = {
+    "cosine": "logsnr_cosine",
+    "linear": "logsnr_alpha2_linear",
+    "sigmoid": "logsnr_linear",
+    "legacy": "logsnr_legacy",
+}
+
+
 def samplers(case: Case) -> float:
     """A sampler on the closed-form denoiser, its noise from the tape."""
-    ours = {"edm": "heun"}.get(case.spec["sampler"])
-    if ours is None:
-        raise NotBuilt(f"sampler {case.spec['sampler']}")
-    args = dict(case.spec["args"])
-    settings = settings_from({"name": ours, "steps": args.pop("num_steps"), **args})
-    sigmas = settings.sigmas(0.0, float("inf"), float)
+    name, args = case.spec["sampler"], dict(case.spec["args"])
+    preserves_variance = name in ("ddim", "ddpm", "log_snr")
+    if preserves_variance:
+        settings, sigmas = preserving_sampler(case)
+    elif name in SAMPLERS:
+        steps = {"steps": args.pop("num_steps")} if "num_steps" in args else {}
+        settings = settings_from({**SAMPLERS[name](args), **steps})
+        sigmas = settings.sigmas(0.0, math.inf, float)
+    else:
+        raise NotBuilt(f"sampler {name}")
     latents = torch.from_numpy(case.arrays[case.document["latents"]])
-    tape = Tape(**case.document["tape"])
-    result = settings.bound()(mixture(case), latents * sigmas[0], sigmas, noise=tape)
+    scale = math.hypot(1, sigmas[0]) if preserves_variance else sigmas[0]
+    denoise = mixture(case)
+    is_clipped = args.get("clip_denoised", False)
+    result = settings.bound()(
+        (lambda x, sigma: denoise(x, sigma).clamp(-1, 1)) if is_clipped else denoise,
+        latents * scale,
+        sigmas,
+        noise=Tape(**case.document["tape"]),
+    )
     return relative_error(result.numpy(), case.arrays[case.name])
 
 
-LOSSES = {"edm": "edm", "vp": "vp", "ve": "ve"}  # published loss -> preconditioning
+def preserving_sampler(case: Case) -> tuple[SamplerSettings, list[float]]:
+    """The sampler and the noise levels of a case from a variance-preserving family."""
+    args = case.spec["args"]
+    is_ddim = "ddim" in (case.spec["sampler"], args.get("sampler"))
+    if is_ddim:
+        chosen = {"name": "ddim", "eta": args.get("eta", 0.0)}
+    else:
+        variance = VARIANCES[args["variance"]]
+        chosen = {"name": "ddpm", "variance": variance, "fraction": args.get("intp_frac")}
+    if case.spec["sampler"] == "log_snr":
+        levels = {"name": LOG_SNR[args["logsnr_schedule"]]}
+        if levels["name"] != "logsnr_legacy":
+            levels |= {key: args[key] for key in ("logsnr_min", "logsnr_max") if key in args}
+        settings = settings_from({**chosen, "steps": args["timesteps"], "levels": levels})
+        return settings, settings.sigmas(0.0, math.inf, float)
+    visited = beta_linear().levels[case.spec["timesteps"]][::-1]  # repetitions included
+    return settings_from(chosen), [*visited.tolist(), 0.0]
+
+
+SCHEDULES = {
+    "cosine": "logsnr_cosine",
+    "legacy": "logsnr_legacy",
+    "linear": "logsnr_alpha2_linear",
+    "sigmoid": "logsnr_linear",
+}
+OUTPUT_NAMES = {"both": "x0_eps", "x_0": "x0", "alpha2": "snr_1plus", "truncated_snr": "snr_trunc"}
 
 
 def training_losses(case: Case) -> float:
     """An objective on the closed-form denoiser, its draws from the arrays."""
-    if case.spec["loss"] not in LOSSES:
+    adapters = {
+        "edm": _published_loss,
+        "vp": _published_loss,
+        "ve": _published_loss,
+        "sequence_aware": _sequence_aware_loss,
+        "consistency": _consistency_loss,
+        "log_snr": _log_snr_loss,
+        "vlb": _vlb_loss,
+    }
+    if case.spec["loss"] not in adapters:
         raise NotBuilt(f"loss {case.spec['loss']}")
-    config = TrainingConfig.model_validate({"preconditioning": {"name": LOSSES[case.spec["loss"]]}})
-    objective = create_objective(config)
-    variate = torch.from_numpy(case.arrays[case.spec["noise_level_from"]])
-    noise = torch.from_numpy(case.arrays["noise"])
-    draws = Draws(objective.noise_level.sigma(variate), noise)
-    terms = objective(mixture(case), Batch(torch.from_numpy(case.arrays["y"])), draws)
-    return relative_error(terms.values["denoising"].numpy(), case.arrays[f"loss/{case.name}"])
+    found, golden = adapters[case.spec["loss"]](case).numpy(), case.arrays[f"loss/{case.name}"]
+    return relative_error(np.atleast_1d(found), np.atleast_1d(golden))
+
+
+def objective_of(precond: str, loss: dict[str, Any], **parts: Any) -> Objective:
+    """The objective of a recipe with these sections."""
+    tree = {"preconditioning": {"name": precond, **parts}, "loss": loss}
+    return create_objective(TrainingConfig.model_validate(tree))
+
+
+def _array(case: Case, name: str) -> Tensor:
+    return torch.from_numpy(case.arrays[name])
+
+
+def _published_loss(case: Case) -> Tensor:
+    objective = objective_of(case.spec["loss"], {})
+    draws = Draws(
+        objective.noise_level.sigma(_array(case, case.spec["noise_level_from"])),
+        _array(case, "noise"),
+    )
+    return objective(mixture(case), Batch(_array(case, "y")), draws).values["denoising"]
+
+
+def _sequence_aware_loss(case: Case) -> Tensor:
+    spec = case.spec
+    terms = ["denoising", {"name": "sequence_aware", "lambda": spec["lam"], "K": spec["K"]}]
+    objective = objective_of("ddpm", {"terms": terms})
+    assert isinstance(objective.noise_level, Discrete)
+    sigma = torch.from_numpy(objective.noise_level.table.levels[spec["t"]])
+    extra = {"noise": _array(case, "extra_noise")}
+    draws = Draws(sigma, _array(case, "noise"), terms={"sequence_aware": extra})
+    return objective(mixture(case), Batch(_array(case, "y")), draws).total()
+
+
+def _consistency_loss(case: Case) -> Tensor:
+    spec = case.spec
+    options = {key: spec[key] for key in ("num_steps", "epsilon_min", "epsilon_max", "sigma_floor")}
+    term = {"name": "consistency", "lambda": spec["lam"], "rho": float(spec["rho"]), **options}
+    level = {"name": "lognormal", "P_mean": spec["P_mean"], "P_std": spec["P_std"]}
+    objective = objective_of("edm", {"noise_level": level, "terms": ["denoising", term]},
+                             sigma_data=spec["sigma_data"])  # fmt: skip
+    y = _array(case, "y")
+    tape = np.random.RandomState(3).standard_normal((12, 2 * y.shape[0], *y.shape[1:]))
+    drawn = {
+        "window": torch.tensor(spec["eps_u"], dtype=torch.float64),
+        "noise": torch.from_numpy(tape[: spec["num_steps"] - 1]),
+    }
+    sigma = objective.noise_level.sigma(_array(case, "z").flatten())
+    draws = Draws(sigma, _array(case, "noise"), terms={"consistency": drawn})
+    values = objective(mixture(case), Batch(y), draws).values
+    return values["denoising"] + values["consistency"]
+
+
+def _schedule_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """Our entry for a log-SNR schedule under its published name."""
+    low, high = map(float, spec["logsnr"])
+    bounds = {} if spec["schedule"] == "legacy" else {"logsnr_min": low, "logsnr_max": high}
+    return {"name": SCHEDULES[spec["schedule"]], **bounds}
+
+
+def _log_snr_objective(spec: dict[str, Any], num_steps: int, **loss: Any) -> Objective:
+    level = {"name": "uniform_time", "num_steps": num_steps}
+    output = OUTPUT_NAMES.get(spec["prediction"], spec["prediction"])
+    return objective_of(
+        "vdiff", {"noise_level": level, **loss}, schedule=_schedule_of(spec), output=output
+    )
+
+
+def _log_snr_loss(case: Case) -> Tensor:
+    spec = case.spec
+    weight = OUTPUT_NAMES.get(spec["weight"], spec["weight"])
+    objective = _log_snr_objective(spec, 0, weight=weight)
+    return _at_times(case, objective, torch.tensor(spec["t"], dtype=torch.float64), "denoising")
+
+
+def _vlb_loss(case: Case) -> Tensor:
+    spec = case.spec
+    variance = spec["variance"].removeprefix("fixed_").replace("medium", "interpolated")
+    term = {"name": "vlb", "variance": variance, "fraction": spec.get("intp_frac") or 0.0}
+    steps = spec["sample_timesteps"]
+    objective = _log_snr_objective(spec, steps, terms=[term])
+    times = (torch.tensor(spec["t"], dtype=torch.float64) * steps).ceil() / steps
+    return _at_times(case, objective, times, "vlb")
+
+
+def _at_times(case: Case, objective: Objective, times: Tensor, term: str) -> Tensor:
+    assert isinstance(objective.noise_level, UniformTime)
+    draws = Draws(objective.noise_level.schedule.sigma(times), _array(case, "noise"))
+    return objective(mixture(case), Batch(_array(case, "y")), draws).per_sample(term)
 
 
 def training(case: Case) -> float:
     """Twenty training steps on the tapes: each loss, then averaged and raw weights on a probe."""
     spec = case.spec
-    if spec["loss"] != "edm":
+    kinds = {"edm": edm_run, "sequence_aware": sequence_aware_run, "log_snr": log_snr_run}
+    if spec["loss"] not in kinds:
         raise NotBuilt(f"training with loss {spec['loss']}")
-    config = resolve(training_config(spec), num_images=1, world_size=1)
-    denoiser = build(denoiser_config(spec["network"]))
-    fill_by_rule(denoiser)
-    trainer = Trainer(denoiser, create_objective(config), config, World(0, 1, torch.device("cpu")))
+    trainer, draws_of, probe, labels = kinds[spec["loss"]](spec)
     tape = training_tape()
-    found = [
-        float(trainer.step(micro_batches(tape, trainer, step, spec["micro_batch"])))
-        for step in range(spec["steps"])
-    ]
-    probe = {
-        "x": tape["probe"],
-        "sigma": torch.tensor([0.5, 5.0]),
-        "labels": tape["labels"][0, :2],
-    }
-    denoiser.eval()
+    size = spec.get("micro_batch", spec["batch"])
+    found = []
+    for step in range(spec["steps"]):
+        cuts = [slice(start, start + size) for start in range(0, spec["batch"], size)]
+        pairs = [
+            (
+                Batch(tape["images"][step, cut], tape["labels"][step, cut] if labels else None),
+                draws_of(tape, step, cut),
+            )
+            for cut in cuts
+        ]
+        found.append(float(trainer.step(pairs)))
+    trainer.denoiser.eval()
     with torch.no_grad():
-        average, raw = trainer.average(**probe), denoiser(**probe)
+        average, raw = probe(trainer.average, tape), probe(trainer.denoiser, tape)
+    kind = "D" if f"{case.name}/ema_D" in case.arrays else "out"
     return max(
         relative_error(np.array(found), case.arrays[f"{case.name}/loss"]),
-        relative_error(average.numpy(), case.arrays[f"{case.name}/ema_D"]),
-        relative_error(raw.numpy(), case.arrays[f"{case.name}/net_D"]),
+        relative_error(average.numpy(), case.arrays[f"{case.name}/ema_{kind}"]),
+        relative_error(raw.numpy(), case.arrays[f"{case.name}/net_{kind}"]),
     )
 
 
-def training_config(spec: dict[str, Any]) -> TrainingConfig:
-    """Our config for a golden training case."""
-    optimizer = spec["optimizer"]
-    return TrainingConfig.model_validate(
-        {
-            "optimizer": {
-                **{key: optimizer[key] for key in ("name", "lr", "betas", "eps")},
-                "warmup": f"{spec['lr_ramp_images']}img",
-            },
-            "ema": {
-                "halflife": f"{spec['ema']['halflife_images']}img",
-                "rampup_ratio": spec["ema"]["ramp_ratio"],
-            },
-            "run": {
-                "batch": spec["batch"],
-                "batch_gpu": spec["micro_batch"],
-                "duration": f"{spec['steps']}it",
-            },
-        }
+DrawsOf = Callable[[dict[str, Tensor], int, slice], Draws]
+Probe = Callable[[Denoiser, dict[str, Tensor]], Tensor]
+Run = tuple[Trainer, DrawsOf, Probe, bool]
+
+
+def trainer_of(config: TrainingConfig, denoiser: Denoiser) -> Trainer:
+    """A trainer of given weights on the CPU."""
+    return Trainer(denoiser, create_objective(config), config, World(0, 1, torch.device("cpu")))
+
+
+def training_config(spec: dict[str, Any], **sections: Any) -> TrainingConfig:
+    """Our config for a golden training case, resolved."""
+    optimizer, ema = spec["optimizer"], spec["ema"]
+    given = {key: optimizer[key] for key in ("name", "lr", "betas", "eps", "weight_decay")
+             if key in optimizer}  # fmt: skip
+    given["warmup"] = f"{spec.get('lr_ramp_images', 0)}img"
+    if "warmup_steps" in spec:
+        given |= {"warmup": f"{spec['warmup_steps'] * spec['batch']}img", "warmup_inclusive": True}
+    if "clip_norm" in spec:
+        given["clip_norm"] = spec["clip_norm"]
+    average: dict[str, Any]
+    if "halflife_images" in ema:
+        halflife = f"{ema['halflife_images']}img"
+        average = {"halflife": halflife, "rampup_ratio": ema["ramp_ratio"]}
+    elif "ramp" in ema:
+        average = {"kind": "ramp", "decay": ema["decay"]}
+    else:
+        average = {"kind": "constant", "decay": ema["decay"], "starts": "first_step"}
+    run = {
+        "batch": spec["batch"],
+        "batch_gpu": spec.get("micro_batch", spec["batch"]),
+        "duration": f"{spec['steps']}it",
+    }
+    tree = {"optimizer": given, "ema": average, "run": run, **sections}
+    return resolve(TrainingConfig.model_validate(tree), num_images=1, world_size=1)
+
+
+def edm_run(spec: dict[str, Any]) -> Run:
+    """EDM's loss on an EDM network."""
+    denoiser = build(denoiser_config(spec["network"]))
+    fill_by_rule(denoiser)
+    trainer = trainer_of(training_config(spec), denoiser)
+
+    def draws(tape: dict[str, Tensor], step: int, cut: slice) -> Draws:
+        sigma = trainer.objective.noise_level.sigma(tape["z"][step, cut].flatten())
+        return Draws(sigma, tape["noise"][step, cut])
+
+    def probe(model: Denoiser, tape: dict[str, Tensor]) -> Tensor:
+        return model(tape["probe"], torch.tensor([0.5, 5.0]), tape["labels"][0, :2])
+
+    return trainer, draws, probe, True
+
+
+def imported_denoiser(spec: dict[str, Any], preconditioning: dict[str, Any]) -> Denoiser:
+    """A foreign network, its weights filled by rule under its own names, as a denoiser of ours."""
+    foreign_config = flat(spec["config"])
+    config = {"num_heads": 1, **translate(spec["family"], foreign_config)}
+    weights = {name: torch.zeros(shape) for name, shape in foreign_shapes(spec["family"],
+               foreign_config).items()}  # fmt: skip
+    fill_by_rule(weights)
+    # the raw output's meaning is the preconditioning's, but an import has to be told
+    imported = import_network(weights, config | {"schedule": "linear", "prediction": "eps"})
+    sizes = {key: value for key, value in imported.sizes.items() if key != "out_channels"}
+    parts = PreconditioningConfig(**preconditioning)
+    denoiser = build(ModelConfig(network=imported.network, preconditioning=parts, **sizes))
+    denoiser.model.load_state_dict(imported.state_dict)
+    return denoiser
+
+
+def foreign_shapes(family: str, config: dict[str, Any]) -> foreign.Shapes:
+    """Names and shapes of a family's tensors, for a golden case that does not list them."""
+    if family == "sa-dpm":
+        mult, side = config["ch_mult"], config["image_size"]
+        flags = [side >> level in config["attn_resolutions"] for level in range(len(mult))]
+        sizes = config["ch"], mult, config["num_res_blocks"], flags
+        return foreign.sa_dpm(*sizes, conv=config["resamp_with_conv"], image=config["in_channels"])
+    if family == "v-diffusion" and not config["num_classes"]:
+        keys = ("hid_channels", "ch_multipliers", "num_res_blocks", "apply_attn")
+        return foreign.v_diffusion(*(config[key] for key in keys), out=config["out_channels"])
+    raise NotBuilt(f"names of {family}'s tensors")
+
+
+def raw_probe(c_noise: list[float]) -> Probe:
+    """The raw network's output at two times, its input unscaled."""
+
+    def probe(model: Denoiser, tape: dict[str, Tensor]) -> Tensor:
+        output: Tensor = model.model(tape["probe"], torch.tensor(c_noise))
+        return output
+
+    return probe
+
+
+def sequence_aware_run(spec: dict[str, Any]) -> Run:
+    """SA-DPM's loss on its network; its float32 table of betas."""
+    preconditioning = {"name": "ddpm", "schedule": f"beta_{spec['beta_schedule']}"}
+    term = {"name": "sequence_aware", "lambda": spec["lam"], "K": spec["K"]}
+    config = training_config(
+        spec, preconditioning=preconditioning, loss={"terms": ["denoising", term]}
     )
+    trainer = trainer_of(config, imported_denoiser(spec["network"], preconditioning))
+    level = trainer.objective.noise_level
+    assert isinstance(level, Discrete)
+    levels = torch.from_numpy(level.table.levels).float()
+
+    def draws(tape: dict[str, Tensor], step: int, cut: slice) -> Draws:
+        sigma = levels[tape["timesteps"][step, cut]]
+        extra = {"noise": tape["second_noise"][None, step, cut]}
+        return Draws(sigma, tape["noise"][step, cut], terms={"sequence_aware": extra})
+
+    return trainer, draws, raw_probe([10.0, 600.0]), False
+
+
+def log_snr_run(spec: dict[str, Any]) -> Run:
+    """v-diffusion's loss on its network."""
+    preconditioning = {
+        "name": "vdiff",
+        "schedule": _schedule_of(spec),
+        "output": OUTPUT_NAMES.get(spec["prediction"], spec["prediction"]),
+    }
+    weight = OUTPUT_NAMES.get(spec["weight"], spec["weight"])
+    config = training_config(spec, preconditioning=preconditioning, loss={"weight": weight})
+    trainer = trainer_of(config, imported_denoiser(spec["network"], preconditioning))
+    level = trainer.objective.noise_level
+    assert isinstance(level, UniformTime)
+
+    def draws(tape: dict[str, Tensor], step: int, cut: slice) -> Draws:
+        sigma = level.schedule.sigma(tape["times"][step, cut]).float()
+        return Draws(sigma, tape["noise"][step, cut])
+
+    return trainer, draws, raw_probe([100.0, 700.0]), False
 
 
 def training_tape() -> dict[str, Tensor]:
@@ -240,24 +506,12 @@ def training_tape() -> dict[str, Tensor]:
         "images": torch.from_numpy(raw),
         "z": normals(42, (20, 8, 1, 1, 1)),
         "noise": normals(43, image),
+        "second_noise": normals(44, image),
         "labels": torch.eye(10)[torch.from_numpy(classes)],
+        "timesteps": torch.from_numpy(np.random.RandomState(46).randint(0, 1000, (20, 8))),
+        "times": torch.from_numpy(np.random.RandomState(47).uniform(0, 1, (20, 8))),
         "probe": normals(48, (2, 3, 16, 16)),
     }
-
-
-def micro_batches(
-    tape: dict[str, Tensor], trainer: Trainer, step: int, size: int
-) -> list[tuple[Batch, Draws]]:
-    """One step's micro-batches, cut from the tapes."""
-    level = trainer.objective.noise_level
-    cuts = [slice(start, start + size) for start in range(0, tape["images"].shape[1], size)]
-    return [
-        (
-            Batch(tape["images"][step, cut], tape["labels"][step, cut]),
-            Draws(level.sigma(tape["z"][step, cut].flatten()), tape["noise"][step, cut]),
-        )
-        for cut in cuts
-    ]
 
 
 def dataset_tool(case: Case) -> float:
