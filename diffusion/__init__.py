@@ -4,6 +4,8 @@ Everything here is a pure function or a thin module over one. No training, no sa
 tables below are torch-free; their targets are imported when used.
 """
 
+import math
+
 from torch_utils.registry import Row
 
 _BETAS = {"num_steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
@@ -83,5 +85,44 @@ SCHEDULES = {
     "flow": Row(
         target="diffusion.schedules:FlowSchedule",
         summary="sigma = t / (1 - t), straight paths; Lipman et al. 2023",
+    ),
+}
+
+_EPSILON_S = 1e-3
+
+# Time grids, for samplers and losses: nodes(num_steps, sigma_min, sigma_max, **options). Those
+# without a range among their options cover the model's.
+GRIDS = {
+    "rho": Row(
+        target="diffusion.grids:rho_grid",
+        options={"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0},
+        summary="sigma^(1/rho) in even steps; Karras et al. 2022, Eq. 5",
+    ),
+    "steps": Row(
+        target="diffusion.grids:steps_grid",
+        options={"spacing": "exact", "levels": None},
+        choices={"spacing": ("exact", "leading", "linspace", "trailing", "quad", "all")},
+        summary="steps of a noise schedule, by default the model's own; Ho et al. 2020",
+    ),
+    "vp": Row(
+        target="diffusion.grids:vp_grid",
+        options={
+            # the levels of VPSchedule(19.9, 0.1) at epsilon_s and 1
+            "sigma_min": math.sqrt(math.expm1(19.9 / 2 * _EPSILON_S**2 + 0.1 * _EPSILON_S)),
+            "sigma_max": math.sqrt(math.expm1(19.9 / 2 + 0.1)),
+            "epsilon_s": _EPSILON_S,
+        },
+        ranges={"epsilon_s": (1e-9, 0.5)},
+        summary="even times of the variance-preserving SDE; Karras et al. 2022, Table 1",
+    ),
+    "ve": Row(
+        target="diffusion.grids:ve_grid",
+        options={"sigma_min": 0.02, "sigma_max": 100.0},
+        summary="ln(sigma) in even steps; Karras et al. 2022, Table 1",
+    ),
+    "iddpm": Row(
+        target="diffusion.grids:iddpm_grid",
+        options={"sigma_min": 0.002, "sigma_max": 81.0, "C_1": 0.001, "C_2": 0.008, "M": 1000},
+        summary="even steps of improved DDPM's levels; Karras et al. 2022, Table 1",
     ),
 }

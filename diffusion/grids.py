@@ -1,15 +1,20 @@
 """Time grids: the decreasing noise levels that a sampler visits, as host float64 arrays.
 
 A grid is built inside the model's range, then rounded to levels that the model knows and freed of
-duplicates. Nodes are never clamped one by one.
+duplicates. Nodes are never clamped one by one. Karras et al. 2022 ("EDM"), Eq. 5 and Table 1; the
+spacings of `steps` are those of DDPM, DDIM and v-diffusion.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from diffusion.schedules import EDMSchedule
-from torch_utils.errors import UserError
+from diffusion.schedules import EDMSchedule, Schedule
+from diffusion.tables import Table, iddpm_levels
+from diffusion.time_map import fit_vp
+from torch_utils.errors import UserError, unknown_name
+
+_ROUNDING = 1e-9  # a level this near to the end of the range, relative to it, is inside
 
 
 def clamp_range(
@@ -44,13 +49,188 @@ def rho_grid(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.
     Raises:
         UserError: num_steps < 1 or rho <= 0.
     """
-    if num_steps < 1:
-        raise UserError(f"steps is {num_steps}: a sampler needs at least 1")
+    done = _fractions(num_steps)
     if not rho > 0:
         raise UserError(f"rho is {rho}: it must be positive")
     schedule = EDMSchedule(sigma_min, sigma_max, rho)
-    times = 1 - np.arange(num_steps, dtype=np.float64) / max(num_steps - 1, 1)
-    return np.asarray(schedule.sigma(times), dtype=np.float64)
+    return np.asarray(schedule.sigma(1 - done), dtype=np.float64)
+
+
+def _fractions(num_steps: int) -> np.ndarray:
+    """i / (n - 1) for i = 0, ..., n - 1; a single step has 0."""
+    if num_steps < 1:
+        raise UserError(f"steps is {num_steps}: a sampler needs at least 1")
+    return np.arange(num_steps, dtype=np.float64) / max(num_steps - 1, 1)
+
+
+def vp_grid(
+    num_steps: int, sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3
+) -> np.ndarray:
+    """Even times from 1 to epsilon_s of the VP schedule that is fitted to the range.
+
+    Karras et al. 2022, Table 1, column VP.
+
+    Args:
+        num_steps: number of levels, at least 1; a single step starts at `sigma_max`.
+        sigma_min: last level, at time epsilon_s.
+        sigma_max: first level, at time 1.
+        epsilon_s: the smallest time.
+
+    Returns:
+        float64 [num_steps], decreasing.
+
+    Raises:
+        UserError: num_steps < 1, or the schedule does not grow from one end to the other.
+    """
+    schedule = fit_vp(sigma_min, sigma_max, epsilon_s)
+    times = 1 + _fractions(num_steps) * (epsilon_s - 1)
+    nodes = np.array([schedule.sigma(time) for time in times.tolist()])
+    if not (np.diff(nodes) < 0).all():
+        raise UserError(
+            f"no VP schedule grows from sigma_min={sigma_min:g} at time {epsilon_s:g} to"
+            f" sigma_max={sigma_max:g} at time 1: lower sigma_min or raise epsilon_s"
+        )
+    return nodes
+
+
+def ve_grid(num_steps: int, sigma_min: float, sigma_max: float) -> np.ndarray:
+    """ln(sigma) in even steps. Karras et al. 2022, Table 1, column VE.
+
+    Args:
+        num_steps: number of levels, at least 1; a single step starts at `sigma_max`.
+        sigma_min: last level.
+        sigma_max: first level.
+
+    Returns:
+        float64 [num_steps], decreasing.
+
+    Raises:
+        UserError: num_steps < 1.
+    """
+    levels: np.ndarray = sigma_max * (sigma_min / sigma_max) ** _fractions(num_steps)
+    return levels
+
+
+def iddpm_grid(
+    num_steps: int,
+    sigma_min: float,
+    sigma_max: float,
+    C_1: float = 0.001,
+    C_2: float = 0.008,
+    M: int = 1000,
+) -> np.ndarray:
+    """Even steps among the levels of improved DDPM. Karras et al. 2022, Table 1, column iDDPM.
+
+    Args:
+        num_steps: number of levels, at least 1; more than there are repeat some.
+        sigma_min, sigma_max: levels outside are left out first.
+        C_1: least ratio of successive alpha_bar.
+        C_2: offset of the cosine.
+        M: number of levels of the schedule.
+
+    Returns:
+        float64 [num_steps], not increasing.
+
+    Raises:
+        UserError: num_steps < 1, or no level is in the range.
+    """
+    levels = _inside(iddpm_levels(M, C_1, C_2), sigma_min, sigma_max)
+    place = np.round(_fractions(num_steps) * (len(levels) - 1)).astype(int)
+    chosen: np.ndarray = levels[place]
+    return chosen
+
+
+def _inside(levels: np.ndarray, sigma_min: float, sigma_max: float) -> np.ndarray:
+    """The levels inside a range, in their order."""
+    is_low, is_high = levels < sigma_min * (1 - _ROUNDING), levels > sigma_max * (1 + _ROUNDING)
+    if (is_low | is_high).all():
+        raise _no_levels(sigma_min, sigma_max)
+    inside: np.ndarray = levels[~(is_low | is_high)]
+    return inside
+
+
+def _no_levels(sigma_min: float, sigma_max: float) -> UserError:
+    return UserError(
+        f"the schedule has no noise level from {sigma_min:g} to {sigma_max:g}, the range of the"
+        " model: choose another schedule"
+    )
+
+
+def _stride(num_levels: int, num_steps: int) -> int:
+    """Levels per step, rounded down."""
+    if num_steps > num_levels:
+        raise UserError(f"steps is {num_steps}: the schedule has only {num_levels} levels")
+    return num_levels // num_steps
+
+
+def _exact(num_levels: int, num_steps: int) -> np.ndarray:
+    """num_steps indices from the last one on, in equal strides towards index -1."""
+    _stride(num_levels, num_steps)
+    place = np.arange(num_steps - 1, -1, -1)
+    back: np.ndarray = (2 * place * num_levels + num_steps) // (2 * num_steps)
+    return num_levels - 1 - back
+
+
+def _quad(num_levels: int, num_steps: int) -> np.ndarray:
+    squares = np.linspace(0, np.sqrt(0.8 * num_levels), num_steps) ** 2
+    indices: np.ndarray = squares.astype(int)
+    return indices
+
+
+# (number of levels, number of steps) -> ascending indices as published, repetitions included;
+# leading and trailing may have more than num_steps, linspace and quad fewer different ones
+SPACINGS: dict[str, Callable[[int, int], np.ndarray]] = {
+    "leading": lambda levels, steps: np.arange(0, levels, _stride(levels, steps)),
+    "trailing": lambda levels, steps: np.arange(levels - 1, -1, -_stride(levels, steps))[::-1],
+    "linspace": lambda levels, steps: np.linspace(0, levels - 1, steps).astype(int),
+    "quad": _quad,
+    "all": lambda levels, _: np.arange(levels),
+    "exact": _exact,
+}
+
+
+def steps_grid(
+    num_steps: int, sigma_min: float, sigma_max: float, *, levels: Schedule, spacing: str = "exact"
+) -> np.ndarray:
+    """Some of the steps of a noise schedule.
+
+    Args:
+        num_steps: how many; `leading` and `trailing` may give more where that does not divide the
+            number of levels, `linspace` and `quad` may repeat some, `all` gives every level.
+        sigma_min, sigma_max: levels outside are left out first.
+        levels: the schedule. Of a continuous one the times are even, (i + 1) / num_steps, and
+            only `exact` applies; Salimans and Ho 2022, Algorithm 2 of the appendix.
+        spacing: key of SPACINGS. leading, linspace and trailing: even strides in the index from
+            the least noise, to both ends, from the most noise. quad: indices like squares, up to
+            0.8 of the schedule; Song et al. 2021 (DDIM), sec. D.2. exact: as trailing, but always
+            num_steps of them.
+
+    Returns:
+        float64, not increasing.
+
+    Raises:
+        UserError: num_steps < 1 or more than there are levels, an unknown spacing or one that a
+            continuous schedule does not have, or no level in the range.
+    """
+    _fractions(num_steps)
+    if spacing not in SPACINGS:
+        raise unknown_name("spacing", spacing, SPACINGS)
+    if isinstance(levels, Table):
+        nodes = _inside(levels.levels, sigma_min, sigma_max)
+        chosen: np.ndarray = nodes[SPACINGS[spacing](len(nodes), num_steps)][::-1]
+        return chosen
+    if spacing != "exact":
+        raise UserError(
+            f"spacing {spacing} chooses among the levels of a discrete schedule; this one is"
+            " continuous: use exact"
+        )
+    first, last = float(levels.sigma(0.0)), float(levels.sigma(1.0))
+    bottom = 0.0 if first >= sigma_min * (1 - _ROUNDING) else float(levels.time(sigma_min))
+    top = 1.0 if last <= sigma_max * (1 + _ROUNDING) else float(levels.time(sigma_max))
+    if not bottom < top:
+        raise _no_levels(sigma_min, sigma_max)
+    times = bottom + (top - bottom) * (np.arange(num_steps, 0, -1) / num_steps)
+    return np.asarray(levels.sigma(times), dtype=np.float64)
 
 
 def finish_grid(nodes: np.ndarray, round_sigma: Callable[[float], float]) -> np.ndarray:

@@ -3,15 +3,19 @@
 With q = sigma_next^2 / sigma^2. Ho et al. 2020 ("DDPM"), Eq. 6-7; Song et al. 2021 ("DDIM"),
 Eq. 12 and 16; Karras et al. 2022 ("EDM"), Algorithm 2 - all moved to these coordinates by
 x = z / alpha, sigma = s / alpha, alpha = 1 / sqrt(1 + sigma^2).
-Noise levels are host floats; images are tensors of any shape.
+Noise levels are host floats, in the first few functions also tensors that broadcast with the
+images; images are tensors of any shape.
 """
 
 import math
+from typing import TypeVar
 
 from torch import Tensor
 
+Level = TypeVar("Level", float, Tensor)
 
-def slope(x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+
+def slope(x: Tensor, denoised: Tensor, sigma: float | Tensor) -> Tensor:
     """dx/dsigma of the probability-flow ODE, (x - D) / sigma. EDM, Eq. 3 with sigma(t) = t."""
     return (x - denoised) / sigma
 
@@ -21,18 +25,18 @@ def raise_noise(x: Tensor, noise: Tensor, sigma: float, sigma_hat: float) -> Ten
     return x + math.sqrt(max(sigma_hat**2 - sigma**2, 0.0)) * noise
 
 
-def posterior_mean(x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
+def posterior_mean(x: Tensor, denoised: Tensor, sigma: Level, sigma_next: Level) -> Tensor:
     """Mean of x_next given x and y = D. DDPM, Eq. 7: q x + (1 - q) D."""
     q = (sigma_next / sigma) ** 2
     return q * x + (1 - q) * denoised
 
 
-def variance_small(sigma: float, sigma_next: float) -> float:
+def variance_small(sigma: Level, sigma_next: Level) -> Level:
     """Variance of x_next given x and y; DDPM's beta-tilde: sigma_next^2 (1 - q)."""
     return sigma_next**2 * (1 - (sigma_next / sigma) ** 2)
 
 
-def variance_large(sigma: float, sigma_next: float) -> float:
+def variance_large(sigma: Level, sigma_next: Level) -> Level:
     """DDPM's beta as a variance of x_next: the forward step's noise, at alpha_next's scale."""
     return (sigma**2 - sigma_next**2) * (1 + sigma_next**2) / (1 + sigma**2)
 
@@ -73,3 +77,49 @@ def ddim_step(
         return x_next
     assert noise is not None, "a stochastic DDIM step needs noise"
     return x_next + math.sqrt(variance) * noise
+
+
+def ancestral_step(
+    x: Tensor, denoised: Tensor, sigma: float, sigma_next: float, variance: float, noise: Tensor
+) -> Tensor:
+    """One step of ancestral sampling. DDPM, Algorithm 2.
+
+    Args:
+        x: state at `sigma`.
+        denoised: D(x, sigma).
+        sigma: current noise level.
+        sigma_next: next one, positive.
+        variance: of x_next given x; one of the above.
+        noise: unit normals of the shape of x.
+
+    Returns:
+        State at `sigma_next`.
+    """
+    return posterior_mean(x, denoised, sigma, sigma_next) + math.sqrt(variance) * noise
+
+
+def reverse_sde_step(
+    x: Tensor, d: Tensor, sigma: float, sigma_next: float, std: float, noise: Tensor
+) -> Tensor:
+    """One Euler-Maruyama step of dx = 2 f dsigma + sqrt(2 sigma) dW, whose marginals are exact.
+
+    Song et al. 2021 ("Score SDE"), Eq. 6 for the variance-exploding SDE, with sigma as the time.
+
+    Args:
+        x: state at `sigma`.
+        d: f = (x - D) / sigma, or an average of it over the step.
+        sigma, sigma_next: current and next noise level.
+        std: of the noise over the step; `frozen_std` or `exact_std`.
+        noise: unit normals of the shape of x.
+    """
+    return x + 2 * (sigma_next - sigma) * d + std * noise
+
+
+def frozen_std(sigma: float, sigma_next: float) -> float:
+    """Noise of the reverse SDE over a step, its coefficient taken at the step's start."""
+    return math.sqrt(2 * (sigma - sigma_next) * sigma)
+
+
+def exact_std(sigma: float, sigma_next: float) -> float:
+    """Noise of the reverse SDE over a step, its coefficient integrated."""
+    return math.sqrt(max(sigma**2 - sigma_next**2, 0.0))

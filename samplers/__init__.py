@@ -7,8 +7,16 @@ table is torch-free; functions are imported when used.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+from diffusion import GRIDS as GRIDS
 from torch_utils.registry import Row
+
+
+class NumCalls(Protocol):
+    """Denoiser calls for n steps, the last to 0, with the default options or others."""
+
+    def __call__(self, num_steps: int, options: Mapping[str, object] = ..., /) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +25,9 @@ class SamplerRow(Row):
 
     Attributes:
         grid: key of GRIDS, the default time grid.
-        order: formal order of the solver in its own variable.
+        order: formal order of the solver in its own variable, with its default options; of
+            convergence in law if it draws noise.
+        order_note: what to know about the order.
         num_calls: number of denoiser calls for n steps.
         is_stochastic: from the options, whether the sampler draws noise.
         paper: where it comes from.
@@ -25,28 +35,176 @@ class SamplerRow(Row):
 
     grid: str
     order: float
-    num_calls: Callable[[int], int]
+    order_note: str = ""
+    num_calls: NumCalls
     is_stochastic: Callable[[Mapping[str, object]], bool]
     paper: str
 
 
-GRIDS = {
-    "rho": Row(
-        target="diffusion.grids:rho_grid",
-        options={"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0},
-        summary="sigma^(1/rho) in even steps; Karras et al. 2022, Eq. 5",
-    ),
-}
+_NONE: Mapping[str, object] = {}
+_CHURN = {"S_churn": 0.0, "S_min": 0.0, "S_max": math.inf, "S_noise": 1.0}
+_CHURN_RANGES = {"S_churn": (0.0, math.inf), "S_noise": (0.0, math.inf)}
+
+
+def _one_a_step(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
+    return num_steps
+
+
+def _two_but_the_last(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
+    return 2 * num_steps - 1
+
+
+def _of_ablation(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
+    is_second_order = options.get("solver", "heun") == "heun"
+    return _two_but_the_last(num_steps) if is_second_order else num_steps
+
+
+def _of_reverse_sde(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
+    is_corrected = options.get("corrector", "none") != "none"
+    return _two_but_the_last(num_steps) if is_corrected else num_steps
+
+
+def _of_ito_taylor(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
+    """A dual pass is one call and the work of two; with fd, `published` makes this many or less."""
+    calls = _two_but_the_last(num_steps)
+    if options.get("derivative", "jvp") == "jvp":
+        if options.get("scheme") == "published":
+            calls = num_steps
+        elif options.get("lag"):
+            calls = num_steps + (num_steps > 1)
+    if options.get("laplacian") and options.get("beta") != 0:
+        calls += (num_steps - 1) * (1 if options.get("derivative", "jvp") == "jvp" else 2)
+    return calls
+
 
 SAMPLERS = {
     "heun": SamplerRow(
         target="samplers.heun:heun",
-        options={"S_churn": 0.0, "S_min": 0.0, "S_max": math.inf, "S_noise": 1.0},
+        options=_CHURN,
+        ranges=_CHURN_RANGES,
         summary="Heun's method with optional churn",
         grid="rho",
         order=2,
-        num_calls=lambda num_steps: 2 * num_steps - 1,
+        num_calls=_two_but_the_last,
         is_stochastic=lambda options: options["S_churn"] != 0,
         paper="Karras et al. 2022 (EDM), Algorithm 2",
+    ),
+    "euler": SamplerRow(
+        target="samplers.euler:euler",
+        summary="Euler's method on the probability-flow ODE",
+        grid="rho",
+        order=1,
+        num_calls=_one_a_step,
+        is_stochastic=lambda options: False,
+        paper="Karras et al. 2022 (EDM), Eq. 3",
+    ),
+    "ddim": SamplerRow(
+        target="samplers.ddim:ddim",
+        options={"eta": 0.0},
+        ranges={"eta": (0.0, math.inf)},
+        summary="implicit models, from deterministic (eta 0) to ancestral (eta 1)",
+        grid="steps",
+        order=1,
+        order_note="in law if eta is not 0",
+        num_calls=_one_a_step,
+        is_stochastic=lambda options: options["eta"] != 0,
+        paper="Song et al. 2021 (DDIM), Eq. 12",
+    ),
+    "ddpm": SamplerRow(
+        target="samplers.ddpm:ddpm",
+        options={"variance": "small", "fraction": 0.0},
+        choices={"variance": ("small", "large", "interpolated")},
+        ranges={"fraction": (0.0, 1.0)},
+        summary="ancestral sampling",
+        grid="steps",
+        order=1,
+        order_note="in law",
+        num_calls=_one_a_step,
+        is_stochastic=lambda options: True,
+        paper="Ho et al. 2020 (DDPM), Algorithm 2",
+    ),
+    "ablation": SamplerRow(
+        target="samplers.ablation:ablation",
+        options={
+            "solver": "heun",
+            "schedule": "linear",
+            "scaling": "none",
+            "alpha": 1.0,
+            **_CHURN,
+            # shared with the grid, where it has them
+            "sigma_min": None,
+            "sigma_max": None,
+            "epsilon_s": 1e-3,
+        },
+        choices={
+            "solver": ("euler", "heun"),
+            "schedule": ("linear", "ve", "vp"),
+            "scaling": ("none", "vp"),
+        },
+        ranges={
+            "alpha": (0.01, 1.0),
+            "sigma_min": (0.0, math.inf),
+            "sigma_max": (0.0, math.inf),
+            "epsilon_s": (1e-9, 0.5),
+            **_CHURN_RANGES,
+        },
+        summary="EDM's ablations: solver, time and scale of the state, each by name",
+        grid="rho",
+        order=2,
+        order_note="1 with solver=euler",
+        num_calls=_of_ablation,
+        is_stochastic=lambda options: options["S_churn"] != 0,
+        paper="Karras et al. 2022 (EDM), Table 1 and Algorithm 1",
+    ),
+    "reverse_sde": SamplerRow(
+        target="samplers.reverse_sde:reverse_sde",
+        options={"corrector": "none", "last_step": "denoise"},
+        choices={
+            "corrector": ("none", "published", "shared"),
+            "last_step": ("denoise", "published"),
+        },
+        summary="the reverse SDE in sigma by Euler-Maruyama or stochastic Heun",
+        grid="rho",
+        order=1,
+        order_note="in law; 2 with corrector=shared",
+        num_calls=_of_reverse_sde,
+        is_stochastic=lambda options: True,
+        paper="Song et al. 2021 (Score SDE), Eq. 6; Daras et al. 2023 (CDM)",
+    ),
+    "ito_taylor": SamplerRow(
+        target="samplers.ito_taylor:ito_taylor",
+        options={
+            "scheme": "strong1.5",
+            "beta": 1.0,
+            "derivative": "jvp",
+            "laplacian": False,
+            "lag": False,
+            "rho": 7.0,
+            "S_max": 50.0,
+        },
+        choices={
+            "scheme": ("strong1.5", "weak2", "churn", "published"),
+            "derivative": ("jvp", "fd"),
+        },
+        ranges={"beta": (0.0, math.inf), "S_max": (0.0, math.inf)},
+        summary="second-order steps of the reverse SDE, by the derivative of the denoiser",
+        grid="rho",
+        order=1,
+        order_note="in law; 2 with laplacian=true, beta=0 or scheme=churn, or if D is affine in x",
+        num_calls=_of_ito_taylor,
+        is_stochastic=lambda options: options["beta"] != 0,
+        paper="Kloeden and Platen 1992, sec. 10.4 and 14.2",
+    ),
+    "sra1": SamplerRow(
+        target="samplers.sra1:sra1",
+        options={"beta": 1.0, "rho": 7.0},
+        ranges={"beta": (0.0, math.inf)},
+        summary="the reverse SDE by a Runge-Kutta method for additive noise",
+        grid="rho",
+        order=2,
+        order_note="in law; strong order 1.5",
+        num_calls=_two_but_the_last,
+        is_stochastic=lambda options: options["beta"] != 0,
+        paper="Roessler 2010, scheme SRA1",
     ),
 }

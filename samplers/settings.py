@@ -3,13 +3,21 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from diffusion import SCHEDULES
 from samplers import GRIDS, SAMPLERS, SamplerRow
 from torch_utils.errors import UserError, unknown_name
-from torch_utils.registry import lookup, merge_options
+from torch_utils.registry import check_values, lookup, merge_options, split_name
+
+if TYPE_CHECKING:
+    from diffusion.schedules import Schedule
+
+Round = Callable[[float], float]
+
+# the published name of the key `grid`, and of a grid; EDM's option --disc
+_GRID_KEY = "discretization"
+_GRID_NAMES = {"edm": "rho"}
 
 
 @dataclass(frozen=True)
@@ -21,12 +29,14 @@ class SamplerSettings:
         steps: number of steps asked for.
         grid: options of the time grid.
         options: options of the sampler.
+        grid_name: key of GRIDS.
     """
 
     name: str
     steps: int
     grid: Mapping[str, Any]
     options: Mapping[str, Any]
+    grid_name: str
 
     @property
     def row(self) -> SamplerRow:
@@ -34,62 +44,154 @@ class SamplerSettings:
         return SAMPLERS[self.name]
 
     def as_mapping(self) -> dict[str, Any]:
-        """The flat form that `settings_from` reads."""
-        return {"name": self.name, "steps": self.steps, **self.grid, **self.options}
+        """The flat form that `settings_from` reads; the grid is named if it is not the default."""
+        flat: dict[str, Any] = {"name": self.name, "steps": self.steps}
+        if self.grid_name != self.row.grid:
+            flat["grid"] = self.grid_name
+        return flat | {**self.options, **self.grid}
 
     def sigmas(
-        self, model_min: float, model_max: float, round_sigma: Callable[[float], float]
+        self,
+        model_min: float,
+        model_max: float,
+        round_sigma: Round,
+        schedule: "Schedule | None" = None,
     ) -> list[float]:
-        """The noise levels that are visited, ending in 0.
+        """The noise levels that are visited, ending in 0; arguments and errors as of `plan`."""
+        return self.plan(model_min, model_max, round_sigma, schedule)[0]
+
+    def plan(
+        self,
+        model_min: float,
+        model_max: float,
+        round_sigma: Round,
+        schedule: "Schedule | None" = None,
+    ) -> tuple[list[float], list[str]]:
+        """The noise levels that are visited, ending in 0, and what differs from what was asked.
 
         Args:
             model_min, model_max: range of noise levels that the model accepts.
             round_sigma: nearest level that the model knows.
+            schedule: the model's own, of which the grid `steps` takes the levels unless its
+                options name another; for a model without one that of DDPM.
+
+        Returns:
+            (strictly decreasing levels, one line for each deviation).
 
         Raises:
-            UserError: the range is empty.
+            UserError: the range is empty, or the grid cannot have so many steps.
         """
-        from diffusion.grids import clamp_range, finish_grid
+        from diffusion import schedules
+        from diffusion.grids import finish_grid
 
-        options = dict(self.grid)
-        low, high = clamp_range(
-            options.pop("sigma_min"), options.pop("sigma_max"), model_min, model_max
-        )
-        nodes: np.ndarray = GRIDS[self.row.grid].load()(self.steps, low, high, **options)
+        options = {key: value for key, value in self.grid.items() if key not in _RANGE}
+        low, high = self._range(model_min, model_max)
+        notes = [
+            f"{key} {self.grid[key]:g} cut to the model's {value:g}"
+            for key, value in zip(_RANGE, (low, high), strict=True)
+            if key in self.grid and self.grid[key] != value
+        ]
+        if "levels" in options and (options["levels"] is not None or schedule is None):
+            options["levels"] = schedules.create(options["levels"] or "beta_linear")
+        elif "levels" in options:
+            options["levels"] = schedule
+        nodes = GRIDS[self.grid_name].load()(self.steps, low, high, **options)
         levels: list[float] = finish_grid(nodes, round_sigma).tolist()
-        return levels
+        found = len(levels) - 1
+        if found != self.steps:
+            reason = ": repeated noise levels left out" if found < len(nodes) else ""
+            notes.append(f"{self.steps} steps asked for, {found} taken{reason}")
+        return levels, notes
 
-    def bound(self) -> Callable[..., Any]:
-        """The sampler function with its options filled in."""
-        return partial(self.row.load(), **self.options)
+    def _range(self, model_min: float, model_max: float) -> tuple[float, float]:
+        """The grid's range of noise levels within the model's; all of that, if it has none."""
+        from diffusion.grids import clamp_range
+
+        if "sigma_min" not in self.grid:
+            return model_min, model_max
+        return clamp_range(self.grid["sigma_min"], self.grid["sigma_max"], model_min, model_max)
+
+    def bound(self, model_min: float = 0.0, model_max: float = float("inf")) -> Callable[..., Any]:
+        """The sampler function with its options filled in.
+
+        Args:
+            model_min, model_max: range of noise levels that the model accepts; to it is cut what
+                the sampler is told of the grid's range.
+        """
+        options = dict(self.options)
+        if set(_RANGE) & options.keys() & self.grid.keys():
+            options |= dict(zip(_RANGE, self._range(model_min, model_max), strict=True))
+        return partial(self.row.load(), **options)
+
+
+_RANGE = ("sigma_min", "sigma_max")
+
+
+def chosen_grid(mapping: Mapping[str, Any]) -> str:
+    """The grid that a flat mapping names, or its sampler's default.
+
+    Args:
+        mapping: with the key `grid` or, as published for EDM's ablations, `discretization`.
+
+    Raises:
+        UserError: an unknown sampler or grid, or two different ones.
+    """
+    row = lookup("sampler", SAMPLERS, mapping.get("name", "heun"))
+    named = [mapping[key] for key in ("grid", _GRID_KEY) if mapping.get(key) is not None]
+    names = {_GRID_NAMES.get(name, name) for name in map(str, named)} or {row.grid}
+    if len(names) > 1:
+        raise UserError(f"grid {named[0]} and {_GRID_KEY} {named[1]} contradict: give one of them")
+    (name,) = names
+    lookup("grid", GRIDS, name)
+    return name
 
 
 def settings_from(mapping: Mapping[str, Any]) -> SamplerSettings:
     """Read the flat form: name, steps, and options of the grid and of the sampler side by side.
 
+    An option that both have has one value for both, by default the sampler's. None stands for
+    an option that is not given.
+
     Args:
         mapping: e.g. {"name": "heun", "steps": 18, "rho": 7, "S_churn": 40}; what is left out
-            has its default.
+            has its default. `grid` chooses another grid than the sampler's usual one.
 
     Raises:
-        UserError: unknown sampler or option, a value of another type, or fewer than 1 step.
+        UserError: unknown sampler, grid or option, a value of another type or that cannot be, or
+            fewer than 1 step.
     """
-    given = dict(mapping)
+    given = {key: value for key, value in mapping.items() if value is not None}
     name = given.pop("name", "heun")
-    steps = given.pop("steps", 18)
     row = lookup("sampler", SAMPLERS, name)
+    grid_name = chosen_grid(mapping)
+    for key in ("grid", _GRID_KEY):
+        given.pop(key, None)
+    steps = given.pop("steps", 18)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise UserError(f"sampler {name}: steps is {steps!r}: it must be an integer of at least 1")
-    grid_defaults = GRIDS[row.grid].options
+    grid_defaults = {
+        key: default if row.options.get(key) is None else row.options[key]
+        for key, default in GRIDS[grid_name].options.items()
+    }
+    defaults = {key: grid_defaults.get(key, default) for key, default in row.options.items()}
     for key in given:
-        if key not in grid_defaults and key not in row.options:
-            raise unknown_name(f"option of sampler {name}:", key, [*grid_defaults, *row.options])
+        if key not in grid_defaults and key not in defaults:
+            raise unknown_name(f"option of sampler {name}:", key, [*grid_defaults, *defaults])
     owner = f"sampler {name}"
     grid = {key: value for key, value in given.items() if key in grid_defaults}
-    options = {key: value for key, value in given.items() if key in row.options}
-    return SamplerSettings(
+    options = {key: value for key, value in given.items() if key in defaults}
+    settings = SamplerSettings(
         name,
         steps,
         merge_options(owner, grid_defaults, grid),
-        merge_options(owner, row.options, options),
+        merge_options(owner, defaults, options),
+        grid_name,
     )
+    if settings.grid.get("levels") is not None:
+        schedule, parts = split_name(f"{owner}: levels", settings.grid["levels"])
+        merge_options(
+            f"schedule {schedule}", lookup("schedule", SCHEDULES, schedule).options, parts
+        )
+    check_values(owner, GRIDS[grid_name], settings.grid)
+    check_values(owner, row, settings.options)
+    return settings

@@ -7,7 +7,7 @@ config.
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,11 +22,15 @@ class Row:
         target: "module:attribute" of the function or class.
         options: every option with its default; also fixes the type that is accepted.
         summary: one line on what it is, with its source.
+        choices: options that are one of some names.
+        ranges: options that are numbers in an interval, both ends included.
     """
 
     target: str
     options: Mapping[str, Any] = field(default_factory=dict)
     summary: str = ""
+    choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def load(self) -> Any:
         """Import and return the function or class."""
@@ -70,6 +74,26 @@ def merge_options(
             raise unknown_name(f"option of {owner}:", name, defaults)
         merged[name] = _checked(f"{owner}: {name}", value, defaults[name])
     return merged
+
+
+def check_values(owner: str, row: Row, options: Mapping[str, Any]) -> None:
+    """Check options against the names and intervals of their row.
+
+    Raises:
+        UserError: a value that is not among its choices, or outside its range.
+    """
+    for option, names in row.choices.items():
+        if option in options and options[option] not in names:
+            raise unknown_name(f"{option} of {owner}:", str(options[option]), names)
+    for option, (low, high) in row.ranges.items():
+        value = options.get(option)
+        if value is None:
+            continue
+        if not isinstance(value, (int, float)):
+            raise UserError(f"{owner}: {option} is {value!r}: it must be a number")
+        if not low <= value <= high:
+            bounds = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise UserError(f"{owner}: {option} is {value:g}: it must be {bounds}")
 
 
 def _checked(what: str, value: Any, default: Any) -> Any:

@@ -1,0 +1,105 @@
+"""The sampler of EDM's ablations: one solver in any time, on any scaling of the state.
+
+Karras et al. 2022 ("EDM"), Eq. 4, Table 1 and Algorithm 1, with Algorithm 2's churn. The levels
+visited are the grid's; `diffusion.time_map` has the times and scales.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from diffusion import time_map
+from diffusion.denoiser import DenoiseFunction
+from diffusion.steps import raise_noise
+from diffusion.time_map import TimeMap
+from samplers.heun import Callback, Noise, Project
+from torch_utils.errors import UserError, unknown_name
+
+
+def ablation(
+    denoise: DenoiseFunction,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    round_sigma: Callable[[float], float] = float,
+    project: Project | None = None,
+    callback: Callback | None = None,
+    solver: str = "heun",
+    schedule: str = "linear",
+    scaling: str = "none",
+    alpha: float = 1.0,
+    S_churn: float = 0.0,
+    S_min: float = 0.0,
+    S_max: float = math.inf,
+    S_noise: float = 1.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    epsilon_s: float = 1e-3,
+) -> Tensor:
+    """Integrate the ODE of the state s(t) x over the time t with sigma(t) the noise level.
+
+    Args:
+        denoise: D(x, sigma).
+        x: state at sigmas[0], [N, C, H, W], without the scaling.
+        sigmas: strictly decreasing noise levels, n + 1 of them; the last is 0, or positive to
+            stop early.
+        noise: returns unit normals of the shape of its argument. Called once a step if S_churn
+            is not 0, as in `heun`.
+        round_sigma: nearest level that the model knows, for the raised levels.
+        project: applied to the state after each step, with its noise level.
+        callback: called with (step, sigma, x, D) after each step's first evaluation.
+        solver: euler, or heun for two slopes a step.
+        schedule: sigma(t), one of vp, ve and linear.
+        scaling: s(t), one of vp and none.
+        alpha: where in a step the second slope is taken, above 0 and up to 1; 1 is Heun's method,
+            1/2 the midpoint method. All are of order 2.
+        S_churn, S_min, S_max, S_noise: as in `heun`.
+        sigma_min, sigma_max: range to which the vp schedule is fitted; by default that of sigmas.
+        epsilon_s: time at which the vp schedule reaches sigma_min.
+
+    Returns:
+        The state at sigmas[-1], without the scaling.
+    """
+    if solver not in ("euler", "heun"):
+        raise unknown_name("solver", solver, ("euler", "heun"))
+    if not 0 < alpha <= 1:
+        raise UserError(f"alpha is {alpha:g}: it must be above 0 and at most 1")
+    low = min(sigma for sigma in sigmas if sigma > 0) if sigma_min is None else sigma_min
+    high = sigmas[0] if sigma_max is None else sigma_max
+    times = time_map.create(schedule, scaling, low, high, epsilon_s)
+    num_steps = len(sigmas) - 1
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        sigma_hat = sigma
+        if S_churn:
+            fresh = noise(x)
+            if S_min <= sigma <= S_max:
+                gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
+                sigma_hat = round_sigma(sigma * (1 + gamma))
+                x = raise_noise(x, S_noise * fresh, sigma, sigma_hat)
+        denoised = denoise(x, sigma_hat)
+        if callback is not None:
+            callback(i, sigma_hat, x, denoised)
+        t = times.inverse(sigma_hat)
+        t_next = times.inverse(sigma_next) if sigma_next > 0 else 0.0
+        h, scale_next = t_next - t, times.s(t_next) if sigma_next > 0 else 1.0
+        state = times.s(t) * x
+        d = _slope(times, t, x, denoised, sigma_hat)
+        if solver == "heun" and sigma_next > 0:  # the slope does not exist at 0
+            t_mid = t + alpha * h
+            # alpha = 1 ends at a level that the model knows, without the rounding of a round trip
+            sigma_mid = sigma_next if alpha == 1 else times.sigma(t_mid)
+            x_mid = (state + alpha * h * d) / times.s(t_mid)
+            d_mid = _slope(times, t_mid, x_mid, denoise(x_mid, sigma_mid), sigma_mid)
+            d = (1 - 1 / (2 * alpha)) * d + d_mid / (2 * alpha)
+        x = (state + h * d) / scale_next
+        x = x if project is None else project(x, sigma_next)
+    return x
+
+
+def _slope(times: TimeMap, t: float, x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+    """d(s x)/dt = (sigma'/sigma + s'/s) s x - (sigma' s/sigma) D. EDM, Algorithm 1, line 4."""
+    rate, s = times.dsigma(t) / sigma, times.s(t)
+    return (rate * s + times.ds(t)) * x - rate * s * denoised

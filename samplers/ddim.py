@@ -1,0 +1,51 @@
+"""Implicit models: Song et al. 2021 ("DDIM"), Eq. 12 and 16.
+
+Over even times of a log-SNR schedule this is the sampler of Salimans and Ho 2022, Eq. 8.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from diffusion.denoiser import DenoiseFunction
+from diffusion.steps import ddim_step
+from samplers.heun import Callback, Noise, Project
+
+
+def ddim(
+    denoise: DenoiseFunction,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    round_sigma: Callable[[float], float] = float,
+    project: Project | None = None,
+    callback: Callback | None = None,
+    eta: float = 0.0,
+) -> Tensor:
+    """Keep the direction of the noise and replace a share of it by fresh noise.
+
+    Args:
+        denoise: D(x, sigma).
+        x: state at sigmas[0], [N, C, H, W].
+        sigmas: noise levels that do not increase, n + 1 of them; the last is 0, or positive to
+            stop early. A repeated level is a step that changes nothing.
+        noise: returns unit normals of the shape of its argument. Called once a step if eta is not
+            0, but not in a step to 0, which returns D.
+        round_sigma: not used.
+        project: applied to the state after each step, with its noise level.
+        callback: called with (step, sigma, x, D) after each evaluation.
+        eta: 0 is deterministic, 1 is ancestral sampling with the small variance.
+
+    Returns:
+        The state at sigmas[-1].
+    """
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        denoised = denoise(x, sigma)
+        if callback is not None:
+            callback(i, sigma, x, denoised)
+        fresh = noise(x) if eta and sigma_next else None
+        x = ddim_step(x, denoised, sigma, sigma_next, eta, fresh)
+        x = x if project is None else project(x, sigma_next)
+    return x

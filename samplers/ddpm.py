@@ -1,0 +1,68 @@
+"""Ancestral sampling: Ho et al. 2020 ("DDPM"), Algorithm 2.
+
+Over even times of a log-SNR schedule this is the sampler of Salimans and Ho 2022.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from diffusion.denoiser import DenoiseFunction
+from diffusion.steps import ancestral_step, variance_interpolated, variance_large, variance_small
+from samplers.heun import Callback, Noise, Project
+from torch_utils.errors import unknown_name
+
+VARIANCES: dict[str, Callable[[float, float, float], float]] = {
+    "small": lambda sigma, sigma_next, _: variance_small(sigma, sigma_next),
+    "large": lambda sigma, sigma_next, _: variance_large(sigma, sigma_next),
+    "interpolated": variance_interpolated,
+}
+
+
+def ddpm(
+    denoise: DenoiseFunction,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    round_sigma: Callable[[float], float] = float,
+    project: Project | None = None,
+    callback: Callback | None = None,
+    variance: str = "small",
+    fraction: float = 0.0,
+) -> Tensor:
+    """Draw each state from the posterior of its neighbour, with D in the place of the data.
+
+    DDPM, Eq. 6-7 and sec. 3.2; Nichol and Dhariwal 2021, Eq. 15.
+
+    Args:
+        denoise: D(x, sigma).
+        x: state at sigmas[0], [N, C, H, W].
+        sigmas: noise levels that do not increase, n + 1 of them; the last is 0, or positive to
+            stop early. A repeated level is a step that changes nothing.
+        noise: returns unit normals of the shape of its argument. Called once a step, but not in a
+            step to 0, which returns D.
+        round_sigma: not used.
+        project: applied to the state after each step, with its noise level.
+        callback: called with (step, sigma, x, D) after each evaluation.
+        variance: small (exact for a point mass), large (exact for unit normals; in DDPM's terms
+            beta-tilde and beta) or interpolated.
+        fraction: of the interpolation between their logarithms; 0 is small, 1 is large.
+
+    Returns:
+        The state at sigmas[-1].
+    """
+    if variance not in VARIANCES:
+        raise unknown_name("variance", variance, VARIANCES)
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        denoised = denoise(x, sigma)
+        if callback is not None:
+            callback(i, sigma, x, denoised)
+        if sigma_next == 0:
+            x = denoised
+        else:
+            spread = VARIANCES[variance](sigma, sigma_next, fraction)
+            x = ancestral_step(x, denoised, sigma, sigma_next, spread, noise(x))
+        x = x if project is None else project(x, sigma_next)
+    return x

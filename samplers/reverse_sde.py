@@ -1,0 +1,75 @@
+"""The reverse SDE in sigma-time: dx = 2 f dsigma + sqrt(2 sigma) dW with f = (x - D) / sigma.
+
+Song et al. 2021 ("Score SDE"), Eq. 6; the first two forms as in Daras et al. 2023 ("Consistent
+Diffusion Models").
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from diffusion.denoiser import DenoiseFunction
+from diffusion.steps import exact_std, frozen_std, reverse_sde_step, slope
+from samplers.heun import Callback, Noise, Project
+from torch_utils.errors import unknown_name
+
+CORRECTORS = ("none", "published", "shared")
+LAST_STEPS = ("denoise", "published")
+
+
+def reverse_sde(
+    denoise: DenoiseFunction,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    round_sigma: Callable[[float], float] = float,
+    project: Project | None = None,
+    callback: Callback | None = None,
+    corrector: str = "none",
+    last_step: str = "denoise",
+) -> Tensor:
+    """Integrate the reverse SDE by Euler-Maruyama or with a second slope.
+
+    Args:
+        denoise: D(x, sigma).
+        x: state at sigmas[0], [N, C, H, W].
+        sigmas: strictly decreasing noise levels, n + 1 of them; the last is 0, or positive to
+            stop early.
+        noise: returns unit normals of the shape of its argument. Called once a step, twice with
+            the published corrector, but not in a step to 0 that denoises.
+        round_sigma: not used.
+        project: applied to the state after each step, with its noise level.
+        callback: called with (step, sigma, x, D) after each step's first evaluation.
+        corrector: none, of weak order 1. published: the step is taken again with the mean of both
+            ends' slopes and another noise, so that the second slope knows nothing of the noise
+            that the step adds: weak order 1 still. shared: both with the same increment, of the
+            exact variance: Heun's method for additive noise, of weak order 2.
+        last_step: of a step to 0. denoise returns D; published takes an Euler-Maruyama step, noise
+            included, which overshoots: it leaves 2 D - x and noise of twice the variance.
+
+    Returns:
+        The state at sigmas[-1].
+    """
+    if corrector not in CORRECTORS:
+        raise unknown_name("corrector", corrector, CORRECTORS)
+    if last_step not in LAST_STEPS:
+        raise unknown_name("last_step", last_step, LAST_STEPS)
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        denoised = denoise(x, sigma)
+        if callback is not None:
+            callback(i, sigma, x, denoised)
+        if sigma_next == 0 and last_step == "denoise":
+            x_next = denoised
+        else:
+            std = (exact_std if corrector == "shared" else frozen_std)(sigma, sigma_next)
+            d, fresh = slope(x, denoised, sigma), noise(x)
+            x_next = reverse_sde_step(x, d, sigma, sigma_next, std, fresh)
+            if corrector != "none" and sigma_next > 0:  # the slope does not exist at 0
+                d_next = slope(x_next, denoise(x_next, sigma_next), sigma_next)
+                if corrector == "published":
+                    fresh = noise(x)
+                x_next = reverse_sde_step(x, (d + d_next) / 2, sigma, sigma_next, std, fresh)
+        x = x_next if project is None else project(x_next, sigma_next)
+    return x
