@@ -1,36 +1,16 @@
 """Generate images from a snapshot: one PNG a seed, or a seed for each class."""
 
 import math
-from collections.abc import Callable
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from samplers.command_line import sampler_options, settings_of
 from torch_utils.command import Command, IntList
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-# options that override the snapshot's sampler settings: flag, type, meaning
-SAMPLER_OPTIONS: list[tuple[str, Any, str]] = [
-    ("--steps", int, "Number of sampler steps.  [default: 18]"),
-    ("--sigma_min", float, "Lowest noise level.  [default: 0.002]"),
-    ("--sigma_max", float, "Highest noise level.  [default: 80]"),
-    ("--rho", float, "Exponent of the time grid.  [default: 7]"),
-    ("--S_churn", float, "Amount of fresh noise; 0 is deterministic.  [default: 0]"),
-    ("--S_min", float, "Lowest level that gets fresh noise.  [default: 0]"),
-    ("--S_max", float, "Highest level that gets fresh noise.  [default: inf]"),
-    ("--S_noise", float, "Scale of the fresh noise.  [default: 1]"),
-]
-
-
-def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of the table."""
-    for flag, kind, meaning in reversed(SAMPLER_OPTIONS):
-        metavar = "INT" if kind is int else "FLOAT"
-        command = click.option(flag, flag[2:], type=kind, metavar=metavar, help=meaning)(command)
-    return command
 
 
 @click.command(cls=Command)
@@ -65,6 +45,11 @@ def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @sampler_options
 @click.option(
+    "--guidance-network",
+    metavar="FILE|DIR",
+    help="Guide by this snapshot instead of the null label (autoguidance).",
+)
+@click.option(
     "--grid", metavar="FILE", help="Also put all images into one PNG; `each`: one row a class."
 )
 @click.option(
@@ -89,6 +74,7 @@ def main(
     class_: str | None,
     tags: str | None,
     batch: int,
+    guidance_network: str | None,
     grid: str | None,
     device: str,
     rng_device: str,
@@ -104,17 +90,17 @@ def main(
     import torch
 
     from models.snapshot import find_snapshot, load_snapshot, read_info
+    from samplers.fitting import check, noise_levels
     from samplers.generate import generate, to_uint8
     from samplers.plan import plan
-    from samplers.settings import settings_from
     from torch_utils.distributed import choose_device, world
     from torch_utils.images import save_png
     from torch_utils.progress import Progress
 
     network = str(find_snapshot(network))
     info = read_info(network)
-    given = {name: value for name, value in sampler.items() if value is not None}
-    settings = settings_from({**info.sampling, **given})
+    has_guide = guidance_network is not None
+    settings, remarks, warnings = settings_of(info.sampling, sampler, has_guide=has_guide)
     images = plan(
         seeds,
         chosen=class_,
@@ -131,6 +117,15 @@ def main(
 
     with world(device) as here:
         denoiser, _ = load_snapshot(network, here.device)
+        guide = None
+        if guidance_network is not None:
+            guide, _ = load_snapshot(find_snapshot(guidance_network), here.device)
+        check(settings, denoiser, guide)
+        if here.is_main:
+            for line in warnings:
+                print(f"warning: {line}", file=sys.stderr)
+            for line in [*remarks, *noise_levels(settings, denoiser, guide)[1]]:
+                click.echo(line)
         first, stop = here.range_of(len(images))
         todo = iter(images[first:stop])
         samples = [sample for sample, _ in images[first:stop]]
@@ -139,7 +134,12 @@ def main(
         with ThreadPoolExecutor(4) as pool, shown as bar:
             writes = []
             for chunk in generate(
-                denoiser, settings, samples, batch_size=batch, rng_device=rng_device
+                denoiser,
+                settings,
+                samples,
+                guide=guide,
+                batch_size=batch,
+                rng_device=rng_device,
             ):
                 for picture in to_uint8(chunk.images).cpu().numpy():
                     sample, folder = next(todo)

@@ -1,8 +1,26 @@
-"""Guidance: from denoisers and labels to the function denoise(x, sigma) that a sampler calls."""
+"""Guidance: from denoisers and labels to the function denoise(x, sigma) that a sampler calls.
 
+Everything is said of D, the estimate of the clean image: D_w + s (D_s - D_w) extrapolates from a
+weak estimate through a strong one. As x, sigma and D determine eps = (x - D) / sigma, and the mean
+of a posterior is affine in D, guiding eps, the score or the mean with the same scale is the same.
+A sampler may hand over sigma as a 0-d tensor, to differentiate in it; decisions use its value.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from diffusion.denoiser import ConditionalDenoiser, DenoiseFunction
+
+# (clip the two estimates, clip the result)
+CLIPS = {
+    "none": (False, False),
+    "before": (True, False),
+    "after": (False, True),
+    "both": (True, True),
+}
 
 
 def conditional(denoiser: ConditionalDenoiser, labels: Tensor | None) -> DenoiseFunction:
@@ -18,5 +36,112 @@ def conditional(denoiser: ConditionalDenoiser, labels: Tensor | None) -> Denoise
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         return denoiser(x, sigma, labels)
+
+    return denoise
+
+
+def clipped(denoise: DenoiseFunction) -> DenoiseFunction:
+    """Clip the estimate to the data's range, [-1, 1], as the samplers of v-diffusion do."""
+
+    def inside(x: Tensor, sigma: float) -> Tensor:
+        return denoise(x, sigma).clamp(-1, 1)
+
+    return inside
+
+
+def classifier_free(
+    denoiser: ConditionalDenoiser,
+    labels: Tensor,
+    *,
+    scale: float,
+    interval: tuple[float, float] = (0.0, math.inf),
+    clip: str = "none",
+    split: bool = False,
+) -> DenoiseFunction:
+    """Guide a model by itself without its labels. Ho and Salimans 2022, Eq. 6, with s = 1 + w.
+
+    D = D_u + s (D_c - D_u), D_c with the labels, D_u with the null label: 0 is unconditional, 1
+    conditional, each by one plain call. Outside the interval the model is conditional:
+    Kynkaanniemi et al. 2024, "Applying Guidance in a Limited Interval".
+
+    Args:
+        denoiser: the model, trained with labels and with the null label.
+        labels: [N, label_dim], one row a sample.
+        scale: s.
+        interval: (low, high): guide where low < sigma <= high.
+        clip: what to clip to [-1, 1]: none; before, D_c and D_u; after, D; or both. A single
+            call is clipped by all but none.
+        split: two calls instead of one on a doubled batch: half the memory.
+
+    Returns:
+        denoise(x, sigma) for x [N, C, H, W].
+    """
+
+    def with_labels(x: Tensor, sigma: float) -> Tensor:
+        return denoiser(x, sigma, labels)
+
+    def without_labels(x: Tensor, sigma: float) -> Tensor:
+        mask = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        return denoiser(x, sigma, labels, mask)
+
+    def doubled(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        has_label = torch.arange(2 * len(x), device=x.device) < len(x)
+        both = denoiser(torch.cat([x, x]), sigma, torch.cat([labels, labels]), has_label)
+        return both[: len(x)], both[len(x) :]
+
+    pair = None if split else doubled
+    return _extrapolated(with_labels, without_labels, pair, scale, interval, clip)
+
+
+def autoguidance(
+    denoiser: ConditionalDenoiser,
+    guide: ConditionalDenoiser,
+    labels: Tensor | None,
+    *,
+    scale: float,
+    interval: tuple[float, float] = (0.0, math.inf),
+    clip: str = "none",
+) -> DenoiseFunction:
+    """Guide a model by a worse one. Karras et al. 2024, "Guiding a Diffusion Model with a Bad
+    Version of Itself", sec. 4.
+
+    D = D_g + s (D - D_g): 0 is the guide alone, 1 the model alone, each by one plain call.
+
+    Args:
+        denoiser: the model.
+        guide: a smaller, or less trained, or unconditional one of the same data.
+        labels: [N, label_dim], given to both; None for unconditional models.
+        scale, interval, clip: as in `classifier_free`.
+
+    Returns:
+        denoise(x, sigma) for x [N, C, H, W].
+    """
+    strong, weak = conditional(denoiser, labels), conditional(guide, labels)
+    return _extrapolated(strong, weak, None, scale, interval, clip)
+
+
+def _extrapolated(
+    strong: DenoiseFunction,
+    weak: DenoiseFunction,
+    pair: Callable[[Tensor, float], tuple[Tensor, Tensor]] | None,
+    scale: float,
+    interval: tuple[float, float],
+    clip: str,
+) -> DenoiseFunction:
+    """weak + scale (strong - weak); `pair` gives both at once, None calls one after the other."""
+    clip_before, clip_after = CLIPS[clip]
+    low, high = interval
+
+    def bounded(denoised: Tensor, is_clipped: bool) -> Tensor:
+        return denoised.clamp(-1, 1) if is_clipped else denoised
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        if scale == 1 or not low < float(sigma) <= high:
+            return bounded(strong(x, sigma), clip_before or clip_after)
+        if scale == 0:
+            return bounded(weak(x, sigma), clip_before or clip_after)
+        near, far = pair(x, sigma) if pair is not None else (strong(x, sigma), weak(x, sigma))
+        near, far = bounded(near, clip_before), bounded(far, clip_before)
+        return bounded(far + scale * (near - far), clip_after)
 
     return denoise

@@ -73,7 +73,7 @@ def _of_ito_taylor(num_steps: int, options: Mapping[str, object] = _NONE, /) -> 
         elif options.get("lag"):
             calls = num_steps + (num_steps > 1)
     if options.get("laplacian") and options.get("beta") != 0:
-        calls += (num_steps - 1) * (1 if options.get("derivative", "jvp") == "jvp" else 2)
+        calls += 2 * (num_steps - 1)
     return calls
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import Denoiser, device_of
-from diffusion.guidance import conditional
-from samplers.settings import SamplerSettings
+from samplers.fitting import check, guided, noise_levels, solver
+from samplers.options import GenerationSettings
 from torch_utils.errors import UserError
 
 
@@ -92,9 +92,10 @@ def check_class(class_index: int, label_dim: int) -> None:
 
 def generate(
     denoiser: Denoiser,
-    settings: SamplerSettings,
+    settings: GenerationSettings,
     samples: Sequence[Sample],
     *,
+    guide: Denoiser | None = None,
     batch_size: int = 64,
     rng_device: torch.device | str = "cpu",
     callback: Callable[[int, float, Tensor, Tensor], None] | None = None,
@@ -103,8 +104,9 @@ def generate(
 
     Args:
         denoiser: the model, in evaluation mode, on the device to compute on.
-        settings: sampler, steps and grid.
+        settings: sampler, steps, grid, guidance, clipping, precision of the solver.
         samples: seeds and classes.
+        guide: a second model, for autoguidance; on the same device.
         batch_size: images computed at once; does not change them but for kernel rounding.
         rng_device: device of the per-seed generators; streams differ between CPU and CUDA.
         callback: given to the sampler.
@@ -113,26 +115,28 @@ def generate(
         Batches in the order of `samples`.
 
     Raises:
-        UserError: a class that the model does not have, or an empty range of noise levels.
+        UserError: a class that the model does not have, or settings that do not fit it.
     """
+    check(settings, denoiser, guide)
     for sample in samples:
         if sample.class_index is not None:
             check_class(sample.class_index, denoiser.label_dim)
-    sigmas = settings.sigmas(denoiser.sigma_min, denoiser.sigma_max, denoiser.round_sigma)
-    solver = settings.bound()
+    sigmas, _ = noise_levels(settings, denoiser, guide)
+    sample_from = solver(settings, denoiser, guide)
+    dtype = getattr(torch, settings.solver_dtype)
     device = device_of(denoiser)
     shape = (denoiser.img_channels, *denoiser.img_resolution)
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
         random = SeededNoise([sample.seed for sample in chunk], torch.device(rng_device))
-        latents = random.normal(shape, torch.float32).to(device, torch.float64)
+        latents = random.normal(shape, torch.float32).to(device, dtype)
         classes = _classes(chunk, random, denoiser.label_dim)
         labels = None
         if classes is not None:
             labels = _labels(chunk, classes, denoiser.label_dim).to(device)
         with torch.inference_mode():
-            images = solver(
-                conditional(denoiser, labels),
+            images = sample_from(
+                guided(settings, denoiser, labels, guide),
                 latents * denoiser.prior_scale(sigmas[0]),
                 sigmas,
                 noise=random.like,

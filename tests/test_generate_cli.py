@@ -13,7 +13,9 @@ from tests.command import assert_refused, run, torchrun
 from tests.parity.weights import fill_by_rule
 
 
-def write_snapshot(path: Path, label_dim: int, label_kind: str = "class") -> Path:
+def write_snapshot(
+    path: Path, label_dim: int, label_kind: str = "class", **sampling: object
+) -> Path:
     """A small model with weights by rule, images 8x6."""
     config = ModelConfig(
         network={"name": "ddpmpp", "model_channels": 16, "channel_mult": [1, 1], "num_blocks": 1},
@@ -24,9 +26,9 @@ def write_snapshot(path: Path, label_dim: int, label_kind: str = "class") -> Pat
     denoiser = build(config)
     fill_by_rule(denoiser)
     names = ["ant", "bee", "cow"] if label_dim else None
-    sampling = {"name": "heun", "steps": 3}
+    stored = {"name": "heun", "steps": 3, **sampling}
     kind = label_kind if label_dim else None
-    save_snapshot(path, denoiser.state_dict(), SnapshotInfo(config, sampling, names, kind))
+    save_snapshot(path, denoiser.state_dict(), SnapshotInfo(config, stored, names, kind))
     return path
 
 
@@ -140,6 +142,13 @@ def test_options_beat_the_snapshots_settings(conditional: Path, tmp_path: Path) 
         (["--stps=5"], ["unknown option --stps", "--steps"]),
         (["--batch=0"], ["--batch"]),
         (["--rng-device=cuda"], ["cuda"]),
+        (["--sampler=huen"], ["huen", "heun"]),
+        (["--sampler=euler", "--S_churn=2"], ["S_churn", "euler"]),
+        (["--sampler-option", "stpes=2"], ["stpes", "steps"]),
+        (["--guidance=two"], ["--guidance=two", "not a number"]),
+        (["--guidance=2", "--guidance-interval=5,1"], ["interval", "the lower one first"]),
+        (["--guidance-network=absent", "--guidance=2"], ["no snapshot at absent"]),
+        (["--randn_like=ddb", "--sampler=heun"], ["ddb", "ito_taylor"]),
     ],
 )
 def test_bad_input_is_one_line(
@@ -155,9 +164,58 @@ def test_bad_input_is_one_line(
 
 
 def test_an_unconditional_model_has_no_classes(unconditional: Path, tmp_path: Path) -> None:
-    options = [f"--network={unconditional}", f"--outdir={tmp_path}"]
+    options = [f"--network={unconditional}", f"--outdir={tmp_path / 'o'}"]
     assert_refused(run("generate.py", *options, "--class=0"), "unconditional")
     assert_refused(run("generate.py", *options, "--class=each"), "unconditional")
+    assert_refused(run("generate.py", *options, "--guidance=2"), "guidance 2", "unconditional")
+    assert not (tmp_path / "o").exists()
+
+
+def test_guidance_from_the_command_line_and_from_the_snapshot(
+    conditional: Path, unconditional: Path, tmp_path: Path
+) -> None:
+    """Scale 1 makes the file of no guidance; the null label and another guide make others."""
+    seeds = ("--seeds=3", "--class=1")
+    stored = write_snapshot(tmp_path / "guided.safetensors", 3, guidance={"w": 1}, clip=True)
+    runs = {
+        "plain": (conditional, []),
+        "zero": (conditional, ["--guidance=0"]),
+        "two": (conditional, ["--guidance=w=1", "--clip"]),
+        "stored": (stored, []),
+        "undone": (stored, ["--guidance=1", "--no-clip"]),
+        "guide": (conditional, ["--guidance=2", f"--guidance-network={unconditional}"]),
+        "itself": (conditional, ["--guidance=2", f"--guidance-network={conditional}"]),
+    }
+    found = {
+        name: generate(network, tmp_path / name, *seeds, *arguments)["000003.png"].tobytes()
+        for name, (network, arguments) in runs.items()
+    }
+    assert found["plain"] == found["undone"] == found["itself"]
+    assert found["two"] == found["stored"]
+    assert len(set(found.values())) == 4
+
+
+def test_samplers_from_the_command_line(conditional: Path, tmp_path: Path) -> None:
+    """Another sampler drops the snapshot's own options; what was changed or is idle is said."""
+    stored = write_snapshot(tmp_path / "churned.safetensors", 3, S_churn=2.0, S_max=50.0)
+    done = run(
+        *("generate.py", f"--network={stored}", f"--outdir={tmp_path / 'a'}", "--seeds=3"),
+        *("--sampler=ddim", "--eta=0.5", "--spacing=trailing", "--solver-dtype=float32"),
+        *("--guidance-interval=1,2",),
+    )
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert warnings == ["warning: --guidance-interval has no effect: there is no guidance"]
+    done = run(
+        *("generate.py", f"--network={stored}", f"--outdir={tmp_path / 'b'}", "--seeds=3"),
+        *("--scaling=vp", "--disc=iddpm", "--sampler-option", "alpha=0.5", "--S_max=20"),
+        *("--sampler-option", "M=100"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("S_max=20: the highest noise level that gets fresh noise")
+    heun = generate(stored, tmp_path / "c", "--seeds=3")["000003.png"]
+    others = [pictures(tmp_path / name)["000003.png"] for name in "ab"]
+    assert not any(np.array_equal(heun, other) for other in others)
 
 
 def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:

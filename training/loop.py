@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot, snapshot_path
-from samplers.settings import settings_from
+from samplers.options import generation_settings
 from torch_utils.distributed import World
 from torch_utils.errors import Failure
 from training.clock import Clock, status_line
@@ -197,4 +197,4 @@ def save_outputs(folder: Path, trainer: Trainer, model: ModelConfig, data: Train
     prune(folder, "network-snapshot-*.safetensors", config.run.keep_snapshots)
     if model.img_channels in (1, 3):
         grid = folder / f"samples-{trainer.seen:010d}.png"
-        save_preview(grid, trainer.average, settings_from(config.sampler), names)
+        save_preview(grid, trainer.average, generation_settings(config.sampler), names)

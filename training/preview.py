@@ -6,7 +6,7 @@ import torch
 
 from diffusion.denoiser import Denoiser
 from samplers.generate import Sample, generate, to_uint8
-from samplers.settings import SamplerSettings
+from samplers.options import GenerationSettings
 from torch_utils.images import save_grid
 
 NUM_COLUMNS = 8
@@ -16,7 +16,7 @@ MAX_ROWS = 10
 def save_preview(
     path: Path,
     denoiser: Denoiser,
-    settings: SamplerSettings,
+    settings: GenerationSettings,
     label_names: list[str] | None = None,
 ) -> None:
     """Write a grid of samples: one row a class, or eight rows without classes.
@@ -24,7 +24,7 @@ def save_preview(
     Args:
         path: the PNG.
         denoiser: the model in evaluation mode; 1 or 3 channels.
-        settings: sampler.
+        settings: sampler, guidance and the rest, as the snapshots' default.
         label_names: names of the rows' classes.
     """
     samples = [Sample(seed) for seed in range(NUM_COLUMNS * 8)]

@@ -11,7 +11,8 @@ from models.build import build
 from models.config import ModelConfig
 from models.snapshot import load_snapshot
 from networks.blocks import set_remat
-from samplers.settings import settings_from
+from samplers import fitting
+from samplers.options import generation_settings
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
 from torch_utils.seeding import Stream, derive_seed
@@ -51,12 +52,13 @@ def check(config: TrainingConfig, data: TrainingData, transfer_from: str | None 
         UserError: unknown names or options, sizes that the network cannot have, or a snapshot
             that the weights cannot be taken from.
     """
-    settings_from(config.sampler)
+    settings = generation_settings(config.sampler)
     create_objective(config)
     if config.run.label_dropout and not config.data.cond:
         raise UserError("run.label_dropout has no effect without labels: set data.cond")
     with torch.device("meta"):
         denoiser = build(model_of(config, data))
+    fitting.check(settings, denoiser)
     if transfer_from is not None:
         transferable(transfer_from, denoiser)
 
