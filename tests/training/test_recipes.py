@@ -1,12 +1,16 @@
 """Every recipe trains: resolved as it is, then shrunken and run for two steps on fake data."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from models.build import build
+from samplers.options import generation_settings
 from tests.training.runs import CPU
-from training.config import resolve
+from training.config import TrainingConfig, resolve
 from training.data import TrainingData
 from training.recipes import load_config
 from training.setup import check, create_trainer, model_of
@@ -14,32 +18,57 @@ from training.source import MicroBatches
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
-# what makes a copy small: everything else stays as published
+EVERY_RECIPE = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+# what makes a copy small, beside images and network: everything else stays as published
 SHRUNKEN = ["run.batch=2", "run.duration=2it", "network.num_blocks=1", "optimizer.warmup=0"]
+SMALLEST_WIDTH = {"adm": 64, "ddpm": 32, "vdiff": 32}  # of these networks; their norms divide it
+
+# of the models that the systems' own programs build from the configurations
+PUBLISHED_SIZES = {
+    "sa-dpm-cifar10-base": 35_746_307,
+    "sa-dpm-celeba64-base": 78_700_803,
+    "sa-dpm-ffhq64-base": 78_700_803,
+    "sa-dpm-afhq64-base": 78_700_803,
+    "sa-dpm-celebahq256-base": 113_673_219,
+    "vdiff-cifar10-cond": 60_806_403,
+    "vdiff-cifar10-uncond": 60_795_139,
+    "vdiff-celeba64-tags": 266_831_046,
+    "ddpm-mnist": 8_949_761,
+    "ddpm-cifar10": 35_746_307,
+    "ddpm-cifar10-guided": 44_178_947,
+    "ddpm-celebahq256": 113_673_219,
+}
 
 
-def fake_data(recipe: str) -> TrainingData:
-    """Images of the size that a recipe's name says, with classes if it has them."""
-    size = 64 if "64" in recipe else 8 if "digits" in recipe else 32
-    classes = 1000 if "imagenet" in recipe else 10
+def fake_data(config: TrainingConfig, largest: int = 1024) -> TrainingData:
+    """Images of the size that the data set's name says or smaller, with labels if wanted."""
+    name = Path(str(config.data.path)).stem
+    found = re.search(r"-(\d+)x(\d+)$", name)
+    assert found is not None, name
+    width, height = (min(int(size), largest) for size in found.groups())
+    channels = 1 if name.startswith(("digits", "mnist")) else 3
     generator = torch.Generator().manual_seed(0)
-    shape = (4, 1 if "digits" in recipe else 3, size, size)
+    shape = (4, channels, height, width)
     images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-    labels = torch.tensor([0, 1, 2, 3]) if "uncond" not in recipe else None
-    return TrainingData(images, labels, recipe, num_classes=classes, label_kind="class")
+    if not config.data.cond:
+        return TrainingData(images, None, name)
+    if config.network.get("multi_tags"):
+        tags = torch.randint(2, (4, 40), generator=generator).float()
+        return TrainingData(images, tags, name, label_kind="multi_hot")
+    classes = 1000 if name.startswith("imagenet") else 10
+    return TrainingData(images, torch.arange(4), name, num_classes=classes, label_kind="class")
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_says_its_source_and_trains(recipe: Path) -> None:
-    text = recipe.read_text(encoding="utf-8")
-    assert text.startswith("# ")
-    width = 64 if "adm" in recipe.stem else 16
+@EVERY_RECIPE
+def test_a_recipe_trains(recipe: Path) -> None:
+    whole = load_config(recipe)
+    width = SMALLEST_WIDTH.get(whole.network["name"], 16)
     # CPUs emulate fp16 convolutions, a hundred times slower; fp16 is tested in test_resume.py
     small = [*SHRUNKEN, f"network.model_channels={width}", "run.precision=fp32"]
     config = load_config(recipe, {}, small)
-    data = fake_data(recipe.stem)
-    if not config.data.cond:
-        data = TrainingData(data.images, None, data.name)
+    for section in ("preconditioning", "loss", "ema", "augment"):
+        assert getattr(config, section) == getattr(whole, section)
+    data = fake_data(config, largest=64)
     resolved = resolve(config, num_images=4, world_size=1)
     check(resolved, data)
     trainer = create_trainer(resolved, model_of(resolved, data), CPU)
@@ -56,8 +85,39 @@ def test_a_recipe_says_its_source_and_trains(recipe: Path) -> None:
     assert any(moved)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_states_what_to_expect(recipe: Path) -> None:
-    comment = [line for line in recipe.read_text().splitlines() if line.startswith("#")]
-    words = " ".join(comment)
-    assert any(word in words for word in ("Published:", "Expected:", "for tests"))
+@EVERY_RECIPE
+def test_a_recipe_samples_in_as_many_steps_as_it_says(recipe: Path) -> None:
+    config = load_config(recipe)
+    settings = generation_settings(config.sampler)
+    assert settings.guidance is None or config.data.cond
+    with torch.device("meta"):
+        model = build(model_of(config, fake_data(config)))
+    sigmas, _ = settings.sampler.plan(
+        model.sigma_min, model.sigma_max, model.round_sigma, model.preconditioning.schedule
+    )
+    assert len(sigmas) == settings.sampler.steps + 1
+
+
+@EVERY_RECIPE
+def test_a_recipe_says_where_it_is_from_and_what_to_expect(recipe: Path) -> None:
+    text = recipe.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert any(word in text for word in ("Published:", "Expected:", "for tests"))
+    if "digits" not in recipe.stem:  # ours
+        for word in ("Source:", "Hardware:", "Cost:"):
+            assert any(word in part for part in with_bases(recipe)), word
+
+
+def with_bases(recipe: Path) -> list[str]:
+    """The texts of a recipe and of all that it extends."""
+    text = recipe.read_text(encoding="utf-8")
+    base = yaml.safe_load(text).get("base")
+    return [text, *(with_bases(recipe.parent / base) if base is not None else [])]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SIZES)
+def test_a_recipe_builds_the_published_network(name: str) -> None:
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
+    with torch.device("meta"):
+        model = build(model_of(config, fake_data(config)))
+    assert sum(p.numel() for p in model.parameters()) == PUBLISHED_SIZES[name]
