@@ -16,7 +16,13 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
     ("--cond", "data.cond", bool, "BOOL", "Train class-conditionally.  [default: 0]"),
     ("--xflip", "data.xflip", bool, "BOOL", "Add a mirrored copy of every image.  [default: 0]"),
     ("--arch", "network.name", str, "NAME", "Network, e.g. ncsnpp, adm.  [default: ddpmpp]"),
-    ("--precond", "preconditioning.name", str, "NAME", "vp, ve, iddpm or edm.  [default: edm]"),
+    (
+        "--precond",
+        "preconditioning.name",
+        str,
+        "NAME",
+        "edm, vp, ve, ddpm, vdiff, flow, or cdm.  [default: edm]",
+    ),
     ("--cbase", "network.model_channels", int, "INT", "Channels.  [default: the network's]"),
     ("--cres", "network.channel_mult", IntList(), "LIST", "Their multipliers, one a level."),
     ("--dropout", "network.dropout", float, "P", "Dropout.  [default: the network's]"),
@@ -39,9 +45,19 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
     ("--data-device", "run.data_device", str, "NAME", "Where the images lie.  [default: auto]"),
 ]
 
+# options that change terms of the loss, see training.published: flag, type, metavar, meaning
+TERM_OPTIONS: list[tuple[str, Any, str, str]] = [
+    ("--martingale_lambda", float, "FLOAT", "Factor of the consistency term.  [default: 10]"),
+    ("--martingale_steps", int, "INT", "Nodes of its rollouts.  [default: 6]"),
+    ("--lamda", float, "FLOAT", "Factor of the sequence-aware term; 0 for none.  [default: 1]"),
+    ("--num_consecutive_steps", int, "INT", "Steps that it sums over, K.  [default: 2]"),
+]
+
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of the table."""
+    """Give a command the options of the tables."""
+    for flag, kind, metavar, meaning in reversed(TERM_OPTIONS):
+        command = click.option(flag, type=kind, metavar=metavar, help=meaning)(command)
     for flag, key, kind, metavar, meaning in reversed(OPTIONS):
         command = click.option(flag, key.replace(".", "__"), type=kind, metavar=metavar,
                                help=meaning)(command)  # fmt: skip
@@ -99,6 +115,7 @@ def main(
     from training import launch
     from training.data import load_training_data
     from training.loop import train
+    from training.published import with_terms
     from training.recipes import dump_config, load_config
     from training.resume import locked, read_run_config, run_of
     from training.run_dir import RunLog
@@ -111,7 +128,12 @@ def main(
         base = read_run_config(run_of(resume)).model_dump()
     elif outdir is None:
         raise UserError("missing option --outdir: give the folder for run directories")
+    given = {flag[2:]: options.pop(flag[2:]) for flag, *_ in TERM_OPTIONS}
+    is_cdm = options.get("preconditioning__name") == "cdm"
+    if is_cdm:
+        options["preconditioning__name"] = "edm"
     wanted = load_config(config, as_tree(options), overrides, base=base)
+    wanted = with_terms(wanted, given, is_cdm=is_cdm)
     if transfer is not None:
         wanted = launch.without_ema_rampup(wanted)
     if wanted.data.path is None:

@@ -130,6 +130,39 @@ def test_the_command_line_beats_the_recipe_and_overrides_beat_options() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--precond=cdm"], ["denoising", {"name": "consistency"}]),
+        (
+            ["--precond=cdm", "--martingale_lambda=2", "--martingale_steps=4"],
+            ["denoising", {"name": "consistency", "lambda": 2.0, "num_steps": 4}],
+        ),
+        (
+            [
+                "--precond=ddpm",
+                "loss.noise_level=discrete",
+                "--lamda=0.2",
+                "--num_consecutive_steps=3",
+            ],
+            ["denoising", {"name": "sequence_aware", "lambda": 0.2, "K": 3}],
+        ),
+        (["--precond=ddpm", "--lamda=0", "--num_consecutive_steps=0"], ["denoising"]),
+        (
+            ["--lamda=0.3", "loss.terms=[denoising,{name: sequence_aware,K: 4,grid: rho}]"],
+            ["denoising", {"name": "sequence_aware", "lambda": 0.3, "K": 4, "grid": "rho"}],
+        ),
+    ],
+)
+def test_published_options_change_the_terms(arguments: list[str], expected: list) -> None:
+    config = config_of(TINY, *arguments)
+    terms = [term if isinstance(term, str) or len(term) > 1 else term["name"]
+             for term in config["loss"]["terms"]]  # fmt: skip
+    wanted = [term if isinstance(term, str) or len(term) > 1 else term["name"] for term in expected]
+    assert terms == wanted
+    assert config["preconditioning"]["name"] in ("edm", "ddpm")
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], ["no data set", "--data"]),
@@ -140,7 +173,18 @@ def test_the_command_line_beats_the_recipe_and_overrides_beat_options() -> None:
         ([TINY, "network.model_chanels=3"], ["model_chanels", "model_channels"]),
         ([TINY, "--arch=ddpmp"], ["ddpmp", "ddpmpp"]),
         ([TINY, "--precond=edn"], ["edn", "edm"]),
-        ([TINY, "--precond=iddpm"], ["iddpm has no published objective", "loss.weight"]),
+        ([TINY, "--precond=vdif"], ["vdif", "vdiff"]),
+        ([TINY, "--martingale_steps=5"], ["--martingale_steps=5", "--precond=cdm"]),
+        ([TINY, "--precond=cdm", "--martingale_steps=1"], ["num_steps is 1", "at least 2"]),
+        ([TINY, "--precond=cdm", "--martingale_lambda=-1"], ["lambda is -1", "at least 0"]),
+        ([TINY, "--precond=ddpm", "--num_consecutive_steps=1"], ["K is 1", "at least 2"]),
+        ([TINY, "--lamda=1"], ["sampler's grid"]),
+        (
+            [TINY, "--precond=ddpm", "loss.noise_level=discrete", "loss.weight=vlb"],
+            ["density", "uniform_time"],
+        ),
+        ([TINY, "--grad-norm=1"], ["--grad-norm", "optimizer.clip_norm"]),
+        ([TINY, "optimizer.grad_clip=1"], ["SA-DPM", "optimizer.clip_norm"]),
         ([TINY, "--precond=vp", "preconditioning.sigma_data=1"], ["vp", "sigma_data"]),
         ([TINY, "--batch=many"], ["many"]),
         ([TINY, "--batch=30", "--batch-gpu=12"], ["30", "12", "not divisible"]),

@@ -11,14 +11,15 @@ import click
 
 from torch_utils.errors import Failure, UserError, unknown_name
 from torch_utils.leaving import leave
+from torch_utils.published import hint
 
 
 def _one_line(error: click.ClickException) -> str:
     """The message of a click error without its usage block."""
     if isinstance(error, click.NoSuchOption):
-        near = error.possibilities
-        hint = f": did you mean {near[0]}?" if near else ": see --help"
-        return f"unknown option {error.option_name}{hint}"
+        near, published = error.possibilities, hint(error.option_name)
+        help_text = f"did you mean {near[0]}?" if near else "see --help"
+        return f"unknown option {error.option_name}: {published or help_text}"
     return " ".join(error.format_message().split())
 
 

@@ -7,6 +7,8 @@ whatever else escapes is a defect of ours and keeps its traceback.
 import difflib
 from collections.abc import Iterable
 
+from torch_utils.published import hint
+
 
 class UserError(ValueError):
     """Something the user gave cannot be used; the message says what, the value and what to do."""
@@ -14,6 +16,8 @@ class UserError(ValueError):
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Build the error for a name that is not in a table, with the nearest known one.
+
+    If it is a published system's name for something, the message says what that is called here.
 
     Args:
         kind: what the name names, e.g. "sampler" or "key".
@@ -23,6 +27,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     Returns:
         The error, to be raised by the caller.
     """
+    published = hint(name)
+    if published:
+        return UserError(f"unknown {kind} {name!r}: {published}")
     choices = sorted(known)
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if near:
