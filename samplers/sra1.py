@@ -1,0 +1,78 @@
+"""SRA1, a Runge-Kutta method of strong order 1.5 for additive noise, without derivatives.
+
+Roessler 2010, "Runge-Kutta methods for the strong approximation of solutions of stochastic
+differential equations", SIAM J. Numer. Anal. 48(3), scheme SRA1, for the SDE of
+`samplers.increments`.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor
+
+from diffusion.denoiser import DenoiseFunction
+from diffusion.steps import slope
+from samplers.heun import Callback, Noise, Project
+from samplers.increments import correlated, rates, step_size
+from torch_utils.errors import UserError
+
+
+def sra1(
+    denoise: DenoiseFunction,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise,
+    round_sigma: Callable[[float], float] = float,
+    project: Project | None = None,
+    callback: Callback | None = None,
+    beta: float = 1.0,
+    rho: float = 7.0,
+) -> Tensor:
+    """Integrate a reverse SDE by SRA1; the step to 0 returns D.
+
+    With a = kappa f, g and t from `samplers.increments`, and a second stage at t + 3h/4:
+
+        H  = x + (3/4) h a(t, x) + (3/2) g(t + h) dZ / h
+        x' = x + h (a(t, x) / 3 + (2/3) a(t + 3h/4, H)) + g(t + h) dW + (g(t) - g(t + h)) dZ / h
+
+    It has no Laplacian term to estimate and no derivative to take. With beta = 0 it is Ralston's
+    method of order 2 for the probability-flow ODE.
+
+    Args:
+        denoise: D(x, sigma).
+        x: state at sigmas[0], [N, C, H, W].
+        sigmas: strictly decreasing noise levels, the last 0, or positive to stop early.
+        noise: returns unit normals of the shape of its argument; called twice a step, but not if
+            beta is 0, nor on the step to 0.
+        round_sigma: nearest level that the model knows, for the second stage.
+        project: applied to the state after each step, with its noise level.
+        callback: called with (step, sigma, x, D) after each step's first evaluation.
+        beta: amount of noise: g^2 = -2 beta sigma sigma'; 1 is the reverse SDE.
+        rho: exponent of the time variable, that of the grid.
+
+    Returns:
+        The state at sigmas[-1].
+
+    Raises:
+        UserError: beta is negative.
+    """
+    if not beta >= 0:
+        raise UserError(f"sampler sra1: beta is {beta}: it must not be negative")
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        denoised = denoise(x, sigma)
+        if callback is not None:
+            callback(i, sigma, x, denoised)
+        x_next = denoised
+        if sigma_next > 0:
+            h = step_size(sigma, sigma_next, rho)
+            sigma_mid = round_sigma((sigma ** (1 / rho) - 0.75 * h) ** rho)
+            here, mid, there = (rates(level, rho, beta) for level in (sigma, sigma_mid, sigma_next))
+            dW, dZ = correlated(noise, x, h) if beta else (0.0, 0.0)
+            a = here.drift * slope(x, denoised, sigma)
+            x_mid = x + 0.75 * h * a + 1.5 * there.noise / h * dZ
+            a_mid = mid.drift * slope(x_mid, denoise(x_mid, sigma_mid), sigma_mid)
+            x_next = x + h / 3 * (a + 2 * a_mid)
+            x_next = x_next + there.noise * dW + (here.noise - there.noise) / h * dZ
+        x = x_next if project is None else project(x_next, sigma_next)
+    return x
