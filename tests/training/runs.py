@@ -14,13 +14,19 @@ from training.state import newest_state
 
 CPU = World(0, 1, torch.device("cpu"))
 
-# 12 steps of 16 images in micro-batches of 8; dropout, label dropout, mirroring and augmentation on
+# 12 steps of 16 images in micro-batches of 8; dropout, label dropout, mirroring, augmentation,
+# levels spread over the global batch, three terms and the learned uncertainty on
 OVERRIDES = [
     "data.max_size=100",
     "data.xflip=true",
     "augment.p=0.3",
     "network.channel_mult=[1]",
     "network.dropout=0.2",
+    "loss.noise_level.sampling=stratified",
+    "loss.terms=[denoising,{name: sequence_aware,lambda: 0.1,grid: {name: rho,steps: 6}},"
+    "{name: consistency,lambda: 1.0,batch_fraction: 0.5,num_steps: 3,rollout: ema}]",
+    "loss.input_perturbation=0.1",
+    "loss.uncertainty=true",
     "optimizer.decay=constant",
     "optimizer.lr=2e-3",
     "run.label_dropout=0.3",

@@ -267,5 +267,12 @@ def test_clipping_bounds_the_gradient() -> None:
     trainer = create_trainer(config, model_of(config, data), CPU)
     source = MicroBatches(config, data, trainer.objective, CPU)
     trainer.step([(batch, draws) for batch, draws, _ in source.at(0)])
-    gradients = [p.grad for p in trainer.denoiser.parameters() if p.grad is not None]
+    gradients = [p.grad for p in trainer.trained.parameters() if p.grad is not None]
     assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_learned_uncertainty_is_trained_and_part_of_the_state(tmp_path: Path) -> None:
+    (values,) = train_tiny(tmp_path / "run")["trainer"]["uncertainty"]
+    assert values["weight"].abs().max() > 0
+    plain = train_tiny(tmp_path / "plain", "loss.uncertainty=false")["trainer"]
+    assert plain["uncertainty"] == []

@@ -141,3 +141,24 @@ def test_the_loss_scale_halves_on_overflow_and_doubles_after_good_steps() -> Non
     fp32 = StepGuard("fp32", 8.0, torch.device("cpu"))
     fp32.update(bad)
     assert (fp32.scale.item(), fp32.skipped.item()) == (1.0, 1)
+
+
+def test_the_loss_is_logged_in_bands_of_noise_levels() -> None:
+    statistics = Statistics(CPU)
+    sigma = torch.tensor([0.02, 0.02, 0.5, 100.0])
+    values = torch.tensor([1.0, 3.0, 5.0, 7.0]).reshape(4, 1, 1, 1).expand(4, 1, 2, 2)
+    statistics.report_loss(LossTerms({"denoising": values}, sigma))
+    found = statistics.flush()
+    assert found["Loss/sigma/0.01_0.03"] == {"num": 2, "mean": 2.0, "std": 1.0}
+    assert found["Loss/sigma/0.3_1"]["mean"] == 5
+    assert found["Loss/sigma/above_30"]["mean"] == 7
+    assert sum(name.startswith("Loss/sigma/") for name in found) == 3  # empty bands say nothing
+
+
+def test_a_part_of_the_batch_counts_in_the_whole_loss() -> None:
+    statistics = Statistics(CPU)
+    terms = {"denoising": torch.ones(4, 1, 2, 2), "consistency": torch.full((1, 1, 2, 2), 3.0)}
+    statistics.report_loss(LossTerms(terms, torch.ones(4)))
+    found = statistics.flush()
+    assert found["Loss/loss"]["mean"] == 4
+    assert found["Loss/consistency"] == {"num": 4, "mean": 3.0, "std": 0.0}

@@ -1,0 +1,200 @@
+"""The tables of the manual, written from the registries into the pages that have a place for them.
+
+`python -m tests.manual` brings all pages up to date; test_manual_pages.py says when to. A place is
+what lies between `<!-- name -->` and `<!-- end -->`.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import losses
+from diffusion import GRIDS, SCHEDULES, schedules
+from diffusion.preconditioning import OUTPUTS, PRESETS, Preconditioning
+from diffusion.schedules import Schedule
+from samplers import SAMPLERS
+from torch_utils.published import SPELLINGS, SYSTEMS
+from torch_utils.registry import Row
+
+PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+STEPS = 18  # the number of steps for which calls are counted
+SIGMAS = (0.01, 1.0, 100.0)  # at which weights of the network's error are shown
+
+# what a text of SPELLINGS names that can be looked up: launchers, programs, options, keys
+SECTIONS = "data|augment|network|preconditioning|loss|optimizer|ema|sampler|run"
+_VALUE = r"=(?:\{[^}]*\}|[^\s,;()]+)"
+NAMED = re.compile(
+    r"torchrun --\w+|\w+\.py(?: calc)?(?: --\w+)?"
+    rf"|--[\w-]+(?:{_VALUE})?|\b(?:{SECTIONS})\.\w+(?:{_VALUE})?"
+)
+
+
+def registry_table(first: str, rows: Mapping[str, Row]) -> str:
+    """Name, meaning and options of every row of a registry."""
+    body = [[f"`{name}`", row.summary, options_of(row)] for name, row in rows.items()]
+    return table([first, "what it is", "options"], body)
+
+
+def sampler_table() -> str:
+    """One row for each sampler."""
+    body = [
+        [
+            f"`{name}`",
+            row.summary,
+            f"`{row.grid}`",
+            f"{row.order:g}{f' ({row.order_note})' if row.order_note else ''}",
+            str(row.num_calls(STEPS)),
+            "yes" if row.is_stochastic(row.options) else "no",
+            options_of(row),
+            row.paper,
+        ]
+        for name, row in SAMPLERS.items()
+    ]
+    calls = f"calls for {STEPS} steps"
+    head = ["sampler", "what it is", "grid", "order", calls, "draws noise", "options", "source"]
+    return table(head, body)
+
+
+def preset_table() -> str:
+    """One row for each preconditioning, with the objective that it was published with."""
+    body = []
+    for name, preset in PRESETS.items():
+        objective = losses.PUBLISHED[name]
+        body.append(
+            [
+                f"`{name}`",
+                f"`{preset.output}`",
+                f"`{preset.input_scale}`",
+                f"`{preset.conditioning}`",
+                schedule_name(preset),
+                f"{preset.sigma_min:.3g} to {preset.sigma_max:.4g}",
+                f"`{objective.noise_level}`",
+                f"`{objective.weight}`",
+                objective.reduction,
+            ]
+        )
+    head = ["preset", "output", "input scale", "conditioning", "schedule", "noise levels"]
+    return table([*head, "trained at", "weight", "reduction"], body)
+
+
+def schedule_name(preset: Preconditioning) -> str:
+    """The name of a preset's schedule, found by its noise levels."""
+    wanted = preset.schedule
+    if wanted is None:
+        return "none"
+    times = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+
+    def is_same(name: str) -> bool:
+        found: Schedule = schedules.create(name)
+        same_steps = found.num_steps == wanted.num_steps
+        return same_steps and torch.equal(found.sigma(times), wanted.sigma(times))
+
+    (name,) = filter(is_same, SCHEDULES)
+    return f"`{name}`"
+
+
+def effective_weight_table() -> str:
+    """w(sigma) c_out(sigma)^2, the weight of the network's own error, at three noise levels."""
+    sigma = torch.tensor(SIGMAS, dtype=torch.float64)
+    chosen = [name for name in losses.WEIGHTS if name != "vlb"]  # that one depends on the levels
+    body = []
+    for name, output in OUTPUTS.items():
+        if output.num_parts > 1:
+            continue
+        _, (scale,) = output.coefficients(sigma, 0.5)
+        cells = []
+        for weight in chosen:
+            values = losses.WEIGHTS[weight].load()()(sigma) * scale.square()
+            is_one = torch.allclose(values, torch.ones_like(values))
+            cells.append("**1**" if is_one else ", ".join(f"{v:.1g}" for v in values.tolist()))
+        body.append([f"`{name}`", *cells])
+    return table(["output", *(f"`{weight}`" for weight in chosen)], body)
+
+
+def spelling_table(system: str) -> str:
+    """What a published system's names are called here."""
+    body = [
+        [f"`{name}`", marked(row.ours) if row.exists else f"none: {marked(row.ours)}"]
+        for name, row in sorted(SPELLINGS.items())
+        if system in row.systems
+    ]
+    return table([system, "here"], body)
+
+
+def marked(text: str) -> str:
+    """A text with what it names set as code."""
+    return NAMED.sub(lambda found: f"`{found[0]}`", text)
+
+
+def options_of(row: Row) -> str:
+    """Every option with its default, and what else it can be where that is one of some names.
+
+    Without a default the model or the grid decides.
+    """
+    shown = []
+    for key, value in row.options.items():
+        others = [name for name in row.choices.get(key, ()) if name != value]
+        entry = f"`{key}`" if value is None else f"`{key}={_value(value)}`"
+        shown.append(f"{entry} ({', '.join(others)})" if others else entry)
+    return ", ".join(shown)
+
+
+def _value(value: Any) -> str:
+    """A default as it is written on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """Rows in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "samplers": sampler_table,
+    "grids": lambda: registry_table("grid", GRIDS),
+    "schedules": lambda: registry_table("schedule", SCHEDULES),
+    "presets": preset_table,
+    "noise levels": lambda: registry_table("noise level", losses.NOISE_LEVELS),
+    "samplings": lambda: table(
+        ["sampling", "what it is"], [[f"`{key}`", text] for key, text in losses.SAMPLINGS.items()]
+    ),
+    "weights": lambda: registry_table("weight", losses.WEIGHTS),
+    "effective weights": effective_weight_table,
+    "terms": lambda: registry_table("term", losses.TERMS),
+    **{
+        f"spellings of {system}": lambda system=system: spelling_table(system)  # type: ignore[misc]
+        for system in SYSTEMS
+    },
+}
+
+
+def updated(page: str) -> str:
+    """A page with its tables as they are now.
+
+    Raises:
+        ValueError: a place for a table that does not exist, or one without an end.
+    """
+
+    def filled(found: re.Match[str]) -> str:
+        name, rest = found[1], found[2]
+        if name not in TABLES or not rest.endswith("<!-- end -->"):
+            raise ValueError(f"the page has no whole place for a table: {name}")
+        return f"<!-- {name} -->\n{TABLES[name]()}\n<!-- end -->"
+
+    return re.sub(
+        r"<!-- (?!end -->)(.*?) -->\n((?:(?!<!--)[\s\S])*(?:<!-- end -->)?)", filled, page
+    )
+
+
+if __name__ == "__main__":
+    for target in PAGES:
+        text = target.read_text(encoding="utf-8")
+        if updated(text) != text:
+            target.write_text(updated(text), encoding="utf-8")
+            print(f"updated {target.name}")

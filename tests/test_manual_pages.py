@@ -1,0 +1,189 @@
+"""The manual says what is: its tables are the registries', its recipes train, its commands work."""
+
+import importlib
+import re
+from pathlib import Path
+
+import click
+import pytest
+import torch
+
+import losses
+from diffusion import GRIDS, SCHEDULES
+from diffusion.preconditioning import CONDITIONINGS, INPUT_SCALES, OUTPUTS, PRESETS
+from samplers import SAMPLERS
+from samplers.command_line import settings_of
+from tests.manual import PAGES, TABLES, updated
+from tests.test_docs import commands
+from tests.training.runs import CPU
+from tests.training.test_recipes import fake_data
+from torch_utils.errors import UserError
+from torch_utils.registry import Row
+from train import as_tree
+from training.launch import settle
+from training.published import TERM_OPTIONS, with_terms
+from training.recipes import load_config
+from training.setup import check, create_objective, create_trainer, model_of
+from training.source import MicroBatches
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+OBJECTIVES = (DOCS / "objectives.md").read_text(encoding="utf-8")
+REGISTRIES: dict[str, dict[str, Row]] = {
+    "sampling.md": {**SAMPLERS, **GRIDS},
+    "objectives.md": {**SCHEDULES, **losses.NOISE_LEVELS, **losses.WEIGHTS, **losses.TERMS},
+}
+
+
+# ---- tables
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_up_to_date(page: Path) -> None:
+    """If this fails: python -m tests.manual"""
+    text = page.read_text(encoding="utf-8")
+    assert updated(text) == text
+    for name in REGISTRIES.get(page.name, ()):
+        assert f"\n| `{name}` | " in text, name
+
+
+def test_every_table_has_a_place() -> None:
+    places = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in TABLES if f"<!-- {name} -->" not in places] == []
+
+
+def test_an_old_table_is_replaced_and_the_rest_is_kept() -> None:
+    old = "a\n<!-- samplers -->\nold\n<!-- end -->\nb\n<!-- grids -->\n<!-- end -->\nc\n"
+    new = updated(old)
+    assert "old" not in new
+    assert new.startswith("a\n<!-- samplers -->\n| sampler | ")
+    assert "\n<!-- end -->\nb\n<!-- grids -->\n| grid | " in new
+    assert new.endswith(" |\n<!-- end -->\nc\n")
+    assert updated(new) == new
+    for wrong in ("<!-- sampler -->\n<!-- end -->", "<!-- grids -->\n| a |\n<!-- samplers -->\n"):
+        with pytest.raises(ValueError, match="no whole place"):
+            updated(wrong)
+
+
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [("output", OUTPUTS), ("input_scale", INPUT_SCALES), ("conditioning", CONDITIONINGS)],
+)
+def test_formulas_are_given_for_every_part_of_the_preconditioning(key: str, known: dict) -> None:
+    found = re.search(rf"\| `preconditioning\.{key}` \|.*\n.*\n((?:\|.*\n)+)", OBJECTIVES)
+    assert found is not None
+    assert re.findall(r"^\| `(\w+)` \|", found[1], re.M) == list(known)
+    assert set(losses.PUBLISHED) == set(PRESETS)
+
+
+# ---- docs/objectives.md
+
+EXAMPLES = dict(re.findall(r"```yaml\n# (\w+)\.yaml\n(.*?)```", OBJECTIVES, re.S))
+REFUSED = re.findall(r"^\| (`.*?=.*?`) \| (.*) \|$", OBJECTIVES.split("\nRefused")[1], re.M)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_trains(name: str, tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    recipe = tmp_path / f"{name}.yaml"
+    recipe.write_text(EXAMPLES[name], encoding="utf-8")
+    small = ["network.model_channels=32", "network.num_blocks=1", "optimizer.warmup=0"]
+    config = load_config(recipe, {}, [*small, "run.batch=8", "run.duration=2it"])
+    data = fake_data(config)
+    resolved = settle(config, data, CPU)
+    check(resolved, data)
+    trainer = create_trainer(resolved, model_of(resolved, data), CPU)
+    source = MicroBatches(resolved, data, trainer.objective, CPU)
+    for _ in range(2):
+        batches = list(source.at(trainer.seen))
+        loss = trainer.step([(b, d) for b, d, _ in batches], [seed for _, _, seed in batches])
+        assert torch.isfinite(loss)
+    logged = trainer.statistics.flush()
+    terms = [term if isinstance(term, str) else term["name"] for term in config.loss.terms]
+    assert {f"Loss/{term}" for term in terms} <= logged.keys()
+    bands = {key for key in logged if key.startswith("Loss/sigma/")}
+    assert bands
+    assert sum(logged[band]["num"] for band in bands) == 16
+
+
+def test_the_printed_statistics_have_names_that_exist() -> None:
+    from training.statistics import BANDS
+
+    for band in re.findall(r"Loss/sigma/([\w.]+)", OBJECTIVES):
+        assert band in BANDS
+    assert f"`{BANDS[0]}`, `{BANDS[1]}`, ..., `{BANDS[-1]}`" in OBJECTIVES
+    for term in re.findall(r'"Loss/(\w+)":', OBJECTIVES):
+        assert term in {"loss", *losses.TERMS}
+
+
+@pytest.mark.parametrize(("given", "error"), REFUSED)
+def test_what_does_not_go_together_is_refused_in_these_words(given: str, error: str) -> None:
+    config = load_config(ROOT / "configs" / "digits.yaml", {}, re.findall("`(.*?)`", given))
+    with pytest.raises(UserError) as refused:
+        create_objective(config)
+    assert str(refused.value) == error
+
+
+def test_there_are_examples_and_refusals() -> None:
+    assert len(EXAMPLES) >= 4
+    assert len(REFUSED) >= 10
+
+
+# ---- commands
+
+
+def parsed(script: str, words: list[str]) -> click.Context:
+    """What a command line means to its program."""
+    command: click.Command = importlib.import_module(script).main
+    return command.make_context(script, list(words))
+
+
+def cases(script: str) -> list[tuple[str, list[str]]]:
+    """(page, words after the script) of every command of the manual."""
+    return [
+        (page.name, words[words.index(f"{script}.py") + 1 :])
+        for page in PAGES
+        for words in commands(page)
+        if f"{script}.py" in words
+    ]
+
+
+@pytest.mark.parametrize(("page", "words"), cases("train"))
+def test_a_training_command_could_start(page: str, words: list[str], tmp_path: Path) -> None:
+    """What train.py does before the first step, on images of the right size."""
+    values = parsed("train", words).params
+    if not (ROOT / str(values["config"])).exists() and values["config"] is not None:
+        (tmp_path / "configs").symlink_to(ROOT / "configs")
+        recipe = tmp_path / values["config"]
+        recipe.write_text(EXAMPLES[recipe.stem], encoding="utf-8")
+        values["config"] = recipe
+    options = {key: value for key, value in values.items() if "__" in key}
+    is_cdm = options["preconditioning__name"] == "cdm"
+    if is_cdm:
+        options["preconditioning__name"] = "edm"
+    config = load_config(values["config"], as_tree(options), values["overrides"])
+    config = with_terms(config, {key: values[key] for key in TERM_OPTIONS}, is_cdm=is_cdm)
+    assert values["outdir"]
+    data = fake_data(config)
+    resolved = settle(config, data, CPU)
+    check(resolved, data)
+
+
+@pytest.mark.parametrize(("page", "words"), cases("generate"))
+def test_a_generating_command_is_understood(page: str, words: list[str]) -> None:
+    values = parsed("generate", words).params
+    settings, _, _ = settings_of({}, values)
+    if values["randn_like"] == "ddb":
+        assert settings.sampler.name == "ito_taylor"
+    if values["solver"]:
+        assert settings.sampler.name == "ablation"
+    assert settings.sampler.steps == (values["steps"] or 18)
+
+
+def test_every_recipe_of_a_published_system_has_its_command() -> None:
+    page = (DOCS / "migration.md").read_text(encoding="utf-8")
+    for recipe in sorted((ROOT / "configs").glob("*.yaml")):
+        if recipe.stem.startswith(("sa-dpm-", "cdm-", "vdiff-", "ddpm-")):
+            told = recipe.name in page or recipe.stem in ("sa-dpm-cifar10-base",
+                                                          "sa-dpm-celeba64-base")  # fmt: skip
+            assert told, recipe.name
