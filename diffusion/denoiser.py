@@ -12,9 +12,12 @@ from diffusion.preconditioning import Preconditioning, broadcast_sigma
 
 
 class DenoiseFunction(Protocol):
-    """What a sampler calls: x [N, C, H, W] and a noise level in, an estimate of E[y | x] out."""
+    """What a sampler calls: x [N, C, H, W] and a noise level in, an estimate of E[y | x] out.
 
-    def __call__(self, x: Tensor, sigma: float) -> Tensor: ...
+    The noise level is a number, or a tensor without dimensions where it is differentiated in.
+    """
+
+    def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor: ...
 
 
 class ConditionalDenoiser(Protocol):

@@ -34,7 +34,7 @@ def conditional(denoiser: ConditionalDenoiser, labels: Tensor | None) -> Denoise
         denoise(x, sigma) for x [N, C, H, W].
     """
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
+    def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
         return denoiser(x, sigma, labels)
 
     return denoise
@@ -43,7 +43,7 @@ def conditional(denoiser: ConditionalDenoiser, labels: Tensor | None) -> Denoise
 def clipped(denoise: DenoiseFunction) -> DenoiseFunction:
     """Clip the estimate to the data's range, [-1, 1], as the samplers of v-diffusion do."""
 
-    def inside(x: Tensor, sigma: float) -> Tensor:
+    def inside(x: Tensor, sigma: float | Tensor) -> Tensor:
         return denoise(x, sigma).clamp(-1, 1)
 
     return inside
@@ -77,10 +77,10 @@ def classifier_free(
         denoise(x, sigma) for x [N, C, H, W].
     """
 
-    def with_labels(x: Tensor, sigma: float) -> Tensor:
+    def with_labels(x: Tensor, sigma: float | Tensor) -> Tensor:
         return denoiser(x, sigma, labels)
 
-    def without_labels(x: Tensor, sigma: float) -> Tensor:
+    def without_labels(x: Tensor, sigma: float | Tensor) -> Tensor:
         mask = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return denoiser(x, sigma, labels, mask)
 
@@ -123,7 +123,7 @@ def autoguidance(
 def _extrapolated(
     strong: DenoiseFunction,
     weak: DenoiseFunction,
-    pair: Callable[[Tensor, float], tuple[Tensor, Tensor]] | None,
+    pair: Callable[[Tensor, float | Tensor], tuple[Tensor, Tensor]] | None,
     scale: float,
     interval: tuple[float, float],
     clip: str,
@@ -135,7 +135,7 @@ def _extrapolated(
     def bounded(denoised: Tensor, is_clipped: bool) -> Tensor:
         return denoised.clamp(-1, 1) if is_clipped else denoised
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:
+    def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
         if scale == 1 or not low < float(sigma) <= high:
             return bounded(strong(x, sigma), clip_before or clip_after)
         if scale == 0:

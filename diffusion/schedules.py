@@ -2,7 +2,8 @@
 
 Schedules take floats, numpy arrays and torch tensors alike; they compute in float64 and answer in
 the precision they were given. Noise levels are capped at log-SNR = +-20 (`legacy`: 20.72), so that
-they are finite and positive at both ends. Formulas in log-SNR L = -2 ln(sigma) are for alpha^2 = sigmoid(L).
+they are finite and positive at both ends. Formulas in log-SNR L = -2 ln(sigma) are for
+alpha^2 = sigmoid(L).
 """
 
 import math

@@ -4,6 +4,7 @@ The file is safetensors, so reading one executes nothing.
 """
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -67,6 +68,15 @@ def find_snapshot(path: str | os.PathLike[str]) -> Path:
     return snapshots[-1]
 
 
+def _strict(tree: Any) -> Any:
+    """Infinity, which strict JSON lacks and an option may have, as the text "inf"."""
+    if isinstance(tree, dict):
+        return {key: _strict(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_strict(value) for value in tree]
+    return "inf" if tree == math.inf else tree
+
+
 def save_snapshot(
     path: str | os.PathLike[str], weights: Mapping[str, Tensor], info: SnapshotInfo
 ) -> None:
@@ -92,7 +102,7 @@ def save_snapshot(
         },
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    text = json.dumps(record, allow_nan=False)
+    text = json.dumps(_strict(record), allow_nan=False)
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={METADATA_KEY: text})

@@ -257,6 +257,8 @@ def _warnings(given: Mapping[str, Any], settings: GenerationSettings, has_guide:
         idle += [(f"--{key}", "S_churn is 0") for key in CHURN if key in given]
     if "S_max" in given and options.get("scheme", "published") != "published":
         idle += [("--S_max", f"scheme {options['scheme']} does not read it")]
+    if "fraction" in given and options.get("variance") != "interpolated":
+        idle += [("fraction", f"variance is {options['variance']}, not interpolated")]
     guidance = settings.guidance
     parts = given.get("guidance", {})
     parts = parts if isinstance(parts, Mapping) else {"scale": parts}

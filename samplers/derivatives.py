@@ -6,22 +6,16 @@ dual pass (about two forward passes) or one more forward pass.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from diffusion.denoiser import DenoiseFunction
 from torch_utils.errors import UserError
 
 DIFFERENCE_STEP = 1e-3  # of sigma; rounding in float32 and curvature weigh about the same
 DUAL_DIFFERENCE_STEP = 1e-2  # the same between two dual passes
 SECOND_DIFFERENCE_STEP = 3e-2  # the same for a second difference
-
-
-class SmoothDenoiseFunction(Protocol):
-    """A denoiser that also takes its noise level as a 0-d tensor, which may carry a tangent."""
-
-    def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor: ...
 
 
 def check_continuous(
@@ -50,7 +44,7 @@ def _in_full_precision(x: Tensor) -> torch.autocast:
 
 
 def by_jvp(
-    denoise: SmoothDenoiseFunction,
+    denoise: DenoiseFunction,
     x: Tensor,
     sigma: float,
     denoised: Tensor | None,
@@ -73,7 +67,7 @@ def by_jvp(
 
 
 def by_difference(
-    denoise: SmoothDenoiseFunction,
+    denoise: DenoiseFunction,
     x: Tensor,
     sigma: float,
     denoised: Tensor | None,
@@ -98,7 +92,7 @@ def by_difference(
 
 
 def second_by_jvp(
-    denoise: SmoothDenoiseFunction, x: Tensor, sigma: float, denoised: Tensor, direction: Tensor
+    denoise: DenoiseFunction, x: Tensor, sigma: float, denoised: Tensor, direction: Tensor
 ) -> Tensor:
     """The second derivative of D along a direction in x: the difference of two dual passes.
 
@@ -121,7 +115,7 @@ def second_by_jvp(
 
 
 def second_by_difference(
-    denoise: SmoothDenoiseFunction, x: Tensor, sigma: float, denoised: Tensor, direction: Tensor
+    denoise: DenoiseFunction, x: Tensor, sigma: float, denoised: Tensor, direction: Tensor
 ) -> Tensor:
     """The same by a central difference of SECOND_DIFFERENCE_STEP sigma; two forward passes."""
     step = SECOND_DIFFERENCE_STEP * sigma

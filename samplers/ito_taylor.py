@@ -5,7 +5,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from samplers.derivatives import FIRST, SmoothDenoiseFunction, check_continuous
+from diffusion.denoiser import DenoiseFunction
+from samplers.derivatives import FIRST, check_continuous
 from samplers.heun import Callback, Noise, Project
 from samplers.increments import step_size
 from samplers.taylor_steps import SCHEMES, Problem, Step
@@ -13,7 +14,7 @@ from torch_utils.errors import UserError, unknown_name
 
 
 def ito_taylor(
-    denoise: SmoothDenoiseFunction,
+    denoise: DenoiseFunction,
     x: Tensor,
     sigmas: Sequence[float],
     *,

@@ -14,8 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import raise_noise, slope
-from samplers.derivatives import FIRST, SECOND, SmoothDenoiseFunction
+from samplers.derivatives import FIRST, SECOND
 from samplers.increments import Increment, correlated, parallel, rates, step_size
 
 Noise = Callable[[Tensor], Tensor]
@@ -31,7 +32,7 @@ class Problem:
             against which churn and published measure the noise of a step.
     """
 
-    denoise: SmoothDenoiseFunction
+    denoise: DenoiseFunction
     noise: Noise
     beta: float
     derivative: str

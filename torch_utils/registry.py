@@ -100,6 +100,8 @@ def _checked(what: str, value: Any, default: Any) -> Any:
     """`value` if it has the type of `default`; a float where an integer was given."""
     if default is None or value is None:
         return value
+    if isinstance(default, float) and value == "inf":  # as snapshots, which are JSON, spell it
+        return math.inf
     if isinstance(default, float) and isinstance(value, (int, float)) and value is not True:
         if math.isnan(value):
             raise UserError(f"{what} is nan: give a number")

@@ -1,5 +1,6 @@
 """Snapshots come back as they were, and what is not one is refused in one line."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from models.snapshot import (
     save_snapshot,
     snapshot_path,
 )
+from samplers.settings import settings_from
 from torch_utils.errors import UserError
 
 
@@ -57,6 +59,13 @@ def test_a_snapshot_comes_back_as_it_was(tmp_path: Path) -> None:
     assert not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
     assert list(tmp_path.iterdir()) == [path]  # no temporary file is left
+
+
+def test_an_infinite_option_survives(tmp_path: Path) -> None:
+    path = snapshot_path(tmp_path, 1)
+    sampling = {"name": "heun", "S_max": math.inf, "S_churn": 3.0}
+    save_snapshot(path, build(config()).state_dict(), SnapshotInfo(config(), sampling))
+    assert settings_from(read_info(path).sampling).options["S_max"] == math.inf
 
 
 def test_the_newest_snapshot_of_a_run_is_found(tmp_path: Path) -> None:

@@ -230,3 +230,13 @@ def test_a_model_that_rounds_its_levels_has_no_derivative_for_the_second_order_s
     for pair in ((rounding, None), (model(), rounding)):
         with pytest.raises(UserError, match="ito_taylor"):
             check(settings, *pair)
+
+
+@pytest.mark.parametrize("derivative", ["jvp", "fd"])
+def test_second_order_steps_differentiate_a_real_network(derivative: str) -> None:
+    settings = {"name": "ito_taylor", "steps": 4, "beta": 0.5, "derivative": derivative}
+    plain, _ = images(PAIR, **settings)
+    curved, _ = images(PAIR, **settings, laplacian=True)
+    assert plain.isfinite().all()
+    assert curved.isfinite().all()
+    assert not torch.equal(plain, curved)
