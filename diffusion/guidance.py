@@ -84,7 +84,7 @@ def classifier_free(
         mask = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return denoiser(x, sigma, labels, mask)
 
-    def doubled(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    def doubled(x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         has_label = torch.arange(2 * len(x), device=x.device) < len(x)
         both = denoiser(torch.cat([x, x]), sigma, torch.cat([labels, labels]), has_label)
         return both[: len(x)], both[len(x) :]

@@ -43,7 +43,7 @@ def sigmas_of(**options: Any) -> list[float]:
     return settings_from({"name": "ablation", "steps": 12, **options}).sigmas(0, math.inf, float)
 
 
-@pytest.mark.parametrize("S_churn", [0.0, 10.0])
+@pytest.mark.parametrize("S_churn", [0.0, 2.0, 10.0])  # none, some, more than a step may have
 def test_without_time_or_scale_it_is_edms_sampler(S_churn: float) -> None:
     sigmas = sigmas_of()
     x = normals(0) * sigmas[0]

@@ -1,0 +1,57 @@
+"""A sampler is one function and one row: the contract tests cover a new one by its name."""
+
+from typing import Any
+
+import pytest
+
+from samplers import SAMPLERS, SamplerRow
+from samplers.settings import settings_from
+from tests.manual import sampler_table
+from tests.samplers import test_solvers as contract
+
+ROW: dict[str, Any] = {
+    "target": "tests.samplers.ralston:ralston",
+    "options": {"share": 0.75},
+    "summary": "Ralston's method",
+    "grid": "rho",
+    "order": 2,
+    "num_calls": lambda num_steps, options=None: 2 * num_steps - 1,
+    "is_stochastic": lambda options: False,
+    "paper": "none",
+}
+
+
+def contract_holds() -> None:
+    """Every contract test, on the row that was added."""
+    contract.test_the_row_states_the_order_of_the_solver("ralston")
+    contract.test_a_point_mass_is_found_exactly("ralston")
+    for steps in (1, 2, 5, 18):
+        contract.test_the_row_states_the_number_of_calls("ralston", steps)
+    contract.test_the_callback_sees_every_step_and_the_projection_has_the_last_word("ralston")
+    contract.test_labels_choose_the_component("ralston")
+    contract.test_every_row_is_complete()
+
+
+def test_a_row_makes_a_function_a_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SAMPLERS, "ralston", SamplerRow(**ROW))
+    contract_holds()
+    settings = settings_from({"name": "ralston", "steps": 9, "rho": 5, "share": 1})
+    assert (settings.grid["rho"], settings.options["share"]) == (5.0, 1.0)
+    assert "`ralston`" in sampler_table()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"order": 3},
+        {"num_calls": lambda num_steps, options=None: 2 * num_steps},
+        {"options": {"share": 0.75}, "is_stochastic": lambda options: True, "order": 1},
+        {"paper": ""},
+    ],
+)
+def test_a_row_that_says_what_is_not_so_breaks_the_contract(
+    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SAMPLERS, "ralston", SamplerRow(**{**ROW, **wrong}))
+    with pytest.raises(AssertionError):
+        contract_holds()
