@@ -21,7 +21,7 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
         "preconditioning.name",
         str,
         "NAME",
-        "edm, vp, ve, ddpm, vdiff, flow, or cdm.  [default: edm]",
+        "edm, vp, ve, iddpm, ddpm, vdiff, flow, cdm.  [default: edm]",
     ),
     ("--cbase", "network.model_channels", int, "INT", "Channels.  [default: the network's]"),
     ("--cres", "network.channel_mult", IntList(), "LIST", "Their multipliers, one a level."),

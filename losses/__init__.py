@@ -198,12 +198,15 @@ def create(
     if not input_perturbation >= 0:
         raise UserError(f"loss.input_perturbation is {input_perturbation}: it must be at least 0")
     level, sampling = _noise_level(noise_level, schedule)
+    built = _terms(terms, level, schedule)
+    if uncertainty and "denoising" not in built:
+        raise UserError("loss.uncertainty is of the term denoising, which this loss does not have")
     return Objective(
         noise_level=level,
         sampling=sampling,
         weight=_weight(weight, level, sigma_data),
         reduction=reduction,
-        terms=_terms(terms, level, schedule),
+        terms=built,
         input_perturbation=input_perturbation,
         uncertainty=LogVariance() if uncertainty else None,
     )

@@ -106,7 +106,7 @@ class Objective:
             name: factor * term(noised, model, draws.terms.get(name, {}))
             for name, (factor, term) in self.terms.items()
         }
-        if self.uncertainty is not None and "denoising" in values:
+        if self.uncertainty is not None:
             log_variance = broadcast_sigma(self.uncertainty(sigma), y)
             values["denoising"] = values["denoising"] / log_variance.exp() + log_variance
         return LossTerms(values, sigma, self.reduction)

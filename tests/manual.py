@@ -151,8 +151,8 @@ def _value(value: Any) -> str:
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
     """Rows in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *cells])
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 
 from torch_utils.published import hint
 
+_ALIKE = 0.5  # difflib's ratio above which a known name is proposed
+_NEARLY_EQUAL = 0.8  # and above which it is more likely than what a published name stands for
+
 
 class UserError(ValueError):
     """Something the user gave cannot be used; the message says what, the value and what to do."""
@@ -17,24 +20,34 @@ class UserError(ValueError):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Build the error for a name that is not in a table, with the nearest known one.
 
-    If it is a published system's name for something, the message says what that is called here.
+    If it is a published system's name for an option or key, the message says what that is called
+    here, unless a known name is nearly equal.
 
     Args:
-        kind: what the name names, e.g. "sampler" or "key".
-        name: what the user wrote.
+        kind: what the name names, e.g. "sampler"; it starts with "option" or "key" if it is one.
+        name: what the user wrote; of a dotted key, the last part is compared with those beside it.
         known: the names that exist.
 
     Returns:
         The error, to be raised by the caller.
     """
-    published = hint(name)
-    if published:
-        return UserError(f"unknown {kind} {name!r}: {published}")
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    if near:
-        return UserError(f"unknown {kind} {name!r}: did you mean {near[0]!r}?")
+    published = hint(name) if kind.split()[0] in ("option", "key") else None
+    near = _nearest(name, choices, _NEARLY_EQUAL if published else _ALIKE)
+    if near is not None:
+        return UserError(f"unknown {kind} {name!r}: did you mean {near!r}?")
+    if published is not None:
+        return UserError(f"unknown {kind} {name!r}: {published}")
     return UserError(f"unknown {kind} {name!r}: known are {', '.join(choices) or 'none'}")
+
+
+def _nearest(name: str, choices: list[str], cutoff: float) -> str | None:
+    """The choice that is most like a name; a section that all share makes none of them alike."""
+    section, dot, _ = name.rpartition(".")
+    shared = section + dot if all(choice.startswith(section + dot) for choice in choices) else ""
+    parts = [choice.removeprefix(shared) for choice in choices]
+    near = difflib.get_close_matches(name.removeprefix(shared), parts, n=1, cutoff=cutoff)
+    return shared + near[0] if near else None
 
 
 class Failure(Exception):

@@ -1,93 +1,171 @@
 """Names that the published systems gave to what has another name here.
 
-Used where a name is unknown, and for docs/migration.md. Command-line flags stand without dashes and
-with underscores. What has the same name here is not listed.
+Used where an option or key is unknown, and for the tables of docs/migration.md. Command-line flags
+stand without dashes and with underscores. What has the same name here is not listed.
 """
 
-# published name -> (whose, ours)
-SPELLINGS: dict[str, tuple[str, str]] = {
-    # SA-DPM: configs and train_ddp.py, generate.py
-    "doc": ("SA-DPM", "--desc"),
-    "exp": ("SA-DPM", "--outdir"),
-    "ni": ("SA-DPM", "nothing: run directories are never overwritten"),
-    "resume_training": ("SA-DPM", "--resume=latest"),
-    "num_process_per_node": ("SA-DPM", "torchrun --nproc_per_node"),
-    "num_proc_node": ("SA-DPM", "torchrun --nnodes"),
-    "master_address": ("SA-DPM", "torchrun --master_addr"),
-    "n_epochs": ("SA-DPM", "run.duration=...ep"),
-    "snapshot_freq": ("SA-DPM", "run.snap"),
-    "random_flip": ("SA-DPM", "data.xflip"),
-    "ema_rate": ("SA-DPM", "ema.decay with ema.kind=constant"),
-    "grad_clip": ("SA-DPM", "optimizer.clip_norm"),
-    "beta_schedule": ("SA-DPM", "preconditioning.schedule, e.g. beta_linear"),
-    "num_diffusion_timesteps": ("SA-DPM", "preconditioning.schedule={name: ..., num_steps: ...}"),
-    "ch": ("SA-DPM", "network.model_channels"),
-    "ch_mult": ("SA-DPM", "network.channel_mult"),
-    "num_res_blocks": ("SA-DPM", "network.num_blocks"),
-    "image_folder": ("SA-DPM", "--outdir"),
-    "sample_type": ("SA-DPM", "--sampler=ddim (generalized) or ddpm (ddpm_noisy)"),
-    "skip_type": ("SA-DPM", "--spacing=leading (uniform) or quad"),
-    "timesteps": ("SA-DPM", "--steps"),
-    "ckpt_id": ("SA-DPM", "--network=SNAPSHOT"),
-    "num_samples": ("SA-DPM", "--seeds=0-N"),
-    "model_ema": ("SA-DPM", "nothing: snapshots hold averaged weights"),
-    "fid_log": ("SA-DPM", "fid.py calc"),
-    # v-diffusion
-    "epochs": ("v-diffusion", "run.duration=...ep"),
-    "beta1": ("v-diffusion", "optimizer.betas"),
-    "beta2": ("v-diffusion", "optimizer.betas"),
-    "batch_size": ("v-diffusion", "run.batch, the global batch"),
-    "num_accum": ("v-diffusion", "run.batch_gpu, the size of a micro-batch"),
-    "train_timesteps": ("v-diffusion", "loss.noise_level={name: uniform_time, num_steps: ...}"),
-    "sample_timesteps": ("v-diffusion", "sampler.steps or --steps"),
-    "logsnr_schedule": ("v-diffusion", "preconditioning.schedule, e.g. logsnr_cosine"),
-    "model_out_type": ("v-diffusion", "preconditioning.output: x0, eps, v, x0_eps (both)"),
-    "model_var_type": ("v-diffusion", "sampler.variance: small, large, interpolated (medium)"),
-    "reweight_type": ("v-diffusion", "loss.weight: constant, snr, snr_trunc, snr_1plus"),
-    "loss_type": ("v-diffusion", "loss.terms: denoising (mse) or vlb (kl)"),
-    "intp_frac": ("v-diffusion", "sampler.fraction"),
-    "w_guide": ("v-diffusion", "sampler.guidance={w: ...} or --guidance=w=..."),
-    "p_uncond": ("v-diffusion", "run.label_dropout"),
-    "use_cfg": ("v-diffusion", "--cond=1 and --guidance"),
-    "use_ddim": ("v-diffusion", "--sampler=ddim"),
-    "use_ema": ("v-diffusion", "nothing: snapshots hold averaged weights"),
-    "ema_decay": ("v-diffusion", "ema.decay with ema.kind=ramp"),
-    "grad_norm": ("v-diffusion", "optimizer.clip_norm"),
-    "image_intv": ("v-diffusion", "run.snap"),
-    "ckpt_intv": ("v-diffusion", "run.dump"),
-    "max_ckpts_kept": ("v-diffusion", "run.keep_states"),
-    "exp_dir": ("v-diffusion", "--outdir"),
-    "exp_name": ("v-diffusion", "--desc"),
-    "config_path": ("v-diffusion", "--config"),
-    "from_ckpt": ("v-diffusion", "--resume"),
-    "allow_bf16": ("v-diffusion", "--precision=bf16"),
-    "allow_fp16": ("v-diffusion", "--precision=fp16"),
-    "hid_channels": ("v-diffusion", "network.model_channels"),
-    "ch_multipliers": ("v-diffusion", "network.channel_mult"),
-    "drop_rate": ("v-diffusion", "network.dropout"),
-    # Diffusion-Models-Implementations
-    "total_steps": ("DDPM implementation", "preconditioning.schedule={num_steps: ...}"),
-    "objective": ("DDPM implementation", "preconditioning.output: eps, x0, v"),
-    "var_type": ("DDPM implementation", "sampler.variance: small or large"),
-    "n_steps": ("DDPM implementation", "run.duration=...it"),
-    "micro_batch": ("DDPM implementation", "run.batch_gpu"),
-    "clip_grad_norm": ("DDPM implementation", "optimizer.clip_norm"),
-    "ema_gradual": ("DDPM implementation", "ema.kind=ramp"),
-    "dim_mults": ("DDPM implementation", "network.channel_mult"),
-    "respace_type": ("DDPM implementation", "--spacing"),
-    "respace_steps": ("DDPM implementation", "--steps"),
-    "skip_steps": ("DDPM implementation", "--steps"),
-    "ddim_eta": ("DDPM implementation", "--eta"),
-    "guidance_scale": ("DDPM implementation", "--guidance"),
-    "save_dir": ("DDPM implementation", "--outdir"),
-    "clip_denoised": ("DDPM implementation", "sampler.clip or --clip"),
-    # EDM and CDM
-    "fp16": ("EDM", "--precision=fp16"),
-    "workers": ("EDM", "nothing: images are decoded once and kept in memory"),
-    "cache": ("EDM", "nothing: images are decoded once and kept in memory"),
-    "num_steps": ("EDM", "--steps"),
-    "discretization": ("EDM", "--disc"),
-    "epsilon_t": ("EDM", "loss.noise_level={name: vp, epsilon_t: ...}"),
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A published name.
+
+    Attributes:
+        systems: whose it is.
+        ours: the option or key that does the same here; or why there is none.
+        exists: there is such an option or key.
+    """
+
+    systems: tuple[str, ...]
+    ours: str
+    exists: bool = True
+
+
+SA = ("SA-DPM",)
+VD = ("v-diffusion",)
+DI = ("DDPM implementation",)
+SYSTEMS = (*SA, *VD, *DI, "CDM", "EDM")
+
+_NO_OVERWRITING = "run directories are never overwritten"
+_AVERAGED = "snapshots hold averaged weights"
+_DECODED = "images are decoded once and kept in memory"
+
+SPELLINGS: dict[str, Spelling] = {
+    # sections
+    "optim": Spelling(SA, "the section optimizer"),
+    "training": Spelling(SA, "the section run"),
+    "diffusion": Spelling((*SA, *VD, *DI), "the section preconditioning"),
+    "dataloader": Spelling(DI, _DECODED, exists=False),
+    # runs
+    "doc": Spelling(SA, "--desc"),
+    "exp_name": Spelling(VD, "--desc"),
+    "ckpt_name": Spelling(VD, "--desc"),
+    "exp": Spelling(SA, "--outdir"),
+    "exp_dir": Spelling((*VD, *DI), "--outdir"),
+    "ckpt_dir": Spelling(VD, "--outdir"),
+    "image_dir": Spelling(VD, "--outdir"),
+    "config_path": Spelling(VD, "--config"),
+    "config_dir": Spelling(VD, "--config"),
+    "experiment_name": Spelling(("CDM",), "--desc"),
+    "wandb_id": Spelling(("CDM",), "runs are logged to files and TensorBoard only", exists=False),
+    "ni": Spelling((*SA, *DI), _NO_OVERWRITING, exists=False),
+    "no_interaction": Spelling(DI, _NO_OVERWRITING, exists=False),
+    "resume_training": Spelling(SA, "--resume=latest"),
+    "from_ckpt": Spelling(VD, "--resume"),
+    "num_process_per_node": Spelling(SA, "torchrun --nproc_per_node"),
+    "num_proc_node": Spelling(SA, "torchrun --nnodes"),
+    "master_address": Spelling(SA, "torchrun --master_addr"),
+    "distributed": Spelling(VD, "torchrun --nproc_per_node"),
+    "train_device": Spelling(VD, "--device"),
+    "eval_device": Spelling(VD, "--device"),
+    "n_epochs": Spelling(SA, "run.duration=...ep"),
+    "epochs": Spelling(VD, "run.duration=...ep"),
+    "n_steps": Spelling(DI, "run.duration=...it"),
+    "batch_size": Spelling(
+        (*SA, *VD, *DI), "--batch; of training the global batch (SA-DPM: that of one process)"
+    ),
+    "num_accum": Spelling(VD, "run.batch_gpu, the size of a micro-batch"),
+    "micro_batch": Spelling(DI, "run.batch_gpu in training, --batch in generating"),
+    "snapshot_freq": Spelling(SA, "run.snap=...ep and run.dump=...ep"),
+    "image_intv": Spelling(VD, "run.snap=...ep"),
+    "ckpt_intv": Spelling(VD, "run.dump=...ep"),
+    "save_freq": Spelling(DI, "run.snap=...it and run.dump=...it"),
+    "sample_freq": Spelling(DI, "run.snap=...it"),
+    "print_freq": Spelling(DI, "run.tick=...it"),
+    "max_ckpts_kept": Spelling(VD, "run.keep_states and run.keep_snapshots"),
+    "num_save_images": Spelling(VD, "the grids of a run have a fixed size", exists=False),
+    "sample_bsz": Spelling(VD, "the grids of a run have a fixed size", exists=False),
+    "allow_bf16": Spelling(VD, "--precision=bf16"),
+    "allow_fp16": Spelling(VD, "--precision=fp16"),
+    "fp16": Spelling(("EDM",), "--precision=fp16"),
+    # data
+    "dataset": Spelling((*SA, *VD), "--data"),
+    "root": Spelling((*VD, *DI), "--data"),
+    "data_root": Spelling(VD, "--data"),
+    "image_size": Spelling(SA, "dataset_tool.py --resolution"),
+    "img_size": Spelling(DI, "dataset_tool.py --resolution"),
+    "random_flip": Spelling(SA, "augment.set=flips"),
+    "num_workers": Spelling((*SA, *VD, *DI), _DECODED, exists=False),
+    "workers": Spelling(("EDM",), _DECODED, exists=False),
+    "cache": Spelling(("EDM",), _DECODED, exists=False),
+    # network
+    "ch": Spelling(SA, "network.model_channels"),
+    "hid_channels": Spelling(VD, "network.model_channels"),
+    "dim": Spelling(DI, "network.model_channels"),
+    "ch_mult": Spelling(SA, "network.channel_mult"),
+    "ch_multipliers": Spelling(VD, "network.channel_mult"),
+    "dim_mults": Spelling(DI, "network.channel_mult"),
+    "num_res_blocks": Spelling((*SA, *VD, *DI), "network.num_blocks"),
+    "apply_attn": Spelling(VD, "network.attn_resolutions"),
+    "use_attn": Spelling(DI, "network.attn_resolutions"),
+    "n_heads": Spelling(DI, "network.num_heads"),
+    "attn_head_dims": Spelling(DI, "network.head_dim"),
+    "embedding_dim": Spelling(VD, "network.emb_channels"),
+    "drop_rate": Spelling(VD, "network.dropout"),
+    "multitags": Spelling(VD, "network.multi_tags"),
+    "resamp_with_conv": Spelling(SA, "network.resampler: conv (true) or pool"),
+    "resblock_updown": Spelling(DI, "network.resampler: block (true) or conv"),
+    # diffusion and loss
+    "beta_schedule": Spelling((*SA, *DI), "preconditioning.schedule: beta_linear, beta_quad, ..."),
+    "num_diffusion_timesteps": Spelling(SA, "preconditioning.schedule={name: ..., num_steps: ...}"),
+    "total_steps": Spelling(DI, "preconditioning.schedule={name: ..., num_steps: ...}"),
+    "logsnr_schedule": Spelling(
+        VD,
+        "preconditioning.schedule: logsnr_cosine, logsnr_alpha2_linear (linear), logsnr_linear"
+        " (sigmoid), logsnr_legacy",
+    ),
+    "model_out_type": Spelling(VD, "preconditioning.output: x0, eps, v, x0_eps (both)"),
+    "objective": Spelling(DI, "preconditioning.output: eps, x0, v"),
+    "train_timesteps": Spelling(
+        VD, "loss.noise_level={name: uniform_time, num_steps: ...}, 0 for continuous time"
+    ),
+    "reweight_type": Spelling(
+        VD, "loss.weight: constant, snr, snr_trunc (truncated_snr), snr_1plus (alpha2)"
+    ),
+    "loss_type": Spelling(VD, "loss.terms: denoising (mse) or vlb (kl)"),
+    "p_uncond": Spelling((*VD, *DI), "run.label_dropout"),
+    "use_cfg": Spelling(VD, "--cond=1 with run.label_dropout, then --guidance"),
+    # optimizer and average
+    "beta1": Spelling((*SA, *VD), "optimizer.betas"),
+    "beta2": Spelling((*SA, *VD), "optimizer.betas"),
+    "grad_clip": Spelling(SA, "optimizer.clip_norm"),
+    "grad_norm": Spelling(VD, "optimizer.clip_norm"),
+    "clip_grad_norm": Spelling(DI, "optimizer.clip_norm"),
+    "ema_rate": Spelling(SA, "ema.decay with ema.kind=constant and ema.starts=first_step"),
+    "ema_decay": Spelling((*VD, *DI), "ema.decay with ema.kind=ramp"),
+    "ema_gradual": Spelling(DI, "ema.kind: ramp (true) or constant"),
+    "use_ema": Spelling(VD, _AVERAGED, exists=False),
+    "load_ema": Spelling(DI, _AVERAGED, exists=False),
+    "model_ema": Spelling(SA, _AVERAGED, exists=False),
+    # generating
+    "ckpt_id": Spelling(SA, "--network=SNAPSHOT"),
+    "ckpt_path": Spelling(VD, "--network=SNAPSHOT"),
+    "image_folder": Spelling(SA, "--outdir"),
+    "save_dir": Spelling((*VD, *DI), "--outdir"),
+    "num_samples": Spelling(SA, "--seeds of generate.py, 0-49999 for 50000; --num of fid.py"),
+    "n_samples": Spelling(DI, "--seeds of generate.py, 0-49999 for 50000"),
+    "total_size": Spelling(VD, "--seeds of generate.py, 0-49999 for 50000"),
+    "sample_type": Spelling(
+        SA, "--sampler=ddim (generalized); --sampler=ddpm with sampler.variance=large (ddpm_noisy)"
+    ),
+    "use_ddim": Spelling(VD, "--sampler=ddim"),
+    "model_var_type": Spelling(VD, "sampler.variance: small, large, interpolated (medium)"),
+    "var_type": Spelling(DI, "sampler.variance: small or large"),
+    "intp_frac": Spelling(VD, "sampler.fraction"),
+    "timesteps": Spelling(SA, "sampler.steps or --steps"),
+    "sample_timesteps": Spelling(VD, "sampler.steps or --steps"),
+    "respace_steps": Spelling(DI, "sampler.steps or --steps"),
+    "skip_steps": Spelling(DI, "sampler.steps or --steps"),
+    "skip_type": Spelling(
+        (*SA, *DI), "--spacing: leading (uniform), linspace (uniform2), quad, all (unset)"
+    ),
+    "respace_type": Spelling(DI, "--spacing: leading, linspace, trailing, quad, all (none)"),
+    "ddim_eta": Spelling(DI, "--eta"),
+    "clip_denoised": Spelling(DI, "sampler.clip or --clip"),
+    "w_guide": Spelling(VD, "sampler.guidance={w: ...} or --guidance=w=..."),
+    "guidance_scale": Spelling(DI, "--guidance"),
+    "fid_log": Spelling(SA, "fid.py calc prints it", exists=False),
 }
 
 
@@ -98,7 +176,10 @@ def hint(name: str) -> str | None:
         name: a flag or a dotted key.
     """
     key = name.lstrip("-").split(".")[-1].split("=")[0].replace("-", "_")
-    if key not in SPELLINGS:
+    found = SPELLINGS.get(key)
+    if found is None:
         return None
-    system, ours = SPELLINGS[key]
-    return f"{system}'s {key} is {ours} here"
+    published = f"{key} of {', '.join(found.systems)}"
+    if found.exists:
+        return f"here {published} is {found.ours}"
+    return f"{published} has no counterpart here: {found.ours}"

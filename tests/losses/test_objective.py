@@ -180,6 +180,14 @@ def test_the_learned_uncertainty_is_least_at_the_logarithm_of_the_loss() -> None
     assert torch.equal(again.frequencies, head.frequencies)
 
 
+def test_the_features_of_the_uncertainty_have_about_unit_norm() -> None:
+    head = losses.create(uncertainty=True).uncertainty
+    assert head is not None
+    head(torch.tensor([0.7])).sum().backward()  # linear in the weight: its gradient is the features
+    assert head.weight.grad is not None
+    assert head.weight.grad.square().sum().item() == pytest.approx(1, abs=0.25)
+
+
 NAMES = [(level, weight) for level in losses.NOISE_LEVELS for weight in losses.WEIGHTS]
 
 
@@ -250,6 +258,7 @@ def test_labels_reach_the_denoiser_and_masked_ones_do_not() -> None:
         ({"terms": [{"name": "sequence_aware", "grid": "rh"}]}, "did you mean 'rho'"),
         ({"terms": [{"name": "sequence_aware", "normaliser": "K3"}]}, "normaliser"),
         ({"terms": ["vlb"]}, "num_steps: N"),
+        ({"terms": ["consistency"], "uncertainty": True}, "of the term denoising"),
     ],
 )
 def test_bad_objectives_are_refused(wrong: dict, message: str) -> None:

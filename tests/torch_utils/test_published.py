@@ -1,4 +1,4 @@
-"""Published names: what they stand for exists, and unknown names are explained by what is nearest."""
+"""Published names: what they stand for exists, and what an unknown name is answered with."""
 
 import importlib
 import re
