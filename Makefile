@@ -25,6 +25,7 @@ test: .venv/ready
 
 test-full: .venv/ready
 	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m tests.mutants
 
 lint: .venv/ready
 	$(BIN)/python -m ruff check .

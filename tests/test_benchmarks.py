@@ -43,3 +43,43 @@ def test_the_precision_benchmark_writes_a_row_for_every_band(tmp_path: Path) -> 
     for band in record["bands"]:
         assert 0 < band["fp16"] < band["bf16"] < band["rms_D"]
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_losses_counts_the_samples_that_each_term_needs(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_losses.py",
+        *("--device=cpu", "--size=digits-tiny", "--batch=16", "--rounds=2", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    counts = {row["variant"]: (row["forward"], row["backward"]) for row in record["variants"]}
+    assert counts["plain"] == counts["uncertainty"] == (16, 16)
+    assert counts["sequence_aware K=3"] == (48, 48)
+    # two rollouts of five steps from two samples, and their ends
+    for rollout in ("online", "ema"):
+        assert counts[f"consistency 1/8 {rollout}"] == (16 + 2 * 2 * 5 + 4, 16 + 4)
+    assert all(row["measured"] > 0 for row in record["variants"])
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_samplers_covers_the_registry_and_counts_its_calls(tmp_path: Path) -> None:
+    from samplers import SAMPLERS
+
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_samplers.py",
+        *("--device=cpu", "--call-ms=1", "--batch=1", "--steps=3", "--rounds=1"),
+        *("--error-steps=8,16", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    timed = {row["sampler"]: row["plain_calls"] + row["dual_calls"] for row in record["overhead"]}
+    for name, row in SAMPLERS.items():
+        assert timed[name] == row.num_calls(3, row.options)
+        found = record["errors"][name]
+        assert [at["calls"] for at in found] == [row.num_calls(n, row.options) for n in (8, 16)]
+        assert found[1]["law"] < found[0]["law"]
+        assert ("state" in found[0]) == (not row.is_stochastic(row.options))
+    assert all(row["overhead"] > 0 for row in record["overhead"])
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()

@@ -250,6 +250,7 @@ def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:
     assert list(wrapped.state_dict()) == ["u", "model.a"]
     table = wrapped.state_dict()["u"]
     assert (table.dtype, list(table.shape)) == (torch.float32, [1001])
+    torch.testing.assert_close(table, torch.from_numpy(iddpm_levels()).float())
     x, sigma = images(2), float(iddpm_levels()[400])
     plain = Denoiser(Affine(), chosen, img_resolution=(4, 6), img_channels=2)
     assert torch.equal(wrapped(x, sigma * 1.0001), plain(x, sigma * 1.0001))

@@ -71,6 +71,8 @@ def test_exact_spacing_has_as_many_steps_as_asked_for_in_even_strides(
     assert indices[-1] == steps + more - 1
     assert strides.min() >= 1
     assert strides.max() - strides.min() <= 1
+    even = (steps + more) / steps * np.arange(1, steps + 1) - 1
+    assert np.abs(indices - even).max() <= 0.5 + 1e-9  # the nearest ones
 
 
 def test_trailing_and_exact_agree_where_the_steps_divide_the_levels() -> None:

@@ -84,6 +84,14 @@ def test_the_exact_denoiser_is_a_martingale_and_a_perturbed_one_is_not() -> None
     assert values.mean().item() == pytest.approx(drift**2, rel=0.1)
 
 
+def test_a_step_of_the_reverse_sde_takes_both_coefficients_at_its_start() -> None:
+    x, fresh = torch.full([1, 1, 1, 1], 1.7), torch.full([1, 1, 1, 1], 0.4)
+    sigma, after = torch.full([1, 1, 1, 1], 3.0), torch.full([1, 1, 1, 1], 1.0)
+    found = euler_maruyama(lambda x, sigma: 0.5 * x, x, sigma, after, fresh)
+    # x + 2 (after - sigma) (x - D) / sigma + sqrt(2 (sigma - after) sigma) e
+    assert found.item() == pytest.approx(1.7 - 4 * 0.85 / 3 + 12**0.5 * 0.4)
+
+
 @pytest.mark.parametrize("step", [euler_maruyama, posterior])
 def test_the_bias_of_approximate_steps_falls_with_their_number(step: Transition) -> None:
     drifts = [abs(at_one_point(two_modes(), step, num)[1]) for num in (5, 10, 20, 80)]

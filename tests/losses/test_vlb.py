@@ -16,13 +16,19 @@ from tests.closed_form import GaussianMixture
 STEPS = 8
 
 
-def bits(step: int, variance: str, fraction: float = 0.0) -> tuple[torch.Tensor, dict]:
+COSINE = {"name": "logsnr_cosine"}
+NOISY = {"name": "logsnr_linear", "logsnr_min": -6.0, "logsnr_max": 0.0}  # its sigma(0) is 1
+
+
+def bits(
+    step: int, variance: str, fraction: float = 0.0, chain: dict = COSINE
+) -> tuple[torch.Tensor, dict]:
     """The term at one step, and what it was made of."""
     generator = torch.Generator().manual_seed(0)
     y, n = (torch.randn(5, 1, 3, 4, generator=generator, dtype=torch.float64) for _ in range(2))
     y = y.clamp(-1, 1)
     model = GaussianMixture(0.5 * y[:2], 0.3)
-    schedule = schedules.create("logsnr_cosine")
+    schedule = schedules.create(chain)
     objective = losses.create(
         noise_level={"name": "uniform_time", "num_steps": STEPS},
         terms=[{"name": "vlb", "variance": variance, "fraction": fraction}],
@@ -51,8 +57,9 @@ def test_a_step_is_the_divergence_of_two_normals(step: int, variance: str, fract
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_the_first_step_is_the_likelihood_of_the_bin() -> None:
-    found, p = bits(1, "large")
+@pytest.mark.parametrize("chain", [COSINE, NOISY], ids=["clean", "noisy"])
+def test_the_first_step_is_the_likelihood_of_the_bin(chain: dict) -> None:
+    found, p = bits(1, "large", chain=chain)
     std = math.sqrt(variance_large(p["sigma"], p["below"]) / (1 + p["below"] ** 2))
     normal = Normal(p["denoised"], std)
     above, below = normal.cdf(p["y"] + 1 / 255), normal.cdf(p["y"] - 1 / 255)

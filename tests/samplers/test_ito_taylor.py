@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,42 @@ def test_the_published_solver_is_reproduced_with_its_defects() -> None:
     found = ito_taylor(data, x, sigmas, noise=noise, scheme="published", **args)
     assert noise.calls == case["noise_draws"]
     torch.testing.assert_close(found, golden, rtol=0, atol=1e-6 * golden.abs().max().item())
+
+
+def test_a_published_step_has_every_term_that_was_published() -> None:
+    """Two large steps, written out for D = c(sigma) x: the first is of first order."""
+    rho, levels, drawn, x, f_before = 3.0, [2.0, 1.2, 0.7], [0.4, -0.9, 1.1, 0.3], 1.7, 0.0
+    span = levels[-1] ** (1 / rho) - levels[0] ** (1 / rho)
+    draws = Draws(torch.tensor(drawn, dtype=torch.float64))
+    start = torch.full([1, 1, 2, 3], x, dtype=torch.float64)
+    found = ito_taylor(
+        lambda x, sigma: STD**2 / (STD**2 + sigma * sigma) * x,
+        start,
+        levels,
+        noise=draws,
+        scheme="published",
+        rho=rho,
+        S_max=0.0,
+    )
+    for i, (sigma, after) in enumerate(pairwise(levels)):
+        h = (after ** (1 / rho) - sigma ** (1 / rho)) / span
+        g = h ** (rho / 2) * math.sqrt((-span) ** rho * sigma)
+        e0, e1 = drawn[2 * i : 2 * i + 2]
+        dW, dZ = math.sqrt(3 * h) / 2 * e0 + math.sqrt(h) / 2 * e1, math.sqrt(h**3 / 3) * e0
+        noised, sigma = x + g * dW, math.sqrt(sigma**2 + h * g**2)
+        h = (after ** (1 / rho) - sigma ** (1 / rho)) / span
+        G = (after - sigma) / h  # its Taylor sum is exact for an integer rho
+        c, dc = (STD**2 / (STD**2 + sigma**2), -2 * sigma * STD**2 / (STD**2 + sigma**2) ** 2)
+        f = (noised - c * noised) / sigma
+        if i == 0:
+            x = x + f * G * h
+        else:
+            along = c * (h**2 / 2 * G / sigma * f_before + dZ / sigma)
+            along += dc * noised * h**2 / (2 * sigma)
+            q = h**2 * G / sigma * f_before + h**2 / (2 * sigma) * g * dW + dZ / sigma - along
+            x = noised + (f * h + q) * G
+        f_before = f
+    torch.testing.assert_close(found, torch.full_like(start, x), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
