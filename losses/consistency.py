@@ -120,17 +120,22 @@ class Consistency:
             for key, value in model.conditions.items()
         }
         nodes = self.nodes(noised.sigma[:num], draws["window"])
-        x = torch.cat([start, start])
         followed = model.denoiser if self.rollout == "online" else model.rollout
+        single = {key: None if v is None else v[:num] for key, v in model.conditions.items()}
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return followed(x, sigma.flatten(), **conditions)
+
+        def denoise_start(x: Tensor, sigma: Tensor) -> Tensor:
+            # both copies are still the same: one evaluation serves them
+            return torch.cat([followed(x[:num], sigma[:num].flatten(), **single)] * 2)
+
+        x = torch.cat([start, start])
+        levels = [broadcast_sigma(torch.cat([node, node]), x) for node in nodes]
         with torch.no_grad(), without_dropout(followed):
-
-            def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-                return followed(x, sigma.flatten(), **conditions)
-
-            levels = [broadcast_sigma(torch.cat([node, node]), x) for node in nodes]
-            pairs = pairwise(levels)
-            for (sigma, sigma_next), noise in zip(pairs, draws["noise"], strict=True):
-                x = self.step(denoise, x, sigma, sigma_next, noise)
+            for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+                estimate = denoise if i else denoise_start
+                x = self.step(estimate, x, sigma, sigma_next, draws["noise"][i])
         last = nodes[-1]
         ends = model.denoiser(x, torch.cat([last, last]), **conditions)
         return (ends[:num] - anchor) * (ends[num:] - anchor)

@@ -144,7 +144,8 @@ def test_rollouts_have_no_dropout_and_no_gradient_and_everything_keeps_its_label
         assert not call["gradient"]
     assert model.training
     assert model.dropout.training
-    for call in (*rollout, last):
+    assert rollout[0]["labels"].shape == (2, 8)  # both copies start at the same point
+    for call in (*rollout[1:], last):
         assert torch.equal(call["labels"], torch.eye(8)[[0, 1, 0, 1]])
         assert call["label_mask"].tolist() == [True, False] * 2
         assert call["augment_labels"].flatten().tolist() == [0, 1, 0, 1]

@@ -121,7 +121,7 @@ def test_the_first_evaluation_is_shared() -> None:
     ]
     objective, data = losses.create(terms=terms), batch(8)
     found = objective(model, data, objective.draw(generators(0), data))
-    assert calls == [8] + [8, 8] + [8] * 5 + [8]  # first; K - 1; rollout of 2 x 4; their ends
+    assert calls == [8] + [8, 8] + [4] + [8] * 4 + [8]  # first; K - 1; rollout of 2 x 4; its ends
     assert {name: len(values) for name, values in found.values.items()} == {
         "denoising": 8,
         "sequence_aware": 8,
