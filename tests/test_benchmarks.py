@@ -58,7 +58,7 @@ def test_the_benchmark_of_losses_counts_the_samples_that_each_term_needs(tmp_pat
     assert counts["sequence_aware K=3"] == (48, 48)
     # two rollouts of five steps from two samples, and their ends
     for rollout in ("online", "ema"):
-        assert counts[f"consistency 1/8 {rollout}"] == (16 + 2 * 2 * 5 + 4, 16 + 4)
+        assert counts[f"consistency 1/8 {rollout}"] == (16 + 2 + 2 * 2 * 4 + 4, 16 + 4)
     assert all(row["measured"] > 0 for row in record["variants"])
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
 

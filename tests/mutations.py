@@ -1,0 +1,307 @@
+"""The table of `tests.mutants`: changed lines of the mathematics, and the tests that notice."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of the source.
+
+    Attributes:
+        file: path in the repository.
+        original: text that occurs in it exactly once.
+        replacement: what takes its place.
+        tests: files or test functions, at least one of which must fail.
+    """
+
+    file: str
+    original: str
+    replacement: str
+    tests: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.original} -> {self.replacement or '(nothing)'}"
+
+    def applied(self, source: str) -> str | None:
+        """The changed source; None if the text does not occur exactly once."""
+        if source.count(self.original) != 1:
+            return None
+        return source.replace(self.original, self.replacement)
+
+
+def _of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutant]:
+    """Mutants of one file; `tests` are separated by spaces and begin below tests/."""
+    named = tuple(f"tests/{name}" for name in tests.split())
+    return [Mutant(file, original, replacement, named) for original, replacement in changes]
+
+
+_CONSISTENCY = "losses/test_consistency.py::test_"
+_ITO_TAYLOR = "samplers/test_ito_taylor.py::test_"
+
+MUTANTS = [
+    *_of(
+        "diffusion/steps.py",
+        "diffusion/test_steps.py",
+        ("return (x - denoised) / sigma", "return (denoised - x) / sigma"),
+        ("math.sqrt(max(sigma_hat**2 - sigma**2, 0.0))", "(sigma_hat - sigma)"),
+        ("q = (sigma_next / sigma) ** 2", "q = sigma_next / sigma"),
+        ("q * x + (1 - q) * denoised", "q * x + denoised"),
+        ("sigma_next**2 * (1 -", "sigma**2 * (1 -"),
+        ("(1 + sigma_next**2) / (1 + sigma**2)", "(1 + sigma**2) / (1 + sigma_next**2)"),
+        ("small ** (1 - fraction) * large**fraction", "small**fraction * large ** (1 - fraction)"),
+        ("eta**2 * variance_small", "eta * variance_small"),
+        ("max(sigma_next**2 - variance, 0.0)", "sigma_next**2"),
+    ),
+    *_of(
+        "diffusion/steps.py",
+        "samplers/test_reverse_sde.py",
+        ("x + 2 * (sigma_next - sigma) * d", "x + (sigma_next - sigma) * d"),
+        ("2 * (sigma - sigma_next) * sigma)", "2 * (sigma - sigma_next) * sigma_next)"),
+        ("max(sigma**2 - sigma_next**2, 0.0)", "(sigma - sigma_next) ** 2"),
+    ),
+    *_of(
+        "diffusion/preconditioning.py",
+        "diffusion/test_preconditioning.py",
+        ("(-sigma / (1 + sigma.square()).sqrt(),)", "(sigma / (1 + sigma.square()).sqrt(),)"),
+        ("sigma * sigma_data / variance.sqrt()", "sigma * sigma_data / variance"),
+        ("(sigma.square() * kept, -sigma * kept)", "(sigma * kept, -sigma * kept)"),
+        ("(-sigma / (1 + sigma),)", "(-sigma,)"),
+        ("sigma.log() / 4", "sigma.log() / 2"),
+        ("index = last - index", "index = last + 1 - index"),
+        ("index.clamp(0, last)", "index"),
+        ("math.sqrt(1 + sigma**2) if", "1 + sigma if"),
+        ("if self.preserves_variance else sigma", "if not self.preserves_variance else sigma"),
+    ),
+    *_of(
+        "diffusion/denoiser.py",
+        "diffusion/test_preconditioning.py losses/test_objective.py",
+        ("[*table.levels[::-1], 0.0]", "[0.0, *table.levels]"),
+        ("level * (n if perturbation is None else n + perturbation)", "level * n"),
+    ),
+    *_of(
+        "diffusion/tables.py",
+        "diffusion/test_schedules.py",
+        ("return right - 1 + (value - low)", "return right + (value - low)"),
+        ("+ (value - low) / (high - low)", "+ ((value - low) / (high - low)).clamp(0, 1)"),
+        ("levels[right - 1] < levels[right]", "levels[right - 1] <= levels[right]"),
+        ("np.argmin(distances)", "-1 - np.argmin(distances[::-1])"),
+        ("beta_end**0.5, num_steps) ** 2", "beta_end**0.5, num_steps)"),
+        ("np.minimum(1 - signal", "np.maximum(1 - signal"),
+        ("(times + offset) / (1 + offset)) ** 2", "(times + offset) / (1 + offset))"),
+    ),
+    *_of(
+        "diffusion/__init__.py",
+        "diffusion/test_schedules.py",
+        ('"beta_start": 1e-4, "beta_end": 0.02', '"beta_start": 1e-4, "beta_end": 0.01'),
+        ('"offset": 0.008', '"offset": 0.0008'),
+    ),
+    *_of(
+        "diffusion/schedules.py",
+        "diffusion/test_schedules.py",
+        ("self.beta_d / 2 * time**2", "self.beta_d * time**2"),
+        ("math.atan(math.exp(-end / 2))", "math.atan(math.exp(-end))"),
+        ("grown) + self._REST)", "grown))"),
+    ),
+    *_of(
+        "diffusion/time_map.py",
+        "diffusion/test_time_map.py",
+        ("beta_min = high - beta_d / 2", "beta_min = high - beta_d"),
+        ("s(t) ** 3", "s(t) ** 2"),
+    ),
+    *_of(
+        "diffusion/grids.py",
+        "diffusion/test_spacing.py diffusion/test_grids.py",
+        ("np.sqrt(0.8 * num_levels)", "np.sqrt(num_levels)"),
+        ("np.arange(levels - 1, -1, -_stride", "np.arange(levels - 1, 0, -_stride"),
+        ("(2 * place * num_levels + num_steps)", "(2 * place * num_levels)"),
+        ("np.arange(num_steps, 0, -1)", "np.arange(num_steps - 1, -1, -1)"),
+        ("rounded[1:] < rounded[:-1]", "rounded[1:] <= rounded[:-1]"),
+        ("max(sigma_min, model_min)", "min(sigma_min, model_min)"),
+    ),
+    *_of(
+        "diffusion/guidance.py",
+        "diffusion/test_guidance.py",
+        ("far + scale * (near - far)", "near + scale * (near - far)"),
+        ("device=x.device) < len(x)", "device=x.device) >= len(x)"),
+        ("labels), conditional(guide, labels)", "labels), conditional(denoiser, labels)"),
+        ("low < float(sigma) <= high", "low <= float(sigma) <= high"),
+        ("bounded(far, clip_before)", "bounded(far, clip_after)"),
+    ),
+    *_of(
+        "losses/sampling.py",
+        "losses/test_levels.py",
+        ("mirrored = -first if", "mirrored = first if"),
+        ("total // 2 + 1", "(total + 1) // 2"),
+        ("whole[generators.first : generators.first + num]", "whole[:num]"),
+        ("(place + jitter.double())", "(place + 0.5)"),
+    ),
+    *_of(
+        "losses/levels.py",
+        "losses/test_levels.py",
+        (".floor() + 1)", ".floor())"),
+        ("slope.abs() / (1 - first)", "slope.abs()"),
+        ("1 + variate * (self.epsilon_t - 1)", "1 - variate"),
+        ("std = -2 * self.P_mean, 2 * self.P_std", "std = -2 * self.P_mean, self.P_std"),
+    ),
+    *_of(
+        "losses/weights.py",
+        "losses/test_levels.py",
+        ("lambda sigma: 1 / sigma.square()", "lambda sigma: 1 / sigma"),
+        ("clamp(min=1)", "clamp(max=1)"),
+        ("clamp(max=gamma)", "clamp(min=gamma)"),
+        ("(sigma * sigma_data).square()", "(sigma * sigma_data)"),
+        ("(log_snr - level", "(-log_snr - level"),
+    ),
+    *_of(
+        "losses/vlb.py",
+        "losses/test_vlb.py",
+        ("moved**2 / variance", "1 / variance"),
+        ("variance / (1 + sigma_next**2)", "variance"),
+        ("torch.where(y < -_EDGE, above, inner)", "inner"),
+        ("torch.where(y > _EDGE, 1 - below,", "torch.where(y > _EDGE, above,"),
+        ("shaped(step) == 1", "shaped(step) == 2"),
+        ("(step - 1) / self.num_steps", "step / self.num_steps"),
+    ),
+    *_of(
+        "losses/sequence_aware.py",
+        "losses/test_sequence_aware.py",
+        ('2 if self.normaliser == "K2" else 1', "1"),
+        ("factors = inside * self", "factors = self"),
+        ("index(sigma) - steps[:, None]", "index(sigma) + steps[:, None]"),
+        ("weight(level).sqrt() * error", "weight(level) * error"),
+        ('draws["noise"][k - 1]', 'draws["noise"][0]'),
+        ("(1 - kept) * after", "after"),
+    ),
+    *_of(
+        "losses/consistency.py",
+        _CONSISTENCY + "a_step_of_the_reverse_sde_takes_both_coefficients_at_its_start",
+        ("drift = 2 * change", "drift = change"),
+        ("2 * change.abs() * sigma)", "2 * change.abs() * sigma_next)"),
+    ),
+    *_of(
+        "losses/consistency.py",
+        _CONSISTENCY + "the_window_starts_at_its_least_width_and_never_goes_up",
+        ("self.epsilon_min + window", "window"),
+        ("torch.minimum(sigma,", "torch.maximum(sigma,"),
+    ),
+    *_of(
+        "losses/consistency.py",
+        _CONSISTENCY + "rollouts_have_no_dropout_and_no_gradient_and_everything_keeps_its_labels",
+        ("torch.no_grad(), without_dropout(followed)", "torch.no_grad()"),
+        ("estimate = denoise if i else denoise_start", "estimate = denoise_start"),
+        ("else v[:num] for", "else v[-num:] for"),
+    ),
+    *_of(
+        "losses/consistency.py",
+        _CONSISTENCY + "the_exact_denoiser_is_a_martingale_and_a_perturbed_one_is_not",
+        ("(ends[:num] - anchor) *", "(ends[num:] - anchor) *"),
+        ('draws["noise"][i]', 'draws["noise"][0]'),
+    ),
+    *_of(
+        "losses/consistency.py",
+        _CONSISTENCY + "the_gradient_is_that_of_the_product_with_the_rollout_held_fixed",
+        ("noised.denoised[:num]", "noised.denoised[:num].detach()"),
+        ("ends = model.denoiser(", "ends = followed("),
+    ),
+    *_of(
+        "losses/objective.py",
+        "losses/test_objective.py",
+        ("/ log_variance.exp() + log_variance", "/ log_variance.exp()"),
+    ),
+    *_of(
+        "losses/uncertainty.py",
+        "losses/test_objective.py",
+        ("math.sqrt(2 / len", "math.sqrt(1 / len"),
+    ),
+    *_of(
+        "losses/batch.py",
+        "losses/test_objective.py",
+        ("values * (num / len(values))", "values"),
+        ("self.per_sample(term).mean()", "self.per_sample(term).sum()"),
+    ),
+    *_of(
+        "samplers/heun.py",
+        "samplers/test_solvers.py::test_the_row_states_the_order_of_the_solver",
+        ("(d + d_next) / 2", "d_next"),
+    ),
+    *_of(
+        "samplers/heun.py",
+        "samplers/test_ablation.py::test_without_time_or_scale_it_is_edms_sampler",
+        ("slope(x, denoised, sigma_hat)", "slope(x, denoised, sigma)"),
+        ("min(S_churn / num_steps", "max(S_churn / num_steps"),
+        ("S_churn / num_steps", "S_churn / (num_steps + 1)"),
+        ("S_noise * fresh", "fresh"),
+    ),
+    *_of(
+        "samplers/ablation.py",
+        "samplers/test_ablation.py::test_every_time_and_scale_has_the_order_of_its_solver",
+        ("(1 - 1 / (2 * alpha)) * d", "(1 - alpha) * d"),
+        ("d_mid / (2 * alpha)", "d_mid * alpha"),
+        ("/ scale_next", ""),
+        ("rate * s + times.ds(t)", "rate * s"),
+    ),
+    *_of(
+        "samplers/ddpm.py",
+        "samplers/test_ancestral.py::test_ancestral_sampling_with_the_small_variance_is_ddim_with_eta_1",
+        ("_: variance_small(", "_: variance_large("),
+    ),
+    *_of(
+        "samplers/reverse_sde.py",
+        "samplers/test_reverse_sde.py",
+        ('if corrector == "published":', 'if corrector != "none":'),
+        ('exact_std if corrector == "shared"', 'exact_std if corrector == "published"'),
+    ),
+    *_of(
+        "samplers/increments.py",
+        _ITO_TAYLOR + "the_increments_have_the_covariance_of_a_wiener_path_and_its_integral",
+        ("math.sqrt(h**3 / 3)", "math.sqrt(h**3 / 2)"),
+        ("math.sqrt(3 * h) / 2 * first", "math.sqrt(h) / 2 * first"),
+    ),
+    *_of(
+        "samplers/increments.py",
+        _ITO_TAYLOR + "the_rates_are_derivatives_of_one_another",
+        ("-(2 * rho - 1)", "(2 * rho - 1)"),
+        ("drift_rate=(1 + beta)", "drift_rate=beta"),
+    ),
+    *_of(
+        "samplers/taylor_steps.py",
+        _ITO_TAYLOR + "the_variance_at_a_positive_level_is_the_tabulated_one",
+        ("- at.drift * at.noise**2 / (2 * sigma**2)", ""),
+        ("(at.noise * dZ - along)", "(at.noise * dZ + along)"),
+        ("(h * dW - dZ)", "(h * dW)"),
+        ("sigma=half * at.sigma", "sigma=0.0"),
+        ("shift=at.noise * dZ", "shift=0.0"),
+    ),
+    *_of(
+        "samplers/taylor_steps.py",
+        _ITO_TAYLOR + "the_variance_after_a_step_to_zero_is_the_tabulated_one",
+        ("ds**2 / (2 * sigma) * along", "ds**2 / sigma * along"),
+        ("Direction(1.0, 0.0, 1.0, size", "Direction(1.0, 0.0, 0.0, size"),
+    ),
+    *_of(
+        "samplers/taylor_steps.py",
+        _ITO_TAYLOR + "a_published_step_has_every_term_that_was_published",
+        ("2 * half * growth * before.f", "half * growth * before.f"),
+        ("half * added", "0 * added"),
+        ("shift=dZ / sigma", "shift=0.0"),
+    ),
+    *_of(
+        "samplers/taylor_steps.py",
+        "samplers/test_orders.py::"
+        "test_the_order_is_what_is_said_of_it[ito_taylor-law_order-laplacian=True]",
+        ("x_next - half * at.noise**2", "x_next + half * at.noise**2"),
+        ("at.drift / (2 * sigma) * bend", "at.drift / sigma * bend"),
+    ),
+    *_of(
+        "samplers/sra1.py",
+        "samplers/test_sra1.py",
+        ("1.5 * there.noise", "1.5 * here.noise"),
+        ("(a + 2 * a_mid)", "(2 * a + a_mid)"),
+        ("(here.noise - there.noise)", "(there.noise - here.noise)"),
+    ),
+    *_of(
+        "samplers/generate.py",
+        "samplers/test_generate.py::test_quantisation_truncates_and_clips",
+        ("images * 127.5 + 128", "images * 127.5 + 127.5"),
+    ),
+]
