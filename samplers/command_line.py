@@ -97,6 +97,7 @@ OPTIONS: list[tuple[str, str, Any, str]] = [
 
 ABLATION = ("--solver", "--disc", "--schedule", "--scaling")
 CHURN = ("S_min", "S_max", "S_noise")
+PUBLISHED_UNREAD = ("S_churn", "S_min", "S_noise")
 
 
 def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,8 +143,14 @@ def settings_of(
         UserError: values that cannot be used, or that contradict each other.
     """
     given = _flat(values)
+    unread = []
+    if values.get("randn_like") == "ddb":
+        # the published solver takes these options and does not read them
+        unread = [f"--{key}" for key in PUBLISHED_UNREAD if given.pop(key, None) is not None]
     settings = generation_settings(overlay(stored, given))
-    return settings, _remarks(given, settings), _warnings(given, settings, has_guide)
+    warnings = [f"{flag} has no effect: --beta sets the noise of ito_taylor" for flag in unread]
+    warnings += _warnings(given, settings, has_guide)
+    return settings, _remarks(given, settings), warnings
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -160,6 +160,23 @@ def test_correlated_noise_belongs_to_one_sampler() -> None:
         settings_of({}, {"randn_like": "ddb", "sampler": "heun"})
 
 
+def test_the_published_command_of_the_second_order_solver_works() -> None:
+    values = {"randn_like": "ddb", "rho": 3.0, "steps": 40, "S_churn": 80.0, "S_max": 1.0}
+    settings, _, warnings = settings_of({"name": "heun", "S_churn": 5.0}, values)
+    assert settings.sampler.name == "ito_taylor"
+    assert settings.sampler.options["rho"] == settings.sampler.grid["rho"] == 3.0
+    assert [warning.split()[0] for warning in warnings] == ["--S_churn", "--S_max"]
+    values |= {"scheme": "published"}
+    settings, remarks, warnings = settings_of({}, values)
+    assert settings.sampler.options["S_max"] == 1.0
+    assert [warning.split()[0] for warning in warnings] == ["--S_churn"]
+    assert "second-order branch" in remarks[0]
+    ordinary, _, warnings = settings_of({}, {**values, "randn_like": "db", "scheme": None})
+    assert ordinary.sampler.name == "heun"
+    assert ordinary.sampler.options["S_churn"] == 80.0
+    assert not warnings
+
+
 def test_values_are_read_as_yaml() -> None:
     entries = ("S_max=inf", "S_noise=1e-3", "sigma_min=0.5", "steps=7", "guidance={w: 1}")
     settings, _, _ = settings_of({}, {"sampler_option": entries, "S_churn": 1.0})
