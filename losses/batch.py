@@ -76,7 +76,7 @@ class NoisedBatch:
         y: clean images, [N, C, H, W].
         n: unit normal noise.
         sigma: noise levels, [N].
-        x: y + sigma n.
+        x: what the network was given, y + sigma n, perturbed if the objective says so.
         denoised: D(x, sigma).
         residual: D - y, computed without cancellation where the denoiser can.
     """
@@ -98,16 +98,18 @@ class Model:
         rollout: the model whose trajectories are followed, without gradient.
         conditions: labels, label_mask and augment_labels of the batch.
         weight: w(sigma).
+        ahead: term -> D at the points that it asked for ahead, with gradient.
     """
 
     denoiser: ConditionalDenoiser
     rollout: ConditionalDenoiser
     conditions: Mapping[str, Tensor | None]
     weight: Callable[[Tensor], Tensor]
+    ahead: Mapping[str, Tensor] = field(default_factory=dict)
 
     def residual(self, y: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
         """D(y + sigma n, sigma) - y with gradient, [N, C, H, W]."""
-        return residual(self.denoiser, y, n, sigma, **self.conditions)[1]
+        return residual(self.denoiser, y, n, sigma, None, None, **self.conditions)[1]
 
 
 @dataclass

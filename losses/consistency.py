@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffusion.denoiser import Points, joined
 from diffusion.preconditioning import broadcast_sigma
 from diffusion.schedules import Schedule
 from diffusion.steps import posterior_mean, slope, variance_small
@@ -111,33 +112,35 @@ class Consistency:
             "noise": torch.randn(shape, generator=micro, device=micro.device),
         }
 
-    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
-        """Values per element of the rolled out samples, [n, C, H, W]; without w(sigma)."""
+    def ahead(self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]) -> Points:
+        """Follow both rollouts and return where they end, first all first ones: 2n points."""
         num = len(draws["window"])
-        anchor, start = noised.denoised[:num], noised.x[:num].detach()
-        conditions = {
-            key: None if value is None else torch.cat([value[:num]] * 2)
-            for key, value in model.conditions.items()
-        }
-        nodes = self.nodes(noised.sigma[:num], draws["window"])
-        followed = model.denoiser if self.rollout == "online" else model.rollout
         single = {key: None if v is None else v[:num] for key, v in model.conditions.items()}
+        double = joined(single, single)
+        followed = model.denoiser if self.rollout == "online" else model.rollout
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            return followed(x, sigma.flatten(), **conditions)
+            return followed(x, sigma.flatten(), **double)
 
         def denoise_start(x: Tensor, sigma: Tensor) -> Tensor:
             # both copies are still the same: one evaluation serves them
             return torch.cat([followed(x[:num], sigma[:num].flatten(), **single)] * 2)
 
-        x = torch.cat([start, start])
+        nodes = self.nodes(sigma[:num], draws["window"])
+        state = torch.cat([x[:num], x[:num]]).detach()
         levels = [broadcast_sigma(torch.cat([node, node]), x) for node in nodes]
         with torch.no_grad(), without_dropout(followed):
-            for i, (sigma, sigma_next) in enumerate(pairwise(levels)):
+            for i, (level, level_next) in enumerate(pairwise(levels)):
                 estimate = denoise if i else denoise_start
-                x = self.step(estimate, x, sigma, sigma_next, draws["noise"][i])
-        last = nodes[-1]
-        ends = model.denoiser(x, torch.cat([last, last]), **conditions)
+                state = self.step(estimate, state, level, level_next, draws["noise"][i])
+        # older PyTorch's autocast would serve the casts of weights made here, without gradient
+        torch.clear_autocast_cache()
+        return Points(state, torch.cat([nodes[-1], nodes[-1]]), double)
+
+    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+        """Values per element of the rolled out samples, [n, C, H, W]; without w(sigma)."""
+        num, ends = len(draws["window"]), model.ahead["consistency"]
+        anchor = noised.denoised[:num]
         return (ends[:num] - anchor) * (ends[num:] - anchor)
 
     def nodes(self, sigma: Tensor, window: Tensor) -> list[Tensor]:

@@ -5,13 +5,13 @@ Karras et al. 2022 ("EDM"), Eq. 8, for the denoising term alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import ConditionalDenoiser, residual
+from diffusion.denoiser import ConditionalDenoiser, Points, joined, residual
 from diffusion.preconditioning import broadcast_sigma
 from losses.batch import Batch, Draws, Generators, LossTerms, Model, NoisedBatch
 from losses.levels import NoiseLevel
@@ -25,6 +25,19 @@ class Term(Protocol):
 
     def draw(self, generators: Generators, batch: Batch) -> dict[str, Tensor]:
         """Draw what the term needs beyond noise level and noise."""
+        ...
+
+    def ahead(
+        self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]
+    ) -> Points | None:
+        """Points to evaluate in the same call as the shared one; D there comes as `model.ahead`.
+
+        Args:
+            x: the shared noisy images, [N, C, H, W].
+            sigma: their noise levels, [N].
+            model: without `ahead`.
+            draws: what `draw` returned.
+        """
         ...
 
     def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
@@ -94,14 +107,21 @@ class Objective:
             Values per element and term.
         """
         y, n, sigma = batch.images, draws.noise, draws.sigma
-        denoised, difference = residual(
-            denoiser, y, n, sigma, perturbation=draws.perturbation, **batch.conditions()
+        noise = n if draws.perturbation is None else n + draws.perturbation
+        x, conditions = y + broadcast_sigma(sigma, y) * noise, batch.conditions()
+        model = Model(denoiser, denoiser if rollout is None else rollout, conditions, self.weight)
+        asked = {
+            name: term.ahead(x, sigma, model, draws.terms.get(name, {}))
+            for name, (_, term) in self.terms.items()
+        }
+        points = {name: point for name, point in asked.items() if point is not None}
+        denoised, difference, further = residual(
+            denoiser, y, n, sigma, draws.perturbation, joined_points(points), **conditions
         )
-        x = y + broadcast_sigma(sigma, y) * n
         noised = NoisedBatch(y, n, sigma, x, denoised, difference)
-        model = Model(
-            denoiser, denoiser if rollout is None else rollout, batch.conditions(), self.weight
-        )
+        if further is not None:
+            parts = torch.split(further, [len(point.sigma) for point in points.values()])
+            model = replace(model, ahead=dict(zip(points, parts, strict=True)))
         values = {
             name: factor * term(noised, model, draws.terms.get(name, {}))
             for name, (factor, term) in self.terms.items()
@@ -110,3 +130,17 @@ class Objective:
             log_variance = broadcast_sigma(self.uncertainty(sigma), y)
             values["denoising"] = values["denoising"] / log_variance.exp() + log_variance
         return LossTerms(values, sigma, self.reduction)
+
+
+def joined_points(points: Mapping[str, Points]) -> Points | None:
+    """All points one after the other, or None for none."""
+    if not points:
+        return None
+    first, *others = points.values()
+    for point in others:
+        first = Points(
+            torch.cat([first.x, point.x]),
+            torch.cat([first.sigma, point.sigma]),
+            joined(first.conditions, point.conditions),
+        )
+    return first

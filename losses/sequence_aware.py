@@ -70,6 +70,9 @@ class SequenceAware:
         micro = generators.micro
         return {"noise": torch.randn(shape, generator=micro, device=micro.device)}
 
+    def ahead(self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]) -> None:
+        """Nothing is evaluated along with the shared point."""
+
     def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
         """Values per element, [N, C, H, W]."""
         y = noised.y

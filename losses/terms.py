@@ -27,6 +27,9 @@ class Denoising:
         """Nothing is random beyond the shared point."""
         return {}
 
+    def ahead(self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]) -> None:
+        """Nothing is evaluated along with the shared point."""
+
     def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
         """Values per element, [N, C, H, W]."""
         return model.weight(broadcast_sigma(noised.sigma, noised.y)) * noised.residual.square()

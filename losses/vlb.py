@@ -61,6 +61,9 @@ class VariationalBound:
         """Nothing is random beyond the shared point."""
         return {}
 
+    def ahead(self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]) -> None:
+        """Nothing is evaluated along with the shared point."""
+
     def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
         """Bits per element, [N, C, H, W]."""
         step = (self.schedule.time(noised.sigma.double()) * self.num_steps).round()

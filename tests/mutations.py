@@ -201,7 +201,7 @@ MUTANTS = [
         "losses/consistency.py",
         _CONSISTENCY + "the_gradient_is_that_of_the_product_with_the_rollout_held_fixed",
         ("noised.denoised[:num]", "noised.denoised[:num].detach()"),
-        ("ends = model.denoiser(", "ends = followed("),
+        ('model.ahead["consistency"]', 'model.ahead["consistency"].detach()'),
     ),
     *_of(
         "losses/objective.py",

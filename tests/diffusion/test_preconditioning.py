@@ -257,7 +257,7 @@ def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:
     expected = x - sigma * (0.3 * x / math.sqrt(1 + sigma**2) + 0.1 * (999 - 400))
     torch.testing.assert_close(plain(x, sigma), expected, rtol=1e-6, atol=1e-5)
     y, n = images(4), images(5)
-    denoised, difference = wrapped.residual(y, n, sigma)
+    denoised, difference, _ = wrapped.residual(y, n, sigma)
     torch.testing.assert_close(denoised - y, difference)
 
 
@@ -291,7 +291,7 @@ def test_the_denoiser_compiles_without_breaks(name: str) -> None:
 def test_the_residual_is_the_difference_without_its_rounding() -> None:
     y, n = images(4).float(), images(5).float()
     sigma = torch.full([5], 1e-4)
-    _, difference = denoiser().residual(y, n, sigma)
+    _, difference, _ = denoiser().residual(y, n, sigma)
     exact = denoiser().double()(y.double() + 1e-4 * n.double(), sigma.double()) - y.double()
     naive = denoiser()(y + 1e-4 * n, sigma) - y
     scale = exact.abs().max()
@@ -301,7 +301,7 @@ def test_the_residual_is_the_difference_without_its_rounding() -> None:
 
 def test_the_residual_of_any_callable_is_its_difference() -> None:
     y, n, sigma = images(6), images(7), torch.full([5], 0.3, dtype=torch.float64)
-    denoised, difference = residual(lambda x, sigma: 0.5 * x, y, n, sigma)  # type: ignore[arg-type]
+    denoised, difference, _ = residual(lambda x, sigma: 0.5 * x, y, n, sigma)  # type: ignore[arg-type]
     torch.testing.assert_close(denoised, 0.5 * (y + 0.3 * n))
     torch.testing.assert_close(difference, denoised - y)
 

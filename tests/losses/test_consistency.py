@@ -61,12 +61,15 @@ def at_one_point(
 
     anchor = denoise(point, sigma)
     noised = NoisedBatch(point, point, sigma, point, anchor, point)
+    model_there = Model(denoise, denoise, {"labels": None}, torch.ones_like)
     generator = torch.Generator().manual_seed(0)
     draws = {
         "window": torch.zeros(num, dtype=torch.float64),
         "noise": torch.randn(num_steps, 2 * num, 1, 1, 1, generator=generator, dtype=torch.float64),
     }
-    values = term(noised, Model(denoise, denoise, {"labels": None}, torch.ones_like), draws)
+    ends = term.ahead(point, sigma, model_there, draws)
+    ahead = {"consistency": denoise(ends.x, ends.sigma)}
+    values = term(noised, dataclasses.replace(model_there, ahead=ahead), draws)
     return values, (last[0].mean() - anchor.mean()).item()
 
 
@@ -134,18 +137,21 @@ def test_rollouts_have_no_dropout_and_no_gradient_and_everything_keeps_its_label
     objective, data, model = losses.create(terms=[term]), batch(), Small()
     model.train()
     objective(model, data, drawn(objective, data))
-    first, *rollout, last = model.calls
+    *rollout, last = model.calls
     assert len(rollout) == 5
-    for call in (first, last):
-        assert call["training"]
-        assert call["gradient"]
+    assert last["training"]
+    assert last["gradient"]
     for call in rollout:
         assert not call["training"]
         assert not call["gradient"]
     assert model.training
     assert model.dropout.training
-    copies = [1, *[2] * 5]  # both start at the same point
-    for num, call in zip(copies, (*rollout, last), strict=True):
+    rows = [*range(8), 0, 1, 0, 1]  # the shared point, and where the rollouts end
+    assert torch.equal(last["labels"], torch.eye(8)[rows])
+    assert last["label_mask"].tolist() == [row % 2 == 0 for row in rows]
+    assert last["augment_labels"].flatten().tolist() == rows
+    copies = [1, *[2] * 4]  # both start at the same point
+    for num, call in zip(copies, rollout, strict=True):
         assert torch.equal(call["labels"], torch.eye(8)[[0, 1] * num])
         assert call["label_mask"].tolist() == [True, False] * num
         assert call["augment_labels"].flatten().tolist() == [0, 1] * num
@@ -156,7 +162,7 @@ def test_the_rollout_follows_the_average_if_asked() -> None:
         objective = losses.create(terms=[{"name": "consistency", "rollout": rollout}])
         data, model, average = batch(), Small(), Small()
         objective(model, data, drawn(objective, data), rollout=average)
-        assert (len(model.calls), len(average.calls)) == ((7, 0) if rollout == "online" else (2, 5))
+        assert (len(model.calls), len(average.calls)) == ((6, 0) if rollout == "online" else (1, 5))
 
 
 def test_the_gradient_is_that_of_the_product_with_the_rollout_held_fixed() -> None:

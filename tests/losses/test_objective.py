@@ -121,7 +121,7 @@ def test_the_first_evaluation_is_shared() -> None:
     ]
     objective, data = losses.create(terms=terms), batch(8)
     found = objective(model, data, objective.draw(generators(0), data))
-    assert calls == [8] + [8, 8] + [4] + [8] * 4 + [8]  # first; K - 1; rollout of 2 x 4; its ends
+    assert calls == [4] + [8] * 4 + [16] + [8, 8]  # rollout of 2 x 4; first, with its ends; K - 1
     assert {name: len(values) for name, values in found.values.items()} == {
         "denoising": 8,
         "sequence_aware": 8,
@@ -155,7 +155,7 @@ def test_with_the_perturbation_a_network_is_told_the_noise_alone() -> None:
     scalings = preconditioning.create("edm", output="eps", input_scale="identity")
     model = Denoiser(Recorder(), scalings, img_resolution=(4, 6), img_channels=2)
     y, n, extra = (torch.randn(2, 2, 4, 6) for _ in range(3))
-    _, difference = model.residual(y, n, 0.5, perturbation=extra)
+    _, difference, _ = model.residual(y, n, 0.5, perturbation=extra)
     torch.testing.assert_close(difference, -0.5 * ((y + 0.5 * (n + extra)) - n))
 
 
