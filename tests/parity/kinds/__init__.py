@@ -1,0 +1,17 @@
+"""Adapters from golden cases to Driftless, one function a kind; each returns the case's error."""
+
+from tests.parity.kinds.data import augmentation, dataset_tool
+from tests.parity.kinds.losses import training_losses
+from tests.parity.kinds.networks import networks_ddpm, networks_edm
+from tests.parity.kinds.samplers import samplers
+from tests.parity.kinds.training import training
+
+KINDS = {
+    "augment": augmentation,
+    "dataset-tool": dataset_tool,
+    "networks-ddpm": networks_ddpm,
+    "networks-edm": networks_edm,
+    "samplers": samplers,
+    "losses": training_losses,
+    "training": training,
+}
