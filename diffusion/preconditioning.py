@@ -16,73 +16,10 @@ import torch
 from torch import Tensor
 
 from diffusion import schedules, tables
+from diffusion.outputs import OUTPUTS, Parts
 from diffusion.schedules import FlowSchedule, LogSNRCosine, Schedule, VPSchedule
 from diffusion.tables import Table
 from torch_utils.errors import UserError, unknown_name
-
-Parts = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Output:
-    """What the network predicts: one image, or several whose weighted sum counts.
-
-    Attributes:
-        coefficients: (sigma, sigma_data) -> (c_skip, one c_out for each predicted image).
-        target: (y, n, sigma, sigma_data) -> F*, the exact values for clean y and unit noise n,
-            so that c_skip x + sum c_out F* = y.
-        num_parts: how many images the network predicts, one after the other in its channels.
-    """
-
-    coefficients: Callable[[Tensor, float], tuple[Tensor, Parts]]
-    target: Callable[[Tensor, Tensor, Tensor, float], Parts]
-    num_parts: int = 1
-
-
-def _edm_coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Parts]:
-    variance = sigma.square() + sigma_data**2
-    return sigma_data**2 / variance, (sigma * sigma_data / variance.sqrt(),)
-
-
-def _edm_target(y: Tensor, n: Tensor, sigma: Tensor, sigma_data: float) -> Parts:
-    return ((sigma * y / sigma_data - sigma_data * n) / (sigma.square() + sigma_data**2).sqrt(),)
-
-
-def _both_coefficients(sigma: Tensor, _: float) -> tuple[Tensor, Parts]:
-    kept = 1 / (1 + sigma.square())
-    return kept, (sigma.square() * kept, -sigma * kept)
-
-
-OUTPUTS = {
-    "edm": Output(_edm_coefficients, _edm_target),
-    "eps": Output(
-        lambda sigma, _: (torch.ones_like(sigma), (-sigma,)),
-        lambda y, n, sigma, _: (n,),
-    ),
-    # sigma times the score: the noise with its sign turned
-    "neg_eps": Output(
-        lambda sigma, _: (torch.ones_like(sigma), (sigma,)),
-        lambda y, n, sigma, _: (-n,),
-    ),
-    "score": Output(
-        lambda sigma, _: (torch.ones_like(sigma), (sigma.square(),)),
-        lambda y, n, sigma, _: (-n / sigma,),
-    ),
-    "x0": Output(
-        lambda sigma, _: (torch.zeros_like(sigma), (torch.ones_like(sigma),)),
-        lambda y, n, sigma, _: (y,),
-    ),
-    "v": Output(
-        lambda sigma, _: (1 / (1 + sigma.square()), (-sigma / (1 + sigma.square()).sqrt(),)),
-        lambda y, n, sigma, _: ((n - sigma * y) / (1 + sigma.square()).sqrt(),),
-    ),
-    "flow": Output(
-        lambda sigma, _: (1 / (1 + sigma), (-sigma / (1 + sigma),)),
-        lambda y, n, sigma, _: (n - y,),
-    ),
-    # the two estimates of y, of which each is good where the other is not, mixed by their noise
-    "x0_eps": Output(_both_coefficients, lambda y, n, sigma, _: (y, n), num_parts=2),
-}
 
 # (sigma, sigma_data) -> c_in
 INPUT_SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -191,7 +128,7 @@ class Preconditioning:
         """
         c_skip, c_out = self.coefficients(sigma)
         parts = torch.split(raw, x.shape[1], dim=1)
-        return c_skip * x + sum_of_products(c_out, parts[: len(c_out)])
+        return sum((c * f for c, f in zip(c_out, parts, strict=False)), c_skip * x)
 
     def error(self, raw: Tensor, y: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
         """D - y as c_out (F - F*), which keeps its digits where D and y nearly agree.
@@ -204,7 +141,8 @@ class Preconditioning:
         _, c_out = self.coefficients(sigma)
         parts = torch.split(raw, y.shape[1], dim=1)
         exact = self.target(y, n, sigma)
-        return sum_of_products(c_out, [a - b for a, b in zip(parts, exact, strict=False)])
+        first, *others = (c * (f - e) for c, f, e in zip(c_out, parts, exact, strict=False))
+        return sum(others, first)
 
     def c_in(self, sigma: Tensor) -> Tensor:
         """Scale of the network's input at `sigma`."""
@@ -248,12 +186,6 @@ class Preconditioning:
         start from x without data (Algorithm 1, line 2).
         """
         return math.sqrt(1 + sigma**2) if self.preserves_variance else sigma
-
-
-def sum_of_products(factors: Any, images: Any) -> Tensor:
-    """The sum over images, each times its factor."""
-    total: Tensor = sum(a * b for a, b in zip(factors, images, strict=True))
-    return total
 
 
 VP = VPSchedule(beta_d=19.9, beta_min=0.1)

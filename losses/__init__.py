@@ -15,7 +15,8 @@ from torch_utils.registry import Row, check_values, lookup, merge_options, split
 if TYPE_CHECKING:
     from diffusion.schedules import Schedule
     from losses.levels import NoiseLevel
-    from losses.objective import Objective, Term
+    from losses.objective import Objective
+    from losses.terms import Term
     from losses.weights import Weight
 
 # Every row also takes `sampling`, a name in SAMPLINGS. A schedule of None is the model's.

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from diffusion.schedules import Schedule
 from diffusion.steps import posterior_mean, slope, variance_small
 from losses.batch import Batch, Generators, Model, NoisedBatch
 from losses.levels import NoiseLevel
+from losses.terms import Term
 from torch_utils.errors import UserError
 
 # (denoise, x, sigma, sigma_next, unit noise) -> x_next, levels as [N, 1, 1, 1]
@@ -57,7 +58,7 @@ STEPS: dict[str, Transition] = {"euler_maruyama": euler_maruyama, "posterior": p
 
 
 @dataclass(frozen=True)
-class Consistency:
+class Consistency(Term):
     """(B1 - A)(B2 - A): A at the noised image, B1 and B2 at the ends of two rollouts from it.
 
     The two have independent noise, so the product's expectation is |E[B | x] - A|^2 and single
@@ -86,7 +87,7 @@ class Consistency:
     @classmethod
     def create(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
-    ) -> "Consistency":
+    ) -> Self:
         """Make the term.
 
         Raises:

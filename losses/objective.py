@@ -6,49 +6,17 @@ Karras et al. 2022 ("EDM"), Eq. 8, for the denoising term alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from diffusion.denoiser import ConditionalDenoiser, Points, joined, residual
 from diffusion.preconditioning import broadcast_sigma
 from losses.batch import Batch, Draws, Generators, LossTerms, Model, NoisedBatch
 from losses.levels import NoiseLevel
 from losses.sampling import variates
+from losses.terms import Term
 from losses.uncertainty import LogVariance
 from losses.weights import Weight
-
-
-class Term(Protocol):
-    """One part of an objective."""
-
-    def draw(self, generators: Generators, batch: Batch) -> dict[str, Tensor]:
-        """Draw what the term needs beyond noise level and noise."""
-        ...
-
-    def ahead(
-        self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]
-    ) -> Points | None:
-        """Points to evaluate in the same call as the shared one; D there comes as `model.ahead`.
-
-        Args:
-            x: the shared noisy images, [N, C, H, W].
-            sigma: their noise levels, [N].
-            model: without `ahead`.
-            draws: what `draw` returned.
-        """
-        ...
-
-    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
-        """Values per element, [n, C, H, W], of the first n <= N samples.
-
-        Args:
-            noised: the evaluation that all terms share.
-            model: for evaluations elsewhere.
-            draws: what `draw` returned.
-        """
-        ...
 
 
 @dataclass(frozen=True)

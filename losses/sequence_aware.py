@@ -6,7 +6,7 @@ error of one step but the sum of the errors along its trajectory.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, Schedule
 from diffusion.tables import Table
 from losses.batch import Batch, Generators, Model, NoisedBatch
 from losses.levels import Discrete, NoiseLevel
+from losses.terms import Term
 from torch_utils.errors import UserError
 from torch_utils.registry import check_values, lookup, merge_options, split_name
 
@@ -25,7 +26,7 @@ _SLACK = 1e-3  # of an index, which float32 noise levels tell to about 1e-5
 
 
 @dataclass(frozen=True, eq=False)
-class SequenceAware:
+class SequenceAware(Term):
     """|S|^2 / K^2 with S = sum_{k < K} a_k r_k and r_k = sqrt(w(sigma_k)) (D_k - y).
 
     sigma_k lies k steps below sigma_0 = sigma; D_k is D at y + sigma_k n_k. Terms past the least
@@ -52,7 +53,7 @@ class SequenceAware:
     @classmethod
     def create(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
-    ) -> "SequenceAware":
+    ) -> Self:
         """Make the term.
 
         Raises:
@@ -69,9 +70,6 @@ class SequenceAware:
         shape = (self.num_steps - 1, *batch.images.shape)
         micro = generators.micro
         return {"noise": torch.randn(shape, generator=micro, device=micro.device)}
-
-    def ahead(self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]) -> None:
-        """Nothing is evaluated along with the shared point."""
 
     def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
         """Values per element, [N, C, H, W]."""

@@ -8,7 +8,7 @@ model's mean takes D for y.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from torch import Tensor
 from diffusion.preconditioning import broadcast_sigma
 from diffusion.schedules import Schedule
 from diffusion.steps import variance_large, variance_small
-from losses.batch import Batch, Generators, Model, NoisedBatch
+from losses.batch import Model, NoisedBatch
 from losses.levels import NoiseLevel, UniformTime
+from losses.terms import Term
 from torch_utils.errors import UserError
 
 _HALF_BIN = 1 / 255  # of 8-bit data in [-1, 1]
@@ -26,7 +27,7 @@ _LEAST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class VariationalBound:
+class VariationalBound(Term):
     """KL of one step to the posterior, or the decoder's likelihood at the first step.
 
     Attributes:
@@ -44,7 +45,7 @@ class VariationalBound:
     @classmethod
     def create(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
-    ) -> "VariationalBound":
+    ) -> Self:
         """Make the term for the chain that the noise level draws steps from.
 
         Raises:
@@ -56,13 +57,6 @@ class VariationalBound:
                 " {name: uniform_time, num_steps: N}"
             )
         return cls(level.schedule, level.num_steps, **options)
-
-    def draw(self, generators: Generators, batch: Batch) -> dict[str, Tensor]:
-        """Nothing is random beyond the shared point."""
-        return {}
-
-    def ahead(self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]) -> None:
-        """Nothing is evaluated along with the shared point."""
 
     def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
         """Bits per element, [N, C, H, W]."""

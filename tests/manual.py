@@ -13,7 +13,8 @@ import torch
 
 import losses
 from diffusion import GRIDS, SCHEDULES, schedules
-from diffusion.preconditioning import OUTPUTS, PRESETS, Preconditioning
+from diffusion.outputs import OUTPUTS
+from diffusion.preconditioning import PRESETS, Preconditioning
 from diffusion.schedules import Schedule
 from samplers import SAMPLERS
 from torch_utils.published import SPELLINGS, SYSTEMS

@@ -60,12 +60,16 @@ MUTANTS = [
         ("max(sigma**2 - sigma_next**2, 0.0)", "(sigma - sigma_next) ** 2"),
     ),
     *_of(
-        "diffusion/preconditioning.py",
+        "diffusion/outputs.py",
         "diffusion/test_preconditioning.py",
         ("(-sigma / (1 + sigma.square()).sqrt(),)", "(sigma / (1 + sigma.square()).sqrt(),)"),
         ("sigma * sigma_data / variance.sqrt()", "sigma * sigma_data / variance"),
         ("(sigma.square() * kept, -sigma * kept)", "(sigma * kept, -sigma * kept)"),
         ("(-sigma / (1 + sigma),)", "(-sigma,)"),
+    ),
+    *_of(
+        "diffusion/preconditioning.py",
+        "diffusion/test_preconditioning.py",
         ("sigma.log() / 4", "sigma.log() / 2"),
         ("index = last - index", "index = last + 1 - index"),
         ("index.clamp(0, last)", "index"),

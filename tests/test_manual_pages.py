@@ -10,7 +10,8 @@ import torch
 
 import losses
 from diffusion import GRIDS, SCHEDULES
-from diffusion.preconditioning import CONDITIONINGS, INPUT_SCALES, OUTPUTS, PRESETS
+from diffusion.outputs import OUTPUTS
+from diffusion.preconditioning import CONDITIONINGS, INPUT_SCALES, PRESETS
 from samplers import SAMPLERS
 from samplers.command_line import settings_of
 from tests.manual import PAGES, TABLES, updated

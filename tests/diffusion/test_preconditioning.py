@@ -8,7 +8,8 @@ import torch
 
 from diffusion import preconditioning, schedules
 from diffusion.denoiser import Denoiser, residual
-from diffusion.preconditioning import OUTPUTS, PRESETS, Preconditioning
+from diffusion.outputs import OUTPUTS
+from diffusion.preconditioning import PRESETS, Preconditioning
 from diffusion.tables import iddpm_levels
 from torch_utils.errors import UserError
 

@@ -7,7 +7,8 @@ import torch
 
 import losses
 from diffusion.denoiser import Denoiser
-from diffusion.preconditioning import OUTPUTS, PRESETS
+from diffusion.outputs import OUTPUTS
+from diffusion.preconditioning import PRESETS
 from losses.batch import Batch, Draws, Generators
 from losses.objective import Objective
 from models.build import build

@@ -7,7 +7,7 @@ import torch
 
 import losses
 from diffusion import preconditioning, schedules
-from diffusion.preconditioning import OUTPUTS
+from diffusion.outputs import OUTPUTS
 from losses import weights
 from losses.batch import Batch, Generators
 from losses.levels import Discrete, LogNormal, LogUniform, NoiseLevel, UniformTime, VPTime

@@ -9,7 +9,7 @@ from torch.distributed.run import get_args_parser
 
 import losses
 from diffusion import GRIDS, SCHEDULES
-from diffusion.preconditioning import OUTPUTS
+from diffusion.outputs import OUTPUTS
 from networks import NETWORKS
 from samplers import SAMPLERS
 from samplers.command_line import OPTIONS as SAMPLER_OPTIONS
