@@ -8,7 +8,7 @@ and Ho 2022: vdiff and v. Lipman et al. 2023: flow.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,27 +32,22 @@ INPUT_SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {
 # The rows above that depend on sigma_data.
 _WITH_SIGMA_DATA = {"edm", "unit_variance"}
 
-_CONTINUOUS_STEPS = 1000  # the steps in which conditioning counts a continuous schedule's time
-
-
-def _step(sigma: Tensor, schedule: Schedule) -> Tensor:
-    steps: Tensor = schedule.time(sigma) * ((schedule.num_steps or _CONTINUOUS_STEPS) - 1)
-    return steps
-
-
-# (sigma, schedule) -> c_noise of a continuous model, in the shape and dtype of sigma
-CONDITIONINGS: dict[str, Callable[[Tensor, Schedule], Tensor]] = {
-    "log_sigma_quarter": lambda sigma, _: sigma.log() / 4,
-    "log_half_sigma": lambda sigma, _: (sigma / 2).log(),
-    "step": _step,
-    "reversed_step": lambda sigma, schedule: (
-        (schedule.num_steps or _CONTINUOUS_STEPS) - 1 - _step(sigma, schedule)
-    ),
-    "time_1000": lambda sigma, schedule: 1000 * schedule.time(sigma),
+# sigma -> c_noise, of networks that are told the noise level itself
+_OF_SIGMA: dict[str, Callable[[Tensor], Tensor]] = {
+    "log_sigma_quarter": lambda sigma: sigma.log() / 4,
+    "log_half_sigma": lambda sigma: (sigma / 2).log(),
 }
 
-# The rows above that depend on the schedule.
-_WITH_SCHEDULE = {"step", "reversed_step", "time_1000"}
+# (time, steps) -> c_noise, of those that are told the time in a schedule
+_OF_TIME: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "step": lambda time, steps: time * (steps - 1),
+    "reversed_step": lambda time, steps: (1 - time) * (steps - 1),
+    "time_1000": lambda time, _: 1000 * time,
+}
+
+CONDITIONINGS = (*_OF_SIGMA, *_OF_TIME)
+
+_CONTINUOUS_STEPS = 1000  # the steps in which conditioning counts a continuous schedule's time
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ class Preconditioning:
     @property
     def uses_schedule(self) -> bool:
         """Whether the network is told the noise level as a time."""
-        return self.conditioning in _WITH_SCHEDULE
+        return self.conditioning in _OF_TIME
 
     @property
     def output_multiple(self) -> int:
@@ -159,20 +154,23 @@ class Preconditioning:
         Returns:
             c_noise in the shape and dtype of sigma.
         """
-        if self.table is None or not self.uses_schedule:
-            assert self.schedule is not None or not self.uses_schedule
-            return CONDITIONINGS[self.conditioning](sigma, self.schedule or VP)
+        if not self.uses_schedule:
+            return _OF_SIGMA[self.conditioning](sigma)
+        assert self.schedule is not None, "create() refuses a time without a schedule"
+        steps = self.schedule.num_steps or _CONTINUOUS_STEPS
+        time = self._time(self.schedule, sigma, log_levels)
+        return _OF_TIME[self.conditioning](time, steps).to(sigma.dtype)
+
+    def _time(self, schedule: Schedule, sigma: Tensor, log_levels: Tensor | None) -> Tensor:
+        """The time that a noise level is told as; a discrete schedule's ends bound it."""
+        if not isinstance(schedule, Table):
+            time: Tensor = schedule.time(sigma)
+            return time
         if self.quantize:
-            index = self.table.nearest(sigma, log_levels).double()
+            index = schedule.nearest(sigma, log_levels).double()
         else:
-            index = self.table.index(sigma, log_levels)
-        last = self.table.num_steps - 1
-        index = index.clamp(0, last)
-        if self.conditioning == "reversed_step":
-            index = last - index
-        elif self.conditioning == "time_1000":
-            index = 1000 * index / last
-        return index.to(sigma.dtype)
+            index = schedule.index(sigma, log_levels)
+        return (index / (schedule.num_steps - 1)).clamp(0, 1)
 
     def round_sigma(self, sigma: float) -> float:
         """The nearest noise level that the model knows; every one, unless it is quantized."""
@@ -273,34 +271,29 @@ def create(
     """
     if name not in PRESETS:
         raise unknown_name("preconditioning", name, PRESETS)
-    changed: dict[str, Any] = {}
-    choices: dict[str, Mapping[str, Any]] = {
-        "output": OUTPUTS,
-        "input_scale": INPUT_SCALES,
-        "conditioning": CONDITIONINGS,
+    choices: dict[str, tuple[str | None, Collection[str]]] = {
+        "output": (output, OUTPUTS),
+        "input_scale": (input_scale, INPUT_SCALES),
+        "conditioning": (conditioning, CONDITIONINGS),
     }
-    for key, chosen_name in (
-        ("output", output),
-        ("input_scale", input_scale),
-        ("conditioning", conditioning),
-    ):
+    changed: dict[str, Any] = {}
+    for key, (chosen_name, known) in choices.items():
         if chosen_name is None:
             continue
-        if chosen_name not in choices[key]:
-            raise unknown_name(f"preconditioning.{key}", chosen_name, choices[key])
+        if chosen_name not in known:
+            raise unknown_name(f"preconditioning.{key}", chosen_name, known)
         changed[key] = chosen_name
     if name in _FIXED and (changed or schedule is not None or quantize is not None):
         raise UserError(f"preconditioning {name} is fixed: start from ddpm to change its parts")
     if schedule is not None:
         changed |= _of_schedule(schedules.create(schedule))
-    for key, value in (
-        ("sigma_data", sigma_data),
-        ("sigma_min", sigma_min),
-        ("sigma_max", sigma_max),
-        ("quantize", quantize),
-    ):
-        if value is not None:
-            changed[key] = value
+    constants = {
+        "sigma_data": sigma_data,
+        "sigma_min": sigma_min,
+        "sigma_max": sigma_max,
+        "quantize": quantize,
+    }
+    changed |= {key: value for key, value in constants.items() if value is not None}
     chosen = replace(PRESETS[name], **changed)
     _check(name, chosen, sigma_data, schedule is not None)
     return chosen

@@ -146,9 +146,9 @@ def test_iddpm_conditioning_is_the_reversed_index_of_the_nearest_level(dtype: to
     chosen = PRESETS["iddpm"]
     levels = torch.from_numpy(iddpm_levels())[:-1]
     expected = 999 - torch.arange(1000, dtype=dtype)
-    assert torch.equal(chosen.c_noise(levels.to(dtype)), expected)
+    assert torch.allclose(chosen.c_noise(levels.to(dtype)), expected, rtol=0, atol=1e-9)
     inside = (levels[:-1] * 0.51 + levels[1:] * 0.49).to(dtype)[:, None, None, None]
-    assert torch.equal(chosen.c_noise(inside).flatten(), expected[:-1])
+    assert torch.allclose(chosen.c_noise(inside).flatten(), expected[:-1], rtol=0, atol=1e-9)
     assert chosen.table is not None
     kept = chosen.table.log_levels(levels)
     assert torch.equal(chosen.c_noise(inside, kept), chosen.c_noise(inside))
@@ -178,7 +178,7 @@ def test_ddpm_conditioning_is_the_index_and_linear_in_the_logarithm_between() ->
     outside = torch.tensor([1e-4, 1e4], dtype=torch.float64)
     assert chosen.c_noise(outside).tolist() == [0, 999]
     rounded = preconditioning.create("ddpm", quantize=True)
-    assert torch.equal(rounded.c_noise(between), whole[:-1])
+    torch.testing.assert_close(rounded.c_noise(between), whole[:-1], rtol=0, atol=1e-9)
     reverse = preconditioning.create("ddpm", conditioning="reversed_step")
     torch.testing.assert_close(reverse.c_noise(levels), 999 - whole, rtol=0, atol=1e-9)
 
