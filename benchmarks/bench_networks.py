@@ -9,7 +9,6 @@ timed in turn, so that the ratio holds on a noisy machine.
 """
 
 import multiprocessing
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import networks
 from benchmarks.hardware import hardware, write_results
+from benchmarks.memory import peak_gb, reset_peak, resident_gb
 from benchmarks.reference_step import reference_forward
+from benchmarks.timing import now
 from torch_utils.command import Command
 from torch_utils.distributed import choose_device
 from torch_utils.errors import UserError
@@ -37,6 +38,7 @@ class Size:
     label_dim: int
     options: dict[str, Any]
     channels: int = 3
+    out_channels: int | None = None
     augment_dim: int = 0
 
 
@@ -47,7 +49,23 @@ SIZES = {
     "ncsnpp-64": Size("ncsnpp", 64, 0, {"channel_mult": [1, 2, 2, 2]}, augment_dim=9),
     "adm-64": Size("adm", 64, 1000, {}),
     "ddpm-cifar": Size("ddpm", 32, 0, {}),
+    "ddpm-64": Size("ddpm", 64, 0, {"channel_mult": [1, 2, 2, 2, 4]}),
+    "ddpm-256": Size("ddpm", 256, 0, {"channel_mult": [1, 1, 2, 2, 4, 4]}),
     "vdiff-cifar": Size("vdiff", 32, 10, {}),
+    "vdiff-64": Size(
+        "vdiff",
+        64,
+        40,
+        {
+            "model_channels": 192,
+            "channel_mult": [1, 2, 3, 4],
+            "emb_channels": 768,
+            "attn_resolutions": [32, 16, 8],
+            "head_dim": 64,
+            "multi_tags": True,
+        },
+        out_channels=6,
+    ),
 }
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -58,6 +76,7 @@ def build(size: Size, device: torch.device) -> nn.Module:
         size.network,
         img_resolution=size.resolution,
         img_channels=size.channels,
+        out_channels=size.out_channels,
         label_dim=size.label_dim,
         augment_dim=size.augment_dim,
         **{**size.options, "dropout": 0.0},
@@ -70,7 +89,7 @@ def inputs(size: Size, batch: int, device: torch.device) -> tuple[Tensor, Tensor
     x = torch.randn(batch, size.channels, size.resolution, size.resolution, device=device)
     labels = (
         torch.eye(size.label_dim, device=device)[torch.arange(batch) % size.label_dim]
-        if (size.label_dim)
+        if size.label_dim
         else None
     )
     return x, torch.rand(batch, device=device) * 10, labels
@@ -81,18 +100,11 @@ def seconds(call: Callable[[], object], device: torch.device, min_seconds: float
     call()
     best, spent = float("inf"), 0.0
     while spent < min_seconds or best == float("inf"):
-        _synchronize(device)
-        start = time.perf_counter()
+        start = now(device)
         call()
-        _synchronize(device)
-        elapsed = time.perf_counter() - start
+        elapsed = now(device) - start
         best, spent = min(best, elapsed), spent + elapsed
     return best
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def passes(
@@ -129,7 +141,12 @@ def measure(
     device: torch.device,
     min_seconds: float,
 ) -> dict[str, Any]:
-    """Time one network in one mode."""
+    """Time and memory of one network in one mode.
+
+    On CPUs memory is what the process takes beyond what it took without the network; call this
+    in a process of its own, because freed memory of an earlier network would hide this one's.
+    """
+    before = resident_gb(device)
     network = build(size, device)
     x, c_noise, labels = inputs(size, batch, device)
     if layout == "channels_last":
@@ -151,30 +168,20 @@ def measure(
         "gflops_per_image": counter.get_total_flops() / 1e9,
     }
     for name, call in passes(forward, parameters).items():
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        rate = batch / seconds(call, device, min_seconds)
-        row[f"{name}_images_per_s"] = round(rate, 2)
-        if device.type == "cuda":
-            row[f"{name}_peak_gb"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+        call()  # compiles
+        reset_peak(device)
+        row[f"{name}_images_per_s"] = round(batch / seconds(call, device, min_seconds), 2)
+        row[f"{name}_peak_gb"] = round(peak_gb(device) - before, 2)
     return row
 
 
 def measure_apart(size: Size, device: torch.device, **how: Any) -> dict[str, Any]:
-    """`measure` in a process of its own on CPUs, whose peak memory is then that of the network."""
+    """`measure`, on CPUs in a process of its own."""
     if device.type == "cuda":
         return measure(size, device=device, **how)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_measure_with_memory, size, how).result()
-
-
-def _measure_with_memory(size: Size, how: dict[str, Any]) -> dict[str, Any]:
-    import resource  # POSIX only
-
-    row = measure(size, device=torch.device("cpu"), **how)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes
-    return row | {"peak_process_gb": round(peak / 2**20, 2)}
+        return pool.submit(measure, size, device=device, **how).result()
 
 
 def against_reference(batch: int, device: torch.device, min_seconds: float) -> dict[str, Any]:
