@@ -4,14 +4,15 @@
 
 For every network: parameters, FLOPs of a forward pass, images a second, peak memory, and
 the fraction of the matrix-multiplication rate that this device reaches in the same precision. The
-first rows compare DDPM++ with the same arithmetic written plainly (`reference_step.py`), the two
-timed in turn, so that the ratio holds on a noisy machine.
+first rows compare DDPM++ with the same arithmetic written plainly (`reference_step.py`): median of
+the ratios of calls made in turn, which holds on a noisy machine.
 """
 
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import click
@@ -67,6 +68,7 @@ SIZES = {
         out_channels=6,
     ),
 }
+_ROUNDS = 24  # in which ours and the plain network are timed in turn
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -184,7 +186,7 @@ def measure_apart(size: Size, device: torch.device, **how: Any) -> dict[str, Any
         return pool.submit(measure, size, device=device, **how).result()
 
 
-def against_reference(batch: int, device: torch.device, min_seconds: float) -> dict[str, Any]:
+def against_reference(batch: int, device: torch.device, rounds: int = _ROUNDS) -> dict[str, Any]:
     """DDPM++ at CIFAR size against the same arithmetic written plainly, timed in turn."""
     size = SIZES["ddpmpp-cifar"]
     network = build(size, device)
@@ -195,14 +197,27 @@ def against_reference(batch: int, device: torch.device, min_seconds: float) -> d
     plain = passes(lambda: reference_forward(state, x, c_noise, labels), parameters)
     row: dict[str, Any] = {"batch": batch}
     for name in ours:
-        times = {"ours": float("inf"), "plain": float("inf")}
-        for _ in range(4):
-            for who, calls in (("ours", ours), ("plain", plain)):
-                times[who] = min(times[who], seconds(calls[name], device, min_seconds / 4))
-        row[f"{name}_s_per_image"] = round(times["ours"] / batch, 4)
-        row[f"{name}_plain_s_per_image"] = round(times["plain"] / batch, 4)
-        row[f"{name}_time_over_plain"] = round(times["ours"] / times["plain"], 3)
+        times, plain_times = paired(ours[name], plain[name], device, rounds)
+        row[f"{name}_s_per_image"] = round(median(times) / batch, 4)
+        row[f"{name}_plain_s_per_image"] = round(median(plain_times) / batch, 4)
+        ratios = [ours / plain for ours, plain in zip(times, plain_times, strict=True)]
+        row[f"{name}_time_over_plain"] = round(median(ratios), 3)
     return row
+
+
+def paired(
+    first: Callable[[], object], second: Callable[[], object], device: torch.device, rounds: int
+) -> tuple[list[float], list[float]]:
+    """Times of two calls, made in turn and in both orders; a pair shares the machine's mood."""
+    calls = first, second
+    times: tuple[list[float], list[float]] = [], []
+    for round_ in range(-1, rounds):  # the first is for warming up
+        for which in (0, 1) if round_ % 2 else (1, 0):
+            start = now(device)
+            calls[which]()
+            if round_ >= 0:
+                times[which].append(now(device) - start)
+    return times
 
 
 @click.command(cls=Command)
@@ -223,7 +238,7 @@ def main(
         if name not in SIZES:
             raise UserError(f"unknown size {name!r}: known are {', '.join(SIZES)}")
     record: dict[str, Any] = {"hardware": hardware(where), "batch": batch, "networks": []}
-    record["ddpmpp_against_plain"] = against_reference(batch, where, min_seconds)
+    record["ddpmpp_against_plain"] = against_reference(batch, where)
     print(record["ddpmpp_against_plain"], flush=True)
     peaks = {name: matmul_flops(name, where, min_seconds / 4) for name in PRECISIONS}
     record["matmul_tflops"] = {name: round(peak / 1e12, 3) for name, peak in peaks.items()}
