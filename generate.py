@@ -2,15 +2,14 @@
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from samplers.command_line import sampler_options, settings_of
 from torch_utils.command import Command, IntList
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from torch_utils.errors import UserError
 
 
 @click.command(cls=Command)
@@ -85,7 +84,6 @@ def main(
     Sampler options that are not given have the values stored in the snapshot, if it has any.
     """
     from concurrent.futures import ThreadPoolExecutor
-    from pathlib import Path
 
     import torch
 
@@ -94,7 +92,8 @@ def main(
     from samplers.generate import generate, to_uint8
     from samplers.plan import plan
     from torch_utils.distributed import choose_device, world
-    from torch_utils.images import save_png
+    from torch_utils.files import writing
+    from torch_utils.images import save_grid_of, save_png
     from torch_utils.progress import Progress
 
     network = str(find_snapshot(network))
@@ -121,6 +120,7 @@ def main(
         if guidance_network is not None:
             guide, _ = load_snapshot(find_snapshot(guidance_network), here.device)
         check(settings, denoiser, guide)
+        check_outputs(outdir, grid, info.model.img_channels)
         if here.is_main:
             for line in warnings:
                 print(f"warning: {line}", file=sys.stderr)
@@ -131,7 +131,7 @@ def main(
         samples = [sample for sample, _ in images[first:stop]]
         shown = Progress(len(samples), "generating", shown=here.is_main)
         counts = torch.zeros(info.model.label_dim, dtype=torch.int64)
-        with ThreadPoolExecutor(4) as pool, shown as bar:
+        with ThreadPoolExecutor(4) as pool, shown as bar, writing(outdir):
             writes = []
             for chunk in generate(
                 denoiser,
@@ -158,7 +158,7 @@ def main(
         by_class = class_ == "each"
         columns = len(seeds) if by_class else math.ceil(math.sqrt(len(images)))
         files = [path(sample.seed, folder) for sample, folder in images]
-        draw_grid(grid, files, columns, rows if by_class else [])
+        save_grid_of(files, grid, columns, row_names=rows if by_class else [])
         click.echo(f"grid: {grid}")
     names = info.label_names
     if names and tags is not None:
@@ -169,25 +169,21 @@ def main(
     click.echo(f"{len(images)} images in {outdir}")
 
 
-def draw_grid(grid: str, files: "list[Path]", columns: int, rows: list[str]) -> None:
-    """Put written images into one PNG.
+def check_outputs(outdir: str, grid: str | None, num_channels: int) -> None:
+    """Make the folders of what will be written, or find out before the work that it cannot be.
 
-    Args:
-        grid: the PNG to write.
-        files: images in order.
-        columns: images in a row.
-        rows: names of the rows, or empty.
+    Raises:
+        UserError: PNGs cannot hold the images, or the folders cannot be written.
     """
-    import numpy as np
-    import PIL.Image
+    from torch_utils.files import prepare_folder
 
-    from torch_utils.images import from_picture, save_grid
-
-    images = []
-    for file in files:
-        with PIL.Image.open(file) as picture:
-            images.append(from_picture(picture))
-    save_grid(grid, np.stack(images), columns, row_names=rows)
+    if num_channels not in (1, 3):
+        raise UserError(f"PNGs have 1 or 3 channels, the images of this model {num_channels}")
+    prepare_folder(outdir)
+    if grid is not None:
+        if Path(grid).suffix.lower() != ".png" or Path(grid).is_dir():
+            raise UserError(f"--grid={grid}: give a file whose name ends in .png")
+        prepare_folder(Path(grid).parent)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 
 from data.archive import INDEX_NAME, Label
 from torch_utils.errors import UserError
-from torch_utils.files import replacing, sync_folder
+from torch_utils.files import replacing, sync_folder, writing
 from torch_utils.images import png_bytes
 
 _Write = Callable[[str, bytes], None]
@@ -69,11 +69,8 @@ def _folder_store(dest: Path) -> Iterator[_Write]:
 @contextlib.contextmanager
 def _store(dest: Path) -> Iterator[_Write]:
     opener = _zip_store if dest.suffix.lower() == ".zip" else _folder_store
-    try:
-        with opener(dest) as write:
-            yield write
-    except OSError as error:
-        raise UserError(f"cannot write {dest}: {error.strerror or error}") from error
+    with writing(dest), opener(dest) as write:
+        yield write
 
 
 @dataclass(frozen=True)

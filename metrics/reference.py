@@ -13,7 +13,7 @@ import numpy as np
 
 from metrics.statistics import MAX_FEATURES, Gaussian
 from torch_utils.errors import UserError
-from torch_utils.files import replacing
+from torch_utils.files import prepare_folder, replacing, writing
 
 PUBLISHED_DETECTOR = "inception"  # whose features a file without the key `detector` is about
 MAX_BYTES = 2 * 8 * MAX_FEATURES**2
@@ -42,13 +42,7 @@ def check_destination(path: str | os.PathLike[str]) -> None:
     """
     if Path(path).suffix != ".npz" or Path(path).is_dir():
         raise UserError(f"a reference is a file named *.npz, not {os.fspath(path)!r}")
-    parent = Path(path).absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
-    if not os.access(parent, os.W_OK):
-        raise UserError(f"cannot write {os.fspath(path)}: no permission in {parent}")
+    prepare_folder(Path(path).absolute().parent)
 
 
 def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
@@ -70,11 +64,8 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
     }
     if reference.gaussian.num is not None:
         values["num"] = np.array(reference.gaussian.num, dtype=np.int64)
-    try:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **values)
-    except OSError as error:
-        raise UserError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+    with writing(path), replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **values)
 
 
 def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:

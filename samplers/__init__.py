@@ -101,7 +101,7 @@ SAMPLERS = {
     "ddim": SamplerRow(
         target="samplers.ddim:ddim",
         options={"eta": 0.0},
-        ranges={"eta": (0.0, math.inf)},
+        ranges={"eta": (0.0, 1.0)},
         summary="implicit models, from deterministic (eta 0) to ancestral (eta 1)",
         grid="steps",
         order=1,

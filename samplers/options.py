@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from samplers import GRIDS, SAMPLERS
-from samplers.settings import SamplerSettings, chosen_grid, settings_from
+from samplers.settings import SamplerSettings, chosen_grid, settings_from, unknown_option
 from torch_utils.errors import UserError, unknown_name
 
 DEFAULT_SAMPLER = "heun"
@@ -89,8 +89,8 @@ def generation_settings(mapping: Mapping[str, Any]) -> GenerationSettings:
     known = known_keys(sampler)
     for key in sampler:
         if key not in known:
-            owner = f"option of sampler {sampler.get('name', DEFAULT_SAMPLER)}:"
-            raise unknown_name(owner, key, [*known, *WRAPPING])
+            name = sampler.get("name", DEFAULT_SAMPLER)
+            raise unknown_option(name, chosen_grid(sampler), key, [*known, *WRAPPING])
     clip = mapping.get("clip", False)
     if not isinstance(clip, bool):
         raise UserError(f"clip is {clip!r}: it must be true or false")

@@ -1,6 +1,6 @@
 """Which sampler, how many steps, which grid: one flat mapping, as recipes and snapshots hold it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -146,6 +146,23 @@ def chosen_grid(mapping: Mapping[str, Any]) -> str:
     return name
 
 
+def unknown_option(sampler: str, grid: str, key: str, known: Iterable[str]) -> UserError:
+    """The error for an option that neither a sampler nor its grid has, but another may.
+
+    Args:
+        sampler, grid: the chosen ones.
+        key: the option that was given.
+        known: those that it could have been.
+    """
+    owners = [f"grid {name}" for name, row in GRIDS.items() if key in row.options]
+    owners += [f"sampler {name}" for name, row in SAMPLERS.items() if key in row.options]
+    if owners:
+        return UserError(
+            f"{key} is an option of {', '.join(owners)}, not of sampler {sampler} on grid {grid}"
+        )
+    return unknown_name(f"option of sampler {sampler}:", key, known)
+
+
 def settings_from(mapping: Mapping[str, Any]) -> SamplerSettings:
     """Read the flat form: name, steps, and options of the grid and of the sampler side by side.
 
@@ -176,7 +193,7 @@ def settings_from(mapping: Mapping[str, Any]) -> SamplerSettings:
     defaults = {key: grid_defaults.get(key, default) for key, default in row.options.items()}
     for key in given:
         if key not in grid_defaults and key not in defaults:
-            raise unknown_name(f"option of sampler {name}:", key, [*grid_defaults, *defaults])
+            raise unknown_option(name, grid_name, key, [*grid_defaults, *defaults])
     owner = f"sampler {name}"
     grid = {key: value for key, value in given.items() if key in grid_defaults}
     options = {key: value for key, value in given.items() if key in defaults}

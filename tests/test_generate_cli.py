@@ -163,6 +163,19 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "o").exists()
 
 
+def test_what_cannot_be_written_is_found_out_before_the_work(
+    conditional: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    network, good = f"--network={conditional}", f"--outdir={tmp_path / 'o'}"
+    bad = tmp_path / "file" / "o"
+    assert_refused(run("generate.py", network, f"--outdir={bad}"), f"cannot write {bad}")
+    done = run("generate.py", network, good, f"--grid={bad}/grid.png")
+    assert_refused(done, f"cannot write {bad}")
+    assert_refused(run("generate.py", network, good, "--grid=grid.gif"), "grid.gif", ".png")
+    assert not list((tmp_path / "o").iterdir())
+
+
 def test_an_unconditional_model_has_no_classes(unconditional: Path, tmp_path: Path) -> None:
     options = [f"--network={unconditional}", f"--outdir={tmp_path / 'o'}"]
     assert_refused(run("generate.py", *options, "--class=0"), "unconditional")

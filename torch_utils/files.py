@@ -6,8 +6,37 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from torch_utils.errors import UserError
+
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say in one line what keeps a path from being written.
+
+    Raises:
+        UserError: the system refused something within the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write {os.fspath(path)}: {reason}") from error
+
+
+def prepare_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder and find out, before the work, whether files can be written there.
+
+    Raises:
+        UserError: they cannot.
+    """
+    with writing(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        probe = Path(folder) / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

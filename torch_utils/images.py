@@ -78,3 +78,18 @@ def save_grid(
         draw.text((4, gap + row * cell_h + cell_h // 2), name, fill="black", anchor="lm")
     with replacing(path) as temporary:
         grid.save(temporary, format="png")
+
+
+def save_grid_of(
+    files: Sequence[str | os.PathLike[str]],
+    path: str | os.PathLike[str],
+    num_columns: int,
+    *,
+    row_names: Sequence[str] = (),
+) -> None:
+    """`save_grid` of pictures that lie in files, all of one size."""
+    images = []
+    for file in files:
+        with PIL.Image.open(file) as picture:
+            images.append(from_picture(picture))
+    save_grid(path, np.stack(images), num_columns, row_names=row_names)

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from torch_utils.errors import UserError
-from torch_utils.files import replacing
+from torch_utils.files import prepare_folder, replacing, writing
 from training.config import TrainingConfig
 from training.statistics import single
 
@@ -54,7 +54,7 @@ def create_run_dir(outdir: str | os.PathLike[str], description: str | None) -> P
         UserError: the folder cannot be made or written.
     """
     root = Path(outdir)
-    try:
+    with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         while description is not None:
             folder = next_run_dir(root, description)
@@ -65,8 +65,6 @@ def create_run_dir(outdir: str | os.PathLike[str], description: str | None) -> P
             return folder
         if (root / "config.yaml").exists():
             raise UserError(f"{outdir} already holds a run: resume it, or give another --outdir")
-    except OSError as error:
-        raise UserError(f"cannot write to {outdir}: {error.strerror}") from None
     prepare(root)
     return root
 
@@ -77,14 +75,10 @@ def prepare(folder: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    try:
+    with writing(folder):
         for leftover in folder.glob(".*.tmp-*"):
             leftover.unlink()
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+    prepare_folder(folder)
 
 
 class RunLog:

@@ -120,12 +120,13 @@ def test_wrong_values_are_refused_before_work() -> None:
     for wrong, message in [
         ({"name": "ddpm", "variance": "smal"}, "did you mean 'small'"),
         ({"name": "ddpm", "fraction": 1.5}, "fraction is 1.5: it must be from 0 to 1"),
-        ({"name": "ddim", "eta": -1}, "eta is -1: it must be at least 0"),
+        ({"name": "ddim", "eta": -1}, "eta is -1: it must be from 0 to 1"),
+        ({"name": "ddim", "eta": 1.5}, "eta is 1.5: it must be from 0 to 1"),
         ({"name": "ddim", "spacing": "leeding"}, "did you mean 'leading'"),
         ({"name": "ddim", "levels": "bet_linear"}, "did you mean 'beta_linear'"),
         ({"name": "ddim", "levels": {"name": "beta_quad", "x": 1}}, "option of schedule"),
         ({"name": "ddim", "levels": 3}, "give a name"),
-        ({"name": "ddim", "rho": 3.0}, "unknown option of sampler ddim"),
+        ({"name": "ddim", "rho": 3.0}, "rho is an option of grid rho, .*, not of sampler ddim on"),
         ({"name": "ddim", "grid": "roh"}, "did you mean 'rho'"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -129,7 +129,7 @@ def test_an_option_with_two_meanings_does_not_travel() -> None:
 
 
 def test_given_options_that_the_sampler_lacks_are_refused_not_dropped() -> None:
-    with pytest.raises(UserError, match="option of sampler euler"):
+    with pytest.raises(UserError, match="not of sampler euler"):
         settings_of({"name": "heun"}, {"sampler": "euler", "S_churn": 2.0})
 
 

@@ -181,7 +181,7 @@ def test_run_directories_are_numbered_and_never_shared(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already holds a run"):
         create_run_dir(tmp_path / "out", None)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write to"):
+    with pytest.raises(UserError, match="cannot write"):
         create_run_dir(tmp_path / "file" / "out", "x")
 
 
