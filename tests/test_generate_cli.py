@@ -14,13 +14,13 @@ from tests.parity.weights import fill_by_rule
 
 
 def write_snapshot(
-    path: Path, label_dim: int, label_kind: str = "class", **sampling: object
+    path: Path, label_dim: int, label_kind: str = "class", channels: int = 1, **sampling: object
 ) -> Path:
     """A small model with weights by rule, images 8x6."""
     config = ModelConfig(
         network={"name": "ddpmpp", "model_channels": 16, "channel_mult": [1, 1], "num_blocks": 1},
         img_resolution=(8, 6),
-        img_channels=1,
+        img_channels=channels,
         label_dim=label_dim,
     )
     denoiser = build(config)
@@ -173,6 +173,8 @@ def test_what_cannot_be_written_is_found_out_before_the_work(
     done = run("generate.py", network, good, f"--grid={bad}/grid.png")
     assert_refused(done, f"cannot write {bad}")
     assert_refused(run("generate.py", network, good, "--grid=grid.gif"), "grid.gif", ".png")
+    two = write_snapshot(tmp_path / "two.safetensors", 0, channels=2)
+    assert_refused(run("generate.py", f"--network={two}", good), "1 or 3 channels", "2")
     assert not list((tmp_path / "o").iterdir())
 
 
