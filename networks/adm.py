@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.blocks import BlockSettings, check_heads, make_block
-from networks.inputs import check_images, check_labels, zeroed_labels
+from networks.inputs import check_inputs, zeroed_labels
 from networks.layers import (
     Conv2d,
     GroupNorm,
@@ -31,7 +31,7 @@ _INIT_ZERO = Init("kaiming_uniform", weight_gain=0.0)
 
 
 class DhariwalUNet(nn.Module):
-    """The U-Net of ADM: heads of 64 channels, an embedding that scales and shifts.
+    """The U-Net of ADM: heads of at least 64 channels, an embedding that scales and shifts.
 
     Attention acts at the levels whose larger side is in `attn_resolutions`, on every block of
     encoder and decoder, and always on the first block of the bottleneck.
@@ -123,7 +123,15 @@ class DhariwalUNet(nn.Module):
         Raises:
             UserError: images or labels do not have the network's sizes.
         """
-        check_images(x, self.img_shape)
+        check_inputs(
+            x,
+            self.img_shape,
+            class_labels=class_labels,
+            label_dim=self.label_dim,
+            label_mask=label_mask,
+            augment_labels=augment_labels,
+            augment_dim=self.augment_dim,
+        )
         emb = self._embed(c_noise, class_labels, label_mask, augment_labels)
         skips: list[Tensor] = []
         for entry, layer in zip(self.encoder, self.enc.values(), strict=True):
@@ -144,8 +152,6 @@ class DhariwalUNet(nn.Module):
         augment_labels: Tensor | None,
     ) -> Tensor:
         """The embedding of everything but the image, [N, emb_channels]."""
-        check_labels("class", class_labels, self.label_dim)
-        check_labels("augmentation", augment_labels, self.augment_dim)
         dtype = self.map_layer0.weight.dtype
         emb = torch.cat(self.map_noise(c_noise.to(dtype)), dim=1)
         if self.augment_dim and augment_labels is not None:

@@ -76,7 +76,7 @@ class BlockSettings:
             raise UserError(
                 f"attention over {channels} channels does not divide into"
                 f" {f'{heads} heads' if self.num_heads else wanted}:"
-                " change model_channels or channel_mult, or leave out attention there"
+                " change model_channels or channel_mult, or where attention is"
             )
         return heads
 
@@ -89,9 +89,9 @@ def attention(qkv: Tensor) -> Tensor:
     """Softmax attention with scale 1/sqrt(c), the softmax in float32 (Vaswani et al. 2017, eq. 1).
 
     Plain operations in float32 where they are needed, as the fused kernels have no forward-mode
-    derivative (torch.func.jvp), and where they are faster, which is on CPUs in full precision
-    (benchmarks/bench_networks.py). The fused kernels can be differentiated once only: for a second
-    derivative on a GPU use torch.nn.attention.sdpa_kernel(SDPBackend.MATH).
+    derivative (torch.func.jvp), and on CPUs in full precision, where they cost no more. The fused
+    kernels can be differentiated once only: for a second derivative in half precision or on a GPU
+    use torch.nn.attention.sdpa_kernel(SDPBackend.MATH).
 
     Args:
         qkv: queries, keys and values, [N, heads, c, 3, L].
@@ -177,7 +177,9 @@ class UNetBlock(nn.Module):
         Returns:
             Features [N, out_channels, H', W'].
         """
-        if self.remat and self.training and torch.is_grad_enabled():
+        # under a forward-mode derivative everything is kept: what is computed again has no tangent
+        is_dual = has_tangent(x) or has_tangent(emb)
+        if self.remat and self.training and torch.is_grad_enabled() and not is_dual:
             again: Tensor = checkpoint(self._forward, x, emb, use_reentrant=False)
             return again
         return self._forward(x, emb)
@@ -202,7 +204,14 @@ class UNetBlock(nn.Module):
         n, _, height, width = y.shape
         # Output channel (head * c + i) * 3 + {0: q, 1: k, 2: v}, as in published weights.
         qkv = self.qkv(self.norm2(y)).reshape(n, self.heads, -1, 3, height * width)
-        projected: Tensor = self.proj(attention(qkv).reshape(n, -1, height, width))
+        attended = attention(qkv)
+        if y.is_contiguous(memory_format=torch.channels_last):
+            # pixel by pixel, so that the convolution need not turn its input
+            pixels = attended.permute(0, 3, 1, 2).reshape(n, height, width, -1).contiguous()
+            images = pixels.permute(0, 3, 1, 2)
+        else:
+            images = attended.reshape(n, -1, height, width)
+        projected: Tensor = self.proj(images)
         return projected
 
 

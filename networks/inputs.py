@@ -1,42 +1,66 @@
 """What every U-Net does with its arguments before it computes: sizes checked, labels nulled."""
 
+import torch
 from torch import Tensor
 
 from torch_utils.errors import UserError
 
 
-def check_images(x: Tensor, img_shape: tuple[int, int, int]) -> None:
-    """Check that images have the network's shape.
+def check_inputs(
+    x: Tensor,
+    img_shape: tuple[int, int, int],
+    *,
+    class_labels: Tensor | None,
+    label_dim: int,
+    label_mask: Tensor | None,
+    augment_labels: Tensor | None,
+    augment_dim: int,
+) -> None:
+    """Check that images and labels have the network's shapes; values are not looked at.
 
     Args:
         x: images [N, C, H, W].
         img_shape: channels, height and width of the network.
+        class_labels: [N, label_dim], or one row for all.
+        label_dim: width of the class labels that the network has room for.
+        label_mask: bool [N].
+        augment_labels: [N, augment_dim], or one row for all.
+        augment_dim: width of the augmentation labels that the network has room for.
 
     Raises:
-        UserError: they do not.
+        UserError: other shapes, such as class indices [N] in place of one-hots.
     """
+    num = len(x)
     if x.shape[1:] != img_shape:
         raise UserError(
             f"images are {list(x.shape[1:])}, the network is for {list(img_shape)}"
             " (channels, height, width)"
         )
-
-
-def check_labels(kind: str, labels: Tensor | None, width: int) -> None:
-    """Check that labels have the network's width.
-
-    Args:
-        kind: class or augmentation, for the message.
-        labels: [N, width], or None.
-        width: columns that the network has room for, 0 for none.
-
-    Raises:
-        UserError: another number of columns.
-    """
-    if labels is not None and labels.shape[-1] != width:
+    _check_labels("class", class_labels, label_dim, num)
+    _check_labels("augmentation", augment_labels, augment_dim, num)
+    if label_mask is not None and (
+        label_mask.dtype != torch.bool or label_mask.ndim != 1 or len(label_mask) not in (1, num)
+    ):
         raise UserError(
-            f"the {kind} labels have {labels.shape[-1]} columns, the network has room for {width}"
+            f"label_mask is {label_mask.dtype} of shape {list(label_mask.shape)}: give {num}"
+            " booleans"
         )
+
+
+def _check_labels(kind: str, labels: Tensor | None, width: int, num: int) -> None:
+    if labels is None:
+        return
+    if labels.ndim != 2:
+        raise UserError(
+            f"the {kind} labels have shape {list(labels.shape)}: give one row an image, one-hots"
+            " for classes"
+        )
+    if labels.shape[1] != width:
+        raise UserError(
+            f"the {kind} labels have {labels.shape[1]} columns, the network has room for {width}"
+        )
+    if len(labels) not in (1, num):
+        raise UserError(f"there are {len(labels)} rows of {kind} labels for {num} images")
 
 
 def zeroed_labels(
@@ -56,5 +80,5 @@ def zeroed_labels(
     if class_labels is None:
         return like.new_zeros(1, label_dim)
     if label_mask is not None:
-        class_labels = class_labels * label_mask[:, None]
+        class_labels = torch.where(label_mask[:, None], class_labels, 0)
     return class_labels.to(like.dtype)

@@ -48,7 +48,9 @@ PROBABILITY = Rule("a number from 0 to 1", lambda value: _is_number(value) and 0
 # With an odd number of taps, doubling and halving would not give exact factors of two.
 TAPS = Rule(
     "a list of an even number of numbers whose sum is positive",
-    lambda value: _is_list(value, _is_number) and len(value) % 2 == 0 and sum(value) > 0,
+    lambda value: (
+        _is_list(value, _is_number) and len(value) % 2 == 0 and 0 < sum(value) < float("inf")
+    ),
 )
 
 OPTION_RULES: dict[str, Rule] = {

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.blocks import BlockSettings, make_block
-from networks.inputs import check_images, check_labels, zeroed_labels
+from networks.inputs import check_inputs, zeroed_labels
 from networks.layers import (
     Conv2d,
     FourierEmbedding,
@@ -152,7 +152,15 @@ class SongUNet(nn.Module):
         Raises:
             UserError: images or labels do not have the network's sizes.
         """
-        check_images(x, self.img_shape)
+        check_inputs(
+            x,
+            self.img_shape,
+            class_labels=class_labels,
+            label_dim=self.label_dim,
+            label_mask=label_mask,
+            augment_labels=augment_labels,
+            augment_dim=self.augment_dim,
+        )
         emb = self._embed(c_noise, class_labels, label_mask, augment_labels)
         return self._decode(self._encode(x, emb), emb)
 
@@ -164,8 +172,6 @@ class SongUNet(nn.Module):
         augment_labels: Tensor | None,
     ) -> Tensor:
         """The embedding of everything but the image, [N, emb_channels]."""
-        check_labels("class", class_labels, self.label_dim)
-        check_labels("augmentation", augment_labels, self.augment_dim)
         dtype = self.map_layer0.weight.dtype
         cos, sin = self.map_noise(c_noise.to(dtype))
         emb = torch.cat([sin, cos], dim=1)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.blocks import BlockSettings, check_heads, make_block
-from networks.inputs import check_images, check_labels
+from networks.inputs import check_inputs
 from networks.layers import (
     Conv2d,
     GroupNorm,
@@ -167,8 +167,15 @@ class UNet(nn.Module, ABC):
         Raises:
             UserError: images or labels do not have the network's sizes.
         """
-        check_images(x, self.img_shape)
-        check_labels("augmentation", augment_labels, 0)
+        check_inputs(
+            x,
+            self.img_shape,
+            class_labels=class_labels,
+            label_dim=self.label_dim,
+            label_mask=label_mask,
+            augment_labels=augment_labels,
+            augment_dim=0,
+        )
         emb = self._embed(c_noise, class_labels, label_mask)
         skips: list[Tensor] = []
         for entry, layer in zip(self.encoder, self.enc.values(), strict=True):
@@ -185,7 +192,6 @@ class UNet(nn.Module, ABC):
         self, c_noise: Tensor, class_labels: Tensor | None, label_mask: Tensor | None
     ) -> Tensor:
         """The embedding of everything but the image, [N, emb_channels]."""
-        check_labels("class", class_labels, self.label_dim)
         dtype = self.map_layer0.weight.dtype
         # A condition in float64 keeps its precision up to the sine: it runs to a thousand.
         cos, sin = self.map_noise(c_noise.to(torch.promote_types(c_noise.dtype, dtype)))

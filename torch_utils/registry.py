@@ -47,8 +47,8 @@ def lookup(kind: str, table: Mapping[str, RowT], name: str) -> RowT:
     Raises:
         UserError: there is none; the message gives the nearest name.
     """
-    if name not in table:
-        raise unknown_name(kind, name, table)
+    if not isinstance(name, str) or name not in table:
+        raise unknown_name(kind, str(name), table)
     return table[name]
 
 

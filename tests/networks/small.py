@@ -8,6 +8,7 @@ from torch import Tensor, nn
 import networks
 from tests.parity.weights import fill_by_rule
 
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SMALL: dict[str, Any] = {
     "model_channels": 16,
     "channel_mult": [1, 2],

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.networks.small import conditions, images, small_net
+from tests.networks.small import DEVICES, conditions, images, small_net
 from torch_utils.errors import UserError
 
 VARIANTS: list[dict[str, Any]] = [
@@ -76,6 +76,13 @@ def test_wrong_sizes_are_one_clear_line(variant: dict[str, Any]) -> None:
         net(images(1), conditions(1), torch.zeros(1, 3))
     with pytest.raises(UserError, match="augmentation labels have 3 columns"):
         net(images(1), conditions(1), augment_labels=torch.zeros(1, 3))
+    with pytest.raises(UserError, match="one-hots for classes"):
+        net(images(4), conditions(4), torch.tensor([0, 1, 2, 3]))
+    with pytest.raises(UserError, match="2 rows of class labels for 3 images"):
+        net(images(3), conditions(3), torch.zeros(2, 4))
+    for mask in (torch.ones(3), torch.ones(2, dtype=torch.bool), torch.ones(3, 1) > 0):
+        with pytest.raises(UserError, match="give 3 booleans"):
+            net(images(3), conditions(3), torch.zeros(3, 4), mask)
 
 
 @pytest.mark.parametrize("variant", FAMILIES)
@@ -98,20 +105,23 @@ def test_channels_last_gives_the_same_output(variant: dict[str, Any]) -> None:
     torch.testing.assert_close(output, expected)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("wrt", ["both", "x", "c_noise"])
-def test_forward_derivative_equals_finite_differences(variant: dict[str, Any], wrt: str) -> None:
-    net = small_net(**variant).double()
-    x, c_noise = images(2).double(), conditions(2).double()
-    dx = images(2).flip(0).double() * (wrt != "c_noise")
-    dc = torch.tensor([0.3, -0.2], dtype=torch.float64) * (wrt != "x")
+def test_forward_derivative_equals_finite_differences(
+    variant: dict[str, Any], wrt: str, device: str
+) -> None:
+    net = small_net(**variant).double().to(device)
+    x, c_noise = images(2).double().to(device), conditions(2).double().to(device)
+    dx = x.flip(0) * (wrt != "c_noise")
+    dc = torch.tensor([0.3, -0.2], dtype=torch.float64, device=device) * (wrt != "x")
 
     def along(h: float | torch.Tensor) -> Any:
         return net(
             x + h * dx if wrt != "c_noise" else x, c_noise + h * dc if wrt != "x" else c_noise
         )
 
-    zero = torch.zeros((), dtype=torch.float64)
+    zero = torch.zeros((), dtype=torch.float64, device=device)
     with torch.no_grad():
         value, tangent = torch.func.jvp(along, (zero,), (torch.ones_like(zero),))[:2]
         differences = (along(1e-6) - along(-1e-6)) / 2e-6
@@ -173,14 +183,18 @@ def test_graph_has_no_breaks_and_equals_the_eager_network(variant: dict[str, Any
         torch.testing.assert_close(compiled(*arguments), net(*arguments))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("variant", FAMILIES)
-def test_graph_of_the_forward_derivative_equals_the_eager_one(variant: dict[str, Any]) -> None:
-    net = small_net(**variant).double()
-    arguments = images(2).double(), conditions(2).double()
+def test_graph_of_the_forward_derivative_equals_the_eager_one(
+    variant: dict[str, Any], device: str
+) -> None:
+    net = small_net(**variant).double().to(device)
+    arguments = images(2).double().to(device), conditions(2).double().to(device)
 
     def derivative(x: torch.Tensor, c_noise: torch.Tensor) -> tuple[Any, ...]:
         return torch.func.jvp(net, (x, c_noise), (x.flip(0), torch.ones_like(c_noise)))
 
     with torch.no_grad():
-        compiled = torch.compile(derivative, fullgraph=True, backend="aot_eager")(*arguments)
+        backend = "inductor" if device == "cuda" else "aot_eager"
+        compiled = torch.compile(derivative, fullgraph=True, backend=backend)(*arguments)
         torch.testing.assert_close(compiled, derivative(*arguments))
