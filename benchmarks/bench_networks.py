@@ -1,6 +1,7 @@
 """Speed and memory of the networks: forward, and forward with backward.
 
-    python benchmarks/bench_networks.py --device=cpu --out=benchmarks/results/networks-cpu.json
+    python benchmarks/bench_networks.py --device=cpu --sizes=cifar \
+        --out=benchmarks/results/networks-cpu.json
 
 For every network: parameters, FLOPs of a forward pass, images a second, peak memory, and
 the fraction of the matrix-multiplication rate that this device reaches in the same precision. The
@@ -49,7 +50,21 @@ SIZES = {
     "ddpmpp-64": Size("ddpmpp", 64, 0, {"channel_mult": [1, 2, 2, 2]}, augment_dim=9),
     "ncsnpp-64": Size("ncsnpp", 64, 0, {"channel_mult": [1, 2, 2, 2]}, augment_dim=9),
     "adm-64": Size("adm", 64, 1000, {}),
+    "adm-64-iddpm": Size("adm", 64, 1000, {}, out_channels=6),
+    "ddpm-mnist": Size("ddpm", 32, 0, {"model_channels": 64}, channels=1),
     "ddpm-cifar": Size("ddpm", 32, 0, {}),
+    "ddpm-cifar-guided": Size(
+        "ddpm",
+        32,
+        10,
+        {
+            "attn_resolutions": [16, 8],
+            "num_heads": None,
+            "head_dim": 64,
+            "modulation": "scale_shift",
+            "resampler": "block",
+        },
+    ),
     "ddpm-64": Size("ddpm", 64, 0, {"channel_mult": [1, 2, 2, 2, 4]}),
     "ddpm-256": Size("ddpm", 256, 0, {"channel_mult": [1, 1, 2, 2, 4, 4]}),
     "vdiff-cifar": Size("vdiff", 32, 10, {}),
@@ -69,6 +84,7 @@ SIZES = {
     ),
 }
 _ROUNDS = 24  # in which ours and the plain network are timed in turn
+CIFAR = ("ddpmpp-cifar", "ncsnpp-cifar", "ddpm-cifar", "vdiff-cifar")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -158,6 +174,7 @@ def measure(
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(x[:1], c_noise[:1], None if labels is None else labels[:1])
     if mode == "compiled":
+        torch._dynamo.reset()  # networks of one process share a limit of compilations
         network.compile(fullgraph=True)
 
     def forward() -> Tensor:
@@ -222,8 +239,8 @@ def paired(
 
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--sizes", default="ddpmpp-cifar,ncsnpp-cifar", show_default=True, metavar="LIST",
-              help=f"Of {', '.join(SIZES)}; or all.")  # fmt: skip
+@click.option("--sizes", default="cifar", show_default=True, metavar="LIST",
+              help=f"Of {', '.join(SIZES)}; cifar for {', '.join(CIFAR)}; or all.")  # fmt: skip
 @click.option("--modes", default="eager,compiled", show_default=True, metavar="LIST")
 @click.option("--batch", default=4, show_default=True, help="Images at once.")
 @click.option("--seconds", "min_seconds", default=4.0, show_default=True, help="A measurement.")
@@ -233,7 +250,8 @@ def main(
 ) -> None:
     """Measure the networks and print a table."""
     where = choose_device(device)
-    chosen = list(SIZES) if sizes == "all" else sizes.split(",")
+    sets = {"all": tuple(SIZES), "cifar": CIFAR}
+    chosen = sets[sizes] if sizes in sets else tuple(sizes.split(","))
     for name in chosen:
         if name not in SIZES:
             raise UserError(f"unknown size {name!r}: known are {', '.join(SIZES)}")
