@@ -4,7 +4,9 @@ Read with `weights_only=True`: nothing in a file is executed. What its tensors c
 from a side file, a YAML or JSON mapping of our keys or of the family's published ones.
 """
 
+import argparse
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ import yaml
 from torch import Tensor
 
 from importers.families import Imported, detect, import_network
-from importers.published import KEYS, RULES, translate
+from importers.published import flattened, published_keys, translate
+from importers.reading import SETTINGS
+from networks.rules import OPTION_RULES, SIZE_RULES
 from torch_utils.errors import UserError
 
 # where each kind of weights lies in the containers that are known, outermost key first
 PLACES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "ema": (("ema", "shadow"), ("model",), ("state_dict",), ()),
+    "ema": (("model",), ("state_dict",), ()),  # unless there is a key `ema`
     "raw": (("model_dict",), ("model",), ("state_dict",), ()),
 }
 SIDE_SUFFIXES = (".yaml", ".yml", ".json")
@@ -66,10 +70,13 @@ def _load(path: str | os.PathLike[str]) -> Any:
     if not Path(path).is_file():
         raise UserError(f"no checkpoint at {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # SA-DPM keeps its command line, a record without behaviour, beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is none can fail in any way
-        first_line = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{path} cannot be read as plain tensors: {first_line}") from None
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds {found[1]} objects" if found else type(error).__name__
+        raise UserError(f"{path} cannot be read as plain tensors: {reason}") from None
 
 
 def find_weights(container: Any, weights: str) -> dict[str, Tensor] | None:
@@ -77,16 +84,29 @@ def find_weights(container: Any, weights: str) -> dict[str, Tensor] | None:
 
     Args:
         container: what torch.load returned.
-        weights: key of PLACES.
+        weights: key of PLACES. Averages that are there but have no names are none, and what lies
+            beside them is not taken for them.
     """
+    if weights == "ema" and isinstance(container, Mapping) and "ema" in container:
+        ema = container["ema"]
+        shadow = ema.get("shadow") if isinstance(ema, Mapping) else None
+        return _as_state(shadow)
     for place in PLACES[weights]:
         inner = container
         for key in place:
             inner = inner.get(key) if isinstance(inner, Mapping) else None
-        is_state = isinstance(inner, Mapping) and bool(inner)
-        if is_state and all(isinstance(value, Tensor) for value in inner.values()):
-            return dict(inner)
+        state = _as_state(inner)
+        if state is not None:
+            return state
     return None
+
+
+def _as_state(tree: Any) -> dict[str, Tensor] | None:
+    """A state dict, if it is one."""
+    if not isinstance(tree, Mapping) or not tree:
+        return None
+    is_state = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tree.items())
+    return dict(tree) if is_state else None
 
 
 def side_file(path: str | os.PathLike[str]) -> Path | None:
@@ -108,12 +128,28 @@ def read_side_file(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {problem}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} is no mapping of keys to values")
-    return tree
+    for key in tree:
+        if not isinstance(key, str):
+            raise UserError(f"{path}: the key {key!r} is no name")
+    numbers: dict[str, Any] = _numbers(tree)
+    return numbers
 
 
 def _in_our_keys(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Published spellings in ours, beside keys that are ours already."""
-    published = {key: value for key, value in given.items() if key in KEYS[family]}
-    published |= {key: value for key, value in given.items() if key in RULES[family]}
-    ours = {key: value for key, value in given.items() if key not in published}
-    return {**translate(family, published), **ours}
+    flat, known = flattened(given), published_keys(family)
+    is_whole = flat != given  # a published file, which also says what concerns no model
+    own = {*SETTINGS, *OPTION_RULES, *SIZE_RULES}
+    ours = {k: v for k, v in flat.items() if k not in known and (k in own or not is_whole)}
+    return translate(family, {k: v for k, v in flat.items() if k in known}, ours)
+
+
+def _numbers(tree: Any) -> Any:
+    """A tree whose numbers like 1e-5, which YAML reads as texts, are numbers."""
+    if isinstance(tree, dict):
+        return {key: _numbers(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_numbers(value) for value in tree]
+    if isinstance(tree, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", tree):
+        return float(tree)
+    return tree

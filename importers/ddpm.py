@@ -148,6 +148,7 @@ def read_ddpm_xyf(shapes: Shapes, given: Given) -> Reading:
     deepest = f"down_blocks.{num_levels - 1}"
     num_units = len({name.split(".")[2] for name in shapes if name.startswith(f"{deepest}.")})
     num_blocks = num_units // (2 if attention and attention[-1] else 1)
+    has_labels = "class_embed.weight" in shapes
     inferred: dict[str, Any] = {
         "model_channels": unit,
         "channel_mult": multiples(family, widths, unit),
@@ -157,7 +158,7 @@ def read_ddpm_xyf(shapes: Shapes, given: Given) -> Reading:
         "modulation": "scale_shift" if is_adaptive else "add",
         "img_channels": size(family, shapes, "first_conv.weight", 1),
         "out_channels": size(family, shapes, "last_conv.2.weight", 0),
-        "label_dim": shapes["class_embed.weight"][0] if "class_embed.weight" in shapes else 0,
+        "label_dim": size(family, shapes, "class_embed.weight", 0) if has_labels else 0,
     }
     attended = [width for width, has in zip(widths, attention, strict=True) if has]
     heads = given.heads([(width, width) for width in attended])

@@ -14,10 +14,10 @@ from torch import Tensor
 
 import networks
 from importers.naming import Shapes, Source
-from importers.reading import Given, Reading
+from importers.reading import SETTINGS, Given, Reading
 from networks.unet import UNet
 from torch_utils.errors import UserError
-from torch_utils.registry import Row, split_name
+from torch_utils.registry import Row
 
 PREFIX = "module."
 
@@ -125,11 +125,7 @@ def import_network(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     values = given.resolve(reading)
     sizes = {key: values.pop(key) for key in ("img_channels", "label_dim", "out_channels")}
     sizes["img_resolution"] = values.pop("img_resolution")
-    schedule, schedule_options = split_name("schedule", values.pop("schedule"))
-    settings = {
-        "prediction": values.pop("prediction"),
-        "schedule": {"name": schedule, **schedule_options},
-    }
+    settings = {key: values.pop(key) for key in SETTINGS}
     with torch.device("meta"):
         network = networks.create(reading.network, **sizes, **values)
     assert isinstance(network, UNet), reading.network
@@ -148,8 +144,10 @@ def import_network(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
 def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict under the names inside a parallel wrapper."""
     for name, tensor in state_dict.items():
-        if not isinstance(tensor, Tensor):
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UserError(f"{name!r} of the checkpoint is no tensor: give its state dict alone")
+        if tensor.layout != torch.strided or tensor.is_complex():
+            raise UserError(f"{name} of the checkpoint is sparse or complex: it is no weight")
     state = {name.removeprefix(PREFIX): tensor for name, tensor in state_dict.items()}
     if len(state) < len(state_dict):
         raise UserError(f"the checkpoint has tensors both with and without the prefix {PREFIX!r}")

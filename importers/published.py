@@ -1,12 +1,15 @@
-"""The published spellings of network options, family by family, in ours.
+"""The published spellings of what describes a model, family by family, in ours.
 
-The left column is what a family's own config calls its images and the arguments of its network.
+The left column of KEYS is what a family's own config calls its images and the arguments of its
+network.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch_utils.errors import unknown_name
+from diffusion import SCHEDULES
+from networks.rules import check_sizes
+from torch_utils.errors import UserError, unknown_name
 
 KEYS: dict[str, dict[str, str]] = {
     "sa-dpm": {
@@ -50,11 +53,76 @@ KEYS: dict[str, dict[str, str]] = {
 }
 
 
-def _at_levels(flags: list[bool], config: Mapping[str, Any]) -> dict[str, Any]:
+# the key that names the schedule, and what else is said of it: published -> ours
+SCHEDULE_KEYS: dict[str, tuple[str, dict[str, str]]] = {
+    "sa-dpm": (
+        "beta_schedule",
+        {
+            "num_diffusion_timesteps": "num_steps",
+            "beta_start": "beta_start",
+            "beta_end": "beta_end",
+        },
+    ),
+    "v-diffusion": (
+        "logsnr_schedule",
+        {"logsnr_min": "logsnr_min", "logsnr_max": "logsnr_max"},
+    ),
+    "ddpm-xyf": (
+        "beta_schedule",
+        {"total_steps": "num_steps", "beta_start": "beta_start", "beta_end": "beta_end"},
+    ),
+}
+
+_BETAS = {name: f"beta_{name}" for name in ("linear", "quad", "const")}
+SCHEDULE_NAMES: dict[str, dict[str, str]] = {
+    "sa-dpm": _BETAS | {"jsd": "beta_jsd", "sigmoid": "beta_sigmoid"},
+    "v-diffusion": {
+        "cosine": "logsnr_cosine",
+        "linear": "logsnr_alpha2_linear",
+        "sigmoid": "logsnr_linear",
+        "legacy": "logsnr_legacy",
+    },
+    "ddpm-xyf": _BETAS | {"cosine": "beta_cosine"},
+}
+
+PREDICTION_KEYS = {"v-diffusion": "model_out_type", "ddpm-xyf": "objective"}
+PREDICTION_NAMES = {
+    "both": "x0_eps",
+    "x_0": "x0",
+    "pred_eps": "eps",
+    "pred_x0": "x0",
+    "pred_v": "v",
+}
+
+# parts of published config files that describe a model; others are about training
+SECTIONS = ("data", "model", "diffusion")
+
+
+def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A published config file without its sections, `params` within them among these.
+
+    A mapping without such sections is returned as it is.
+    """
+    nested = {key for key in SECTIONS if isinstance(config.get(key), Mapping)}
+    if not nested:
+        return dict(config)
+    flat: dict[str, Any] = {}
+    for section in SECTIONS:
+        if section in nested:
+            flat |= {k: v for k, v in config[section].items() if k != "params"}
+            params = config[section].get("params")
+            flat |= params if isinstance(params, Mapping) else {}
+    kept = {k: v for k, v in config.items() if k == "schedule" or not isinstance(v, Mapping)}
+    return flat | kept
+
+
+def _at_levels(flags: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     """One flag a level, finest first, as resolutions; nothing if the resolution is not given."""
+    if not isinstance(flags, list) or not all(isinstance(flag, bool) for flag in flags):
+        raise UserError(f"attention is given as {flags!r}: give true or false for each level")
     if "img_resolution" not in config:
         return {}
-    side = config["img_resolution"]
+    side = max(check_sizes(img_resolution=config["img_resolution"]))
     return {"attn_resolutions": [side >> level for level, flag in enumerate(flags) if flag]}
 
 
@@ -69,26 +137,55 @@ RULES: dict[str, dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]]] 
 }
 
 
-def translate(family: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A family's own description of its network, as the config of `import_network`.
+def published_keys(family: str) -> set[str]:
+    """All keys of a family that `translate` reads."""
+    name, bounds = SCHEDULE_KEYS[family]
+    prediction = {PREDICTION_KEYS[family]} if family in PREDICTION_KEYS else set()
+    return {*KEYS[family], *RULES[family], name, *bounds, *prediction}
+
+
+def translate(
+    family: str, config: Mapping[str, Any], ours: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """A family's own description of its model, as the config of `import_network`.
 
     Args:
         family: a name in `importers.families.FAMILIES`.
-        config: published key -> value; null is not given, and keys that say nothing of the network
+        config: published key -> value; null is not given, and keys that say nothing of the model
             are passed over.
+        ours: our key -> value, given beside it.
 
     Returns:
-        Our key -> value.
+        Our key -> value, `ours` included.
 
     Raises:
-        UserError: no family has this name.
+        UserError: no family has this name, or two keys contradict each other.
     """
     if family not in KEYS:
         raise unknown_name("family", family, KEYS)
-    keys = KEYS[family]
     given = {key: value for key, value in config.items() if value is not None}
-    ours = {keys[key]: value for key, value in given.items() if key in keys}
+    merged = {key: value for key, value in (ours or {}).items() if value is not None}
+
+    def add(key: str, found: Mapping[str, Any]) -> None:
+        for name, value in found.items():
+            if name in merged and merged[name] != value:
+                raise UserError(f"{key} says that {name} is {value!r}, not {merged[name]!r}")
+            merged[name] = value
+
+    for key, name in KEYS[family].items():
+        if key in given:
+            add(key, {name: given[key]})
     for key, rule in RULES[family].items():
         if key in given:
-            ours |= rule(given[key], ours)
-    return ours
+            add(key, rule(given[key], merged))
+    key, bounds = SCHEDULE_KEYS[family]
+    if key in given:
+        schedule = SCHEDULE_NAMES[family].get(str(given[key]), str(given[key]))
+        options = SCHEDULES[schedule].options if schedule in SCHEDULES else {}
+        said = {name: given[key] for key, name in bounds.items() if key in given}
+        said = {name: value for name, value in said.items() if name in options}
+        add(key, {"schedule": {"name": schedule, **said}})
+    key = PREDICTION_KEYS.get(family, "")
+    if key in given:
+        add(key, {"prediction": PREDICTION_NAMES.get(str(given[key]), given[key])})
+    return merged

@@ -7,11 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from diffusion import SCHEDULES
 from importers.naming import Naming, Shapes, Source
+from importers.published import SCHEDULE_NAMES
 from networks.layout import Entry
 from networks.rules import check_option, check_sizes
 from torch_utils.errors import UserError, unknown_name
+from torch_utils.registry import lookup, merge_options, split_name
 
+SETTINGS = ("prediction", "schedule")
+BOUNDS = ("num_steps", "beta_start", "beta_end", "logsnr_min", "logsnr_max")
 PREDICTIONS = ("eps", "x0", "v", "x0_eps")
 
 
@@ -107,13 +112,15 @@ class Given:
             if key not in known:
                 raise unknown_name(f"key for a {self.family} checkpoint:", key, known)
         missing = [key for key in required if key not in reading.inferred and key not in given]
+        schedule, bounds = self._schedule(given)
+        missing += bounds
         if missing or reading.missing:
             raise UserError(
                 f"the shapes of a {self.family} checkpoint do not tell"
                 f" {', '.join([*missing, *reading.missing])}: give the missing keys"
             )
         inferred = reading.inferred | self._attention(reading, given)
-        values = reading.assumed | given | inferred
+        values = reading.assumed | given | inferred | {"schedule": schedule}
         values["img_resolution"] = check_sizes(img_resolution=given["img_resolution"])
         for key, value in inferred.items():
             said = list(given[key]) if isinstance(given.get(key), tuple) else given.get(key)
@@ -123,13 +130,29 @@ class Given:
                     f" checkpoint say {value!r}"
                 )
         if values["prediction"] not in PREDICTIONS:
-            raise unknown_name("prediction", values["prediction"], PREDICTIONS)
+            raise unknown_name("prediction", str(values["prediction"]), PREDICTIONS)
+        if values["out_channels"] not in (values["img_channels"], 2 * values["img_channels"]):
+            raise UserError(
+                f"this {self.family} checkpoint has {values['out_channels']} output channels for"
+                f" {values['img_channels']}: it must have as many or twice as many"
+            )
         if values["prediction"] == "x0_eps" and "prediction" not in inferred:
             raise UserError(
                 f"prediction is given as 'x0_eps', but this {self.family} checkpoint has"
                 f" {values['out_channels']} output channels for {values['img_channels']}"
             )
         return values
+
+    def _schedule(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Our entry of the schedule, and the keys of its bounds that are missing."""
+        if "schedule" not in given:
+            return {}, []
+        said, options = split_name("schedule", given["schedule"])
+        name = SCHEDULE_NAMES[self.family].get(said, said)
+        row = lookup("schedule", SCHEDULES, name)
+        merge_options(f"schedule {name}", row.options, options)
+        bounds = [key for key in BOUNDS if key in row.options and key not in options]
+        return {"name": name, **options}, [f"schedule.{key}" for key in bounds]
 
     def _attention(self, reading: Reading, given: Mapping[str, Any]) -> dict[str, Any]:
         """The levels with attention as resolutions."""

@@ -1,5 +1,6 @@
 """Checkpoint files: containers, side files, and files that must not be trusted."""
 
+import argparse
 import json
 import pickle  # only to make the file that must be refused
 from pathlib import Path
@@ -14,7 +15,8 @@ from tests.importers.foreign import numbered, sa_dpm
 from torch_utils.errors import UserError
 
 STATE = numbered(sa_dpm(32, [1, 2], 1, [False, True]))
-SIDE = {"image_size": 16, "schedule": {"name": "linear"}}
+LINEAR = {"name": "linear", "num_steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+SIDE = {"image_size": 16, "schedule": LINEAR}
 
 
 def write(path: Path, container: object, side: dict | None = None) -> Path:
@@ -65,7 +67,7 @@ def test_what_is_missing_is_listed_with_the_place_to_write_it(tmp_path: Path) ->
     ):
         load_checkpoint(path)
     config = tmp_path / "other.json"
-    config.write_text(json.dumps({"img_resolution": 16, "schedule": "linear"}))
+    config.write_text(json.dumps({"img_resolution": 16, "schedule": LINEAR}))
     assert load_checkpoint(path, model_config=config).settings["prediction"] == "eps"
     config.write_text("[1]")
     with pytest.raises(UserError, match="no mapping"):
@@ -73,6 +75,71 @@ def test_what_is_missing_is_listed_with_the_place_to_write_it(tmp_path: Path) ->
     config.write_text(json.dumps({"img_resolution": 16, "schedul": "linear"}))
     with pytest.raises(UserError, match="schedule"):
         load_checkpoint(path, model_config=config)
+
+
+def test_a_published_config_file_serves_as_side_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pth", STATE)
+    published = """
+        data: {dataset: AFHQ, image_size: 16, channels: 3}
+        model:
+          {ch: 32, ch_mult: [1, 2], attn_resolutions: [8], resamp_with_conv: True, ema_rate: 0.99}
+        diffusion:
+          beta_schedule: linear
+          beta_start: 1e-4
+          beta_end: 0.02
+          num_diffusion_timesteps: 500
+        training: {batch_size: 32, n_epochs: 100}
+    """
+    path.with_suffix(".yml").write_text(published)
+    found = load_checkpoint(path)
+    assert found.sizes["img_resolution"] == (16, 16)
+    assert found.settings == {
+        "prediction": "eps",
+        "schedule": {"name": "beta_linear", "num_steps": 500, "beta_start": 1e-4, "beta_end": 0.02},
+    }
+    path.with_suffix(".yml").write_text(published.replace("[8]", "[16]"))
+    with pytest.raises(UserError, match=r"attn_resolutions is given as \[16\]"):
+        load_checkpoint(path)
+
+
+def test_the_training_checkpoint_of_sa_dpm_is_opened(tmp_path: Path) -> None:
+    arguments = argparse.Namespace(config="afhq.yml", lamda=0.2)
+    raw = {f"module.{name}": tensor for name, tensor in STATE.items()}
+    container = {"args": arguments, "model_dict": raw, "epoch": 3, "step": 9}
+    path = write(tmp_path / "ckpt.pth", container, SIDE)
+    assert load_checkpoint(path, weights="raw").family == "sa-dpm"
+    with pytest.raises(UserError, match="no ema weights"):
+        load_checkpoint(path)
+
+
+def test_averages_without_names_are_not_replaced_by_raw_weights(tmp_path: Path) -> None:
+    container = {"model": STATE, "ema": {"shadow": list(STATE.values())}}
+    path = write(tmp_path / "a.pt", container, SIDE)
+    with pytest.raises(UserError, match="no ema weights"):
+        load_checkpoint(path)
+    assert load_checkpoint(path, weights="raw").family == "sa-dpm"
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {0: torch.zeros(2)},
+        STATE | {"conv_in.weight": torch.zeros(())},
+        STATE | {"norm_out.bias": torch.zeros(32).to_sparse()},
+        STATE | {"conv_out.weight": torch.zeros(5, 32, 3, 3), "conv_out.bias": torch.zeros(5)},
+    ],
+    ids=["numbers", "scalar", "sparse", "channels"],
+)
+def test_odd_tensors_are_one_line(container: dict, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        load_checkpoint(write(tmp_path / "a.pth", container, SIDE))
+
+
+def test_keys_that_are_no_names_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pth", STATE)
+    path.with_suffix(".yaml").write_text("image_size: 16\n1: 2\n")
+    with pytest.raises(UserError, match="the key 1 is no name"):
+        load_checkpoint(path)
 
 
 class Trap:

@@ -17,7 +17,7 @@ from tests.importers.foreign import Shapes, ddpm_xyf, numbered, sa_dpm, v_diffus
 from torch_utils.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "networks_ddpm.json"
-BASE = {"img_resolution": 16, "schedule": "linear"}
+BASE = {"img_resolution": 16, "schedule": "logsnr_legacy"}
 F, T = False, True
 
 
@@ -232,6 +232,10 @@ def test_tensors_that_do_not_make_up_a_network_are_refused(edit: Edit, message: 
         ({"img_resolution": 15}, "must be a multiple of 2"),
         ({"img_resolution": "16"}, "img_resolution must be"),
         ({"schedule": 3}, "schedule is 3"),
+        ({"schedule": "bananas"}, "unknown schedule 'bananas'"),
+        ({"schedule": "cosine"}, "do not tell schedule.logsnr_min, schedule.logsnr_max: give"),
+        ({"schedule": {"name": "legacy", "bananas": 3}}, "'bananas'"),
+        ({"prediction": ["v"]}, "unknown prediction"),
         ({"dropout": 2}, "dropout must be"),
     ],
 )
@@ -250,7 +254,7 @@ def test_what_the_shapes_tell_may_be_given_as_well() -> None:
         "attn_resolutions": [99, 12],
         "prediction": "v",
         "head_dim": 16,
-        "schedule": {"name": "cosine", "logsnr_min": -20.0},
+        "schedule": {"name": "cosine", "logsnr_min": -20.0, "logsnr_max": 20.0},
     }
     imported = import_network(small(), config)
     assert imported.family == "v-diffusion"
@@ -258,7 +262,7 @@ def test_what_the_shapes_tell_may_be_given_as_well() -> None:
     assert imported.network["attn_resolutions"] == [99, 12]
     assert imported.settings == {
         "prediction": "v",
-        "schedule": {"name": "cosine", "logsnr_min": -20.0},
+        "schedule": {"name": "logsnr_cosine", "logsnr_min": -20.0, "logsnr_max": 20.0},
     }
 
 
@@ -285,6 +289,22 @@ def test_published_configs_are_translated() -> None:
     assert translate("ddpm-xyf", {"use_attn": [True], "resblock_updown": True}) == {
         "resampler": "block"
     }
+    schedule = {"logsnr_schedule": "linear", "logsnr_min": -20, "logsnr_max": 20}
+    assert translate("v-diffusion", {**schedule, "model_out_type": "both"}) == {
+        "schedule": {"name": "logsnr_alpha2_linear", "logsnr_min": -20, "logsnr_max": 20},
+        "prediction": "x0_eps",
+    }
+    cosine = {"beta_schedule": "cosine", "beta_start": 1e-4, "total_steps": 4000}
+    assert translate("ddpm-xyf", {**cosine, "objective": "pred_v"}) == {
+        "schedule": {"name": "beta_cosine", "num_steps": 4000},
+        "prediction": "v",
+    }
+    wide = translate("v-diffusion", {"apply_attn": [False, True]}, {"img_resolution": [16, 24]})
+    assert wide["attn_resolutions"] == [12]
+    with pytest.raises(UserError, match="img_size says that img_resolution is 32, not 16"):
+        translate("ddpm-xyf", {"resolution": 16, "img_size": 32})
+    with pytest.raises(UserError, match="true or false for each level"):
+        translate("v-diffusion", {"resolution": 16, "apply_attn": True})
     with pytest.raises(UserError, match="did you mean 'sa-dpm'"):
         translate("sadpm", {})
 

@@ -72,7 +72,7 @@ def networks_ddpm(case: Case) -> float:
         torch.from_numpy(case.arrays[f"{case.name}/{name}"]) for name in ("x", "t", "out")
     )
     # The raw output does not depend on what it means, but an import has to be told.
-    config["schedule"] = "linear"
+    config["schedule"] = "logsnr_legacy"
     if spec["family"] != "v-diffusion" or golden.shape[1] == x.shape[1]:
         config["prediction"] = "eps"
     if not {"num_heads", "head_dim"} & config.keys():

@@ -118,7 +118,7 @@ def imported_denoiser(spec: dict[str, Any], preconditioning: dict[str, Any]) -> 
                foreign_config).items()}  # fmt: skip
     fill_by_rule(weights)
     # the raw output's meaning is the preconditioning's, but an import has to be told
-    imported = import_network(weights, config | {"schedule": "linear", "prediction": "eps"})
+    imported = import_network(weights, config | {"schedule": "logsnr_legacy", "prediction": "eps"})
     sizes = {key: value for key, value in imported.sizes.items() if key != "out_channels"}
     parts = PreconditioningConfig(**preconditioning)
     denoiser = build(ModelConfig(network=imported.network, preconditioning=parts, **sizes))
