@@ -139,7 +139,7 @@ def _in_our_keys(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Published spellings in ours, beside keys that are ours already."""
     flat, known = flattened(given), published_keys(family)
     is_whole = flat != given  # a published file, which also says what concerns no model
-    own = {*SETTINGS, *OPTION_RULES, *SIZE_RULES}
+    own = {*SETTINGS, *OPTION_RULES, *SIZE_RULES, "img_resolution"}
     ours = {k: v for k, v in flat.items() if k not in known and (k in own or not is_whole)}
     return translate(family, {k: v for k, v in flat.items() if k in known}, ours)
 

@@ -118,7 +118,7 @@ def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _at_levels(flags: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     """One flag a level, finest first, as resolutions; nothing if the resolution is not given."""
-    if not isinstance(flags, list) or not all(isinstance(flag, bool) for flag in flags):
+    if not isinstance(flags, list) or not all(flag in (0, 1) for flag in flags):
         raise UserError(f"attention is given as {flags!r}: give true or false for each level")
     if "img_resolution" not in config:
         return {}

@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle  # only to make the file that must be refused
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,9 @@ def test_a_published_config_file_serves_as_side_file(tmp_path: Path) -> None:
         "prediction": "eps",
         "schedule": {"name": "beta_linear", "num_steps": 500, "beta_start": 1e-4, "beta_end": 0.02},
     }
+    with_ours = published.replace("image_size: 16, ", "") + "    img_resolution: [16, 24]"
+    path.with_suffix(".yml").write_text(textwrap.dedent(with_ours).replace("[8]", "[12]"))
+    assert load_checkpoint(path).sizes["img_resolution"] == (16, 24)
     path.with_suffix(".yml").write_text(published.replace("[8]", "[16]"))
     with pytest.raises(UserError, match=r"attn_resolutions is given as \[16\]"):
         load_checkpoint(path)
