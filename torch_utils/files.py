@@ -36,7 +36,7 @@ def prepare_folder(folder: str | os.PathLike[str]) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         probe = Path(folder) / f".writable-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # processes of other machines may have the same number
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
