@@ -1,16 +1,93 @@
-"""Processes: torchrun's environment when it is there, a world of one when it is not."""
+"""Processes: torchrun's environment when it is there, a world of one when it is not.
+
+Collectives have a time limit, after which the run is lost. Work that takes some processes longer
+than others is therefore followed by `World.meet`, which waits without one.
+"""
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from torch_utils import leaving
-from torch_utils.errors import UserError
+from torch_utils.errors import Failure, UserError
+
+COLLECTIVE_LIMIT = timedelta(minutes=30)
+_FIRST_POLL, _LAST_POLL = 0.005, 0.5  # seconds between looks at the board while waiting
+# what gloo and NCCL say when a peer has gone
+_LOST = ("connection closed", "connection reset", "broken pipe", "socket", "remote process exited")
+
+
+class Board:
+    """Where processes leave each other notes: the key-value store behind the process group.
+
+    Args:
+        store: the store, or None in a world of one.
+    """
+
+    def __init__(self, store: Any = None) -> None:
+        self._store = store
+        self._own: set[str] = set()
+        self._num_names = 0
+
+    def fresh(self, kind: str) -> str:
+        """A name not used before; the n-th call gives the same in every process."""
+        self._num_names += 1
+        return f"{kind}-{self._num_names}"
+
+    def post(self, note: str) -> None:
+        """Leave a note; posting it twice is posting it once."""
+        self._own.add(note)
+        if self._store is not None:
+            with _in_contact():
+                self._store.set(note, "1")
+
+    def has(self, note: str) -> bool:
+        """Whether any process has left the note, without waiting."""
+        if note in self._own or self._store is None:
+            return note in self._own
+        with _in_contact():
+            return bool(self._store.check([note]))
+
+    def arrive(self) -> str:
+        """Count this process in at the next meeting; returns the name of its counter."""
+        name = self.fresh("meeting")
+        if self._store is not None:
+            with _in_contact():
+                self._store.add(name, 1)
+        return name
+
+    def arrived(self, name: str) -> int:
+        """How many processes are at a meeting."""
+        assert self._store is not None
+        with _in_contact():
+            return int(self._store.add(name, 0))
+
+
+@contextlib.contextmanager
+def _in_contact() -> Iterator[None]:
+    """Say in one line that the process that holds the store is gone.
+
+    Raises:
+        Failure: it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise Failure(_lost_line(error)) from None
+
+
+def _lost_line(error: BaseException) -> str:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"lost contact with the other processes of this run: {first[:200]}"
 
 
 @dataclass(frozen=True)
@@ -22,17 +99,26 @@ class World:
         size: number of processes.
         device: where this process computes.
         is_group: whether torchrun started it, be it alone, and collectives run.
+        board: notes between processes.
+        launcher: process number of what started this one; None in a world of one.
     """
 
     rank: int
     size: int
     device: torch.device
     is_group: bool = False
+    board: Board = field(default_factory=Board)
+    launcher: int | None = None
 
     @property
     def is_main(self) -> bool:
         """Whether this process prints and writes."""
         return self.rank == 0
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the launcher has died, so that nobody will end or restart this process."""
+        return self.launcher is not None and os.getppid() != self.launcher
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum a tensor over the processes, in place; every process gets the result."""
@@ -50,17 +136,42 @@ class World:
         """This process's share of `num` things in order: (first, stop)."""
         return num * self.rank // self.size, num * (self.rank + 1) // self.size
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process. All processes must ask."""
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is set in any process. All processes must ask."""
         if not self.is_group:
-            return flag
+            return list(flags)
         # on the CPU, so that asking never waits for a GPU's queue
-        return bool(self.sum(torch.tensor(int(flag))))
+        return [bool(total) for total in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist()]
+
+    def agree(self, value: int) -> bool:
+        """Whether all processes gave the same 62-bit number. All processes must ask."""
+        if not self.is_group:
+            return True
+        low, high = self.max(torch.tensor([-value, value], dtype=torch.int64)).tolist()
+        return bool(-low == high)
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process is here, for at most `COLLECTIVE_LIMIT`."""
         if self.is_group:
             dist.barrier()
+
+    def meet(self) -> None:
+        """Wait until every process is here, however long the work of the others takes.
+
+        Raises:
+            Failure: another process has ended, or the launcher has.
+        """
+        name = self.board.arrive()
+        if not self.is_group:
+            return
+        pause = _FIRST_POLL
+        while self.board.arrived(name) < self.size:
+            if self.board.has(_FAILED):
+                raise Failure("another process of this run has failed")
+            if self.is_orphan:
+                raise Failure("the launcher of this run is gone")
+            time.sleep(pause)
+            pause = min(2 * pause, _LAST_POLL)
 
     def share(self, value: str | None) -> str:
         """Give the main process's text to all."""
@@ -69,6 +180,9 @@ class World:
             dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         assert box[0] is not None
         return box[0]
+
+
+_FAILED = "failed"  # the note of a process that ends by an exception
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -91,6 +205,40 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def launched_size() -> int | None:
+    """Number of processes that a launcher says it started; None if none did.
+
+    Job schedulers set some of torchrun's variables for purposes of their own. A size of 1 without
+    the rest is a world of one.
+
+    Raises:
+        UserError: a part of the variables is missing or no number.
+    """
+    text = os.environ.get("WORLD_SIZE")
+    if text is None:
+        return None
+    size = _integer("WORLD_SIZE")
+    missing = [key for key in ("RANK", "MASTER_ADDR", "MASTER_PORT") if key not in os.environ]
+    if size == 1 and missing:
+        return None
+    if missing:
+        raise UserError(
+            f"WORLD_SIZE is {text}, but {' and '.join(missing)} not set: start the processes with "
+            "torchrun, or unset WORLD_SIZE for one process"
+        )
+    if not 0 <= _integer("RANK") < size:
+        raise UserError(f"RANK is {os.environ['RANK']}: WORLD_SIZE={text} has ranks below that")
+    return size
+
+
+def _integer(variable: str) -> int:
+    text = os.environ.get(variable, "0")
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{variable} is {text!r}: it must be an integer") from None
+
+
 @contextlib.contextmanager
 def world(device_name: str = "auto") -> Iterator[World]:
     """Join the processes that torchrun started; without torchrun, be a world of one.
@@ -101,22 +249,41 @@ def world(device_name: str = "auto") -> Iterator[World]:
         device_name: auto, cpu or cuda.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not there, or the launcher's variables are not whole.
+        Failure: the other processes cannot be reached.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = choose_device(device_name, local_rank)
+    size = launched_size()
+    device = choose_device(device_name, _integer("LOCAL_RANK"))
     if device.type == "cuda":
         torch.cuda.set_device(device)
         # float32 means float32: TF32 would keep 10 of its 23 bits; bf16 is the fast way
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-    if "WORLD_SIZE" not in os.environ:
+    if size is None:
         yield World(0, 1, device)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    with _in_contact():
+        store, rank, size = next(rendezvous("env://", timeout=COLLECTIVE_LIMIT))
+        group_store = PrefixStore("group", store)
+        dist.init_process_group(
+            backend, store=group_store, rank=rank, world_size=size, timeout=COLLECTIVE_LIMIT
+        )
     leaving.needs_short_way = True
+    board = Board(PrefixStore("board", store))
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), device, is_group=True)
+        yield World(rank, size, device, is_group=True, board=board, launcher=os.getppid())
+    except BaseException as error:
+        with contextlib.suppress(Failure):
+            board.post(_FAILED)  # those who wait for this process
+        if isinstance(error, RuntimeError) and _is_lost(error):
+            raise Failure(_lost_line(error)) from None
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    is_of_group = isinstance(error, dist.DistError) or "gloo" in text or "nccl" in text
+    return is_of_group and any(words in text for words in _LOST)
