@@ -7,7 +7,7 @@ than others is therefore followed by `World.meet`, which waits without one.
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -31,9 +31,13 @@ class Board:
 
     Args:
         store: the store, or None in a world of one.
+
+    Attributes:
+        is_lost: the store no longer answers: whoever held it, launcher or first process, is gone.
     """
 
     def __init__(self, store: Any = None) -> None:
+        self.is_lost = False
         self._store = store
         self._own: set[str] = set()
         self._num_names = 0
@@ -46,48 +50,24 @@ class Board:
     def post(self, note: str) -> None:
         """Leave a note; posting it twice is posting it once."""
         self._own.add(note)
-        if self._store is not None:
-            with _in_contact():
-                self._store.set(note, "1")
+        self._ask(lambda store: store.set(note, "1"), None)
 
     def has(self, note: str) -> bool:
-        """Whether any process has left the note, without waiting."""
-        if note in self._own or self._store is None:
-            return note in self._own
-        with _in_contact():
-            return bool(self._store.check([note]))
+        """Whether any process is known to have left the note, without waiting."""
+        return note in self._own or bool(self._ask(lambda store: store.check([note]), False))
 
-    def arrive(self) -> str:
-        """Count this process in at the next meeting; returns the name of its counter."""
-        name = self.fresh("meeting")
-        if self._store is not None:
-            with _in_contact():
-                self._store.add(name, 1)
-        return name
+    def count(self, name: str, num: int = 0) -> int:
+        """Add to a counter that all share; returns what it is then."""
+        return int(self._ask(lambda store: store.add(name, num), 0))
 
-    def arrived(self, name: str) -> int:
-        """How many processes are at a meeting."""
-        assert self._store is not None
-        with _in_contact():
-            return int(self._store.add(name, 0))
-
-
-@contextlib.contextmanager
-def _in_contact() -> Iterator[None]:
-    """Say in one line that the process that holds the store is gone.
-
-    Raises:
-        Failure: it is.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        raise Failure(_lost_line(error)) from None
-
-
-def _lost_line(error: BaseException) -> str:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"lost contact with the other processes of this run: {first[:200]}"
+    def _ask(self, question: Callable[[Any], Any], otherwise: Any) -> Any:
+        if self._store is None or self.is_lost:
+            return otherwise
+        try:
+            return question(self._store)
+        except RuntimeError:
+            self.is_lost = True
+            return otherwise
 
 
 @dataclass(frozen=True)
@@ -158,18 +138,22 @@ class World:
     def meet(self) -> None:
         """Wait until every process is here, however long the work of the others takes.
 
+        When the launcher was killed there is nothing left to ask, and nobody is waited for.
+
         Raises:
-            Failure: another process has ended, or the launcher has.
+            Failure: another process has failed or cannot be reached.
         """
-        name = self.board.arrive()
+        name, pause = self.board.fresh("meeting"), _FIRST_POLL
         if not self.is_group:
             return
-        pause = _FIRST_POLL
-        while self.board.arrived(name) < self.size:
+        self.board.count(name, 1)
+        while self.board.count(name) < self.size:
+            if self.board.is_lost and self.is_orphan:
+                return  # the others are there still: who collects next will wait for them
+            if self.board.is_lost:
+                raise Failure("lost contact with the other processes of this run")
             if self.board.has(_FAILED):
                 raise Failure("another process of this run has failed")
-            if self.is_orphan:
-                raise Failure("the launcher of this run is gone")
             time.sleep(pause)
             pause = min(2 * pause, _LAST_POLL)
 
@@ -263,24 +247,30 @@ def world(device_name: str = "auto") -> Iterator[World]:
         yield World(0, 1, device)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with _in_contact():
+    try:
         store, rank, size = next(rendezvous("env://", timeout=COLLECTIVE_LIMIT))
         group_store = PrefixStore("group", store)
         dist.init_process_group(
             backend, store=group_store, rank=rank, world_size=size, timeout=COLLECTIVE_LIMIT
         )
+    except RuntimeError as error:
+        raise Failure(_lost_line(error)) from None
     leaving.needs_short_way = True
     board = Board(PrefixStore("board", store))
     try:
         yield World(rank, size, device, is_group=True, board=board, launcher=os.getppid())
     except BaseException as error:
-        with contextlib.suppress(Failure):
-            board.post(_FAILED)  # those who wait for this process
+        board.post(_FAILED)  # to those who wait for this process
         if isinstance(error, RuntimeError) and _is_lost(error):
             raise Failure(_lost_line(error)) from None
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _lost_line(error: BaseException) -> str:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"lost contact with the other processes of this run: {first[:200]}"
 
 
 def _is_lost(error: RuntimeError) -> bool:

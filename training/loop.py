@@ -72,6 +72,10 @@ class Run:
         """The processes."""
         return self.trainer.world
 
+    def wants_stop(self) -> bool:
+        """Whether this process was asked to stop, or nobody is left who could ask."""
+        return self.signals.requested or self.world.is_orphan
+
 
 def train(
     config: TrainingConfig,
@@ -154,9 +158,8 @@ def _loop(run: Run) -> bool:
             bar.update(min(config.run.batch, duration - bar.n))
 
             is_done = trainer.seen >= duration
-            wants_stop = run.signals.requested or world.is_orphan
             too_many = trainer.guard.recent_bad_steps() >= config.run.max_bad_steps
-            is_stopped, is_hopeless = world.any(wants_stop, too_many)
+            is_stopped, is_hopeless = world.any(run.wants_stop(), too_many)
             if is_hopeless:
                 raise Failure(
                     f"{config.run.max_bad_steps} steps in a row had a loss or gradient that is "
@@ -168,6 +171,7 @@ def _loop(run: Run) -> bool:
             is_saved = False
             if at_tick:
                 is_saved = _maintain(run, preview, is_done=is_done)
+                is_stopped |= any(world.any(run.wants_stop()))  # it may have taken long
             if is_stopped and not is_done:
                 if trainer.guard.is_in_streak() and bad_steps_at_stop < STREAK_PATIENCE:
                     bad_steps_at_stop += 1
@@ -292,7 +296,7 @@ def _preview(run: Run, preview: Preview) -> None:
         preview,
         run.world,
         label_names=_label_names(run),
-        stop=lambda: run.signals.requested or run.world.is_orphan,
+        stop=run.wants_stop,
     )
     if problem is not None:
         run.log.say(problem)

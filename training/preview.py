@@ -156,7 +156,7 @@ def save_preview(
         except _Dropped:
             pass
     world.meet()
-    if world.board.has(note):
+    if any(world.any(world.board.has(note))):
         return f"preview dropped: {path.name}"
     world.sum(pixels)  # everyone's share is zero in the others'
     if int(world.sum(num_bad)):
