@@ -19,7 +19,7 @@ def test_whatever_has_the_next_number_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "00002-x").touch()
     assert create_run_dir(tmp_path, "x").name == "00003-x"
     (tmp_path / "00017").symlink_to(tmp_path / "00017")  # a link to itself
-    assert create_run_dir(tmp_path, "x").name == "00018-x"
+    assert create_run_dir(tmp_path, "y").name == "00018-y"
     (tmp_path / "config.yaml").symlink_to("/nowhere")
     with pytest.raises(UserError, match="already holds a run"):
         create_run_dir(tmp_path, None)
