@@ -70,6 +70,9 @@ class Board:
             return otherwise
 
 
+_MEETING = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+
+
 @dataclass(frozen=True)
 class World:
     """This process's place.
@@ -189,38 +192,28 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def launched_size() -> int | None:
-    """Number of processes that a launcher says it started; None if none did.
+def is_launched() -> bool:
+    """Whether torchrun started this process, as the environment says.
 
-    Job schedulers set some of torchrun's variables for purposes of their own. A size of 1 without
-    the rest is a world of one.
+    Job systems set WORLD_SIZE for purposes of their own: 1 means nothing.
 
     Raises:
-        UserError: a part of the variables is missing or no number.
+        UserError: several processes are announced without what they need to meet, or a number is
+            none.
     """
-    text = os.environ.get("WORLD_SIZE")
-    if text is None:
-        return None
-    size = _integer("WORLD_SIZE")
-    missing = [key for key in ("RANK", "MASTER_ADDR", "MASTER_PORT") if key not in os.environ]
-    if size == 1 and missing:
-        return None
-    if missing:
-        raise UserError(
-            f"WORLD_SIZE is {text}, but {' and '.join(missing)} not set: start the processes with "
-            "torchrun, or unset WORLD_SIZE for one process"
-        )
-    if not 0 <= _integer("RANK") < size:
-        raise UserError(f"RANK is {os.environ['RANK']}: WORLD_SIZE={text} has ranks below that")
-    return size
-
-
-def _integer(variable: str) -> int:
-    text = os.environ.get(variable, "0")
-    try:
-        return int(text)
-    except ValueError:
-        raise UserError(f"{variable} is {text!r}: it must be an integer") from None
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        if not os.environ.get(name, "0").strip().isdecimal():
+            raise UserError(f"{name} is {os.environ[name]!r}, which is no number: unset it")
+    size = os.environ.get("WORLD_SIZE", "1")
+    missing = [name for name in _MEETING if not os.environ.get(name)]
+    if not missing:
+        return True
+    if int(size) == 1:
+        return False
+    raise UserError(
+        f"WORLD_SIZE is {size}, but there is no {', '.join(missing)}: start with torchrun, or "
+        "unset WORLD_SIZE for one process"
+    )
 
 
 @contextlib.contextmanager
@@ -233,17 +226,17 @@ def world(device_name: str = "auto") -> Iterator[World]:
         device_name: auto, cpu or cuda.
 
     Raises:
-        UserError: the device is not there, or the launcher's variables are not whole.
+        UserError: the device is not there, or the variables of torchrun are incomplete.
         Failure: the other processes cannot be reached.
     """
-    size = launched_size()
-    device = choose_device(device_name, _integer("LOCAL_RANK"))
+    is_group = is_launched()
+    device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
         # float32 means float32: TF32 would keep 10 of its 23 bits; bf16 is the fast way
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-    if size is None:
+    if not is_group:
         yield World(0, 1, device)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

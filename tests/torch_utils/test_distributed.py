@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.command import ENVIRONMENT, ROOT
-from torch_utils.distributed import World, launched_size
+from torch_utils.distributed import World, world
 from torch_utils.errors import UserError
 
 BEGINNING = """
@@ -24,6 +24,7 @@ def main():
     with distributed.world("cpu") as here:
 """
 ENDING = "\nmain()\n"
+NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def processes(body: str, num: int = 2) -> list[subprocess.Popen[str]]:
@@ -82,34 +83,38 @@ here.meet()
     assert cause == "error: no disk\n"
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"WORLD_SIZE": "2"}, "RANK and MASTER_ADDR and MASTER_PORT not set"),
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
-        (
-            {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"},
-            "RANK is 2: WORLD_SIZE=2 has ranks below",
-        ),
-    ],
-)
-def test_half_a_launcher_is_one_clear_line(
-    variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+def set_only(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    assert launched_size() is None
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=words):
-        launched_size()
 
 
-def test_a_size_of_one_without_the_rest_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WORLD_SIZE", "1")  # as job schedulers set it
-    assert launched_size() is None
+@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1"}, {"RANK": "0"}])
+def test_a_process_that_no_launcher_started_is_a_world_of_one(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    set_only(monkeypatch, **variables)
+    with world("cpu") as here:
+        assert (here.rank, here.size, here.is_group) == (0, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "4"}, "WORLD_SIZE is 4, but there is no RANK, MASTER_ADDR, MASTER_PORT: "),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "there is no MASTER_ADDR, MASTER_PORT: "),
+        ({"WORLD_SIZE": "all"}, "WORLD_SIZE is 'all', which is no number"),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK is '', which is no number"),
+    ],
+)
+def test_half_a_launch_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    set_only(monkeypatch, **variables)
+    with pytest.raises(UserError) as caught, world("cpu"):
+        pass
+    assert message in str(caught.value)
 
 
 def test_a_world_of_one_meets_itself() -> None:
