@@ -141,9 +141,12 @@ def load_training_data(config: DataConfig) -> TrainingData:
 
 
 def _key_of(dataset: ImageDataset) -> str:
-    """The text that tells one data set from another, see `TrainingData.key`."""
+    """The text that tells one data set from another, see `TrainingData.key`.
+
+    To be asked for after the images were decoded: then no file is read again.
+    """
     raw = dataset.raw_labels
     kind = "none" if raw is None else f"{dataset.label_kind}{dataset.label_dim}"
     labels = "" if raw is None else hashlib.sha256(raw.tobytes()).hexdigest()[:16]
     size = "x".join(map(str, dataset.image_shape))
-    return f"{len(dataset)}/{size}/{kind}/{dataset.content_key()[:16]}/{labels}"
+    return f"{len(dataset)}/{size}/{kind}/{dataset.keys.of_content()[:16]}/{labels}"
