@@ -1,10 +1,14 @@
 """The code as it runs on CUDA, on a machine without a GPU; see tests/pretend."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.pretend.build import ROOT, environment, why_not
 
@@ -52,3 +56,75 @@ def errors(request: pytest.FixtureRequest) -> dict[str, str | None]:
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_a_pretended_gpu(check: str, errors: dict[str, str | None]) -> None:
     assert errors[check] is None, errors[check]
+
+
+def programs(*command_lines: str) -> list[str]:
+    """Arguments of tests.pretend.programs."""
+    return ["-m", "tests.pretend.programs", *" -- ".join(command_lines).split(" ")]
+
+
+# two micro-batches a step, as two processes have
+TRAIN = (
+    "train.py --config=configs/digits-tiny.yaml --nosubdir --device=cuda --tick=1it"
+    " run.batch_gpu=16 network.dropout=0.1 optimizer.decay=constant sampler.steps=2"
+)
+GENERATE = "generate.py --seeds=0-3 --steps=3"
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with what one process of every command line made on a device, and the output."""
+    root = tmp_path_factory.mktemp("pretended")
+    snapshot = root / "run" / "network-snapshot-0000000096.safetensors"
+    generate = f"{GENERATE} --network={root / 'run'}"
+    fid = "--device=cuda --detector=digits"
+    output = run(
+        *programs(
+            f"{TRAIN} --outdir={root / 'run'} --duration=2it",
+            f"train.py --resume={root / 'run'} --allow-config-change run.duration=3it",
+            f"{generate} --device=cpu --outdir={root / 'cpu'}",
+            f"{generate} --device=cuda --outdir={root / 'cuda'}",
+            f"{generate} --device=cuda --outdir={root / 'all'} --rng-device=cuda --class=each",
+            f"fid.py ref {fid} --data={root / 'cpu'} --dest={root / 'ref.npz'}",
+            f"fid.py calc {fid} --images={root / 'cuda'} --ref={root / 'ref.npz'} --num=4",
+            f"dataset_tool.py convert --source={root / 'cuda'} --dest={root / 'cuda.zip'}",
+            f"snapshot_tool.py info {snapshot}",
+        ),
+        computing=True,
+    )
+    return root, output
+
+
+def pictures(folder: Path) -> list[bytes]:
+    """The contents of all PNGs of a folder."""
+    return [path.read_bytes() for path in sorted(folder.rglob("*.png"))]
+
+
+def test_every_command_line_does_on_a_gpu_what_it_does_on_the_cpu(
+    commands: tuple[Path, str],
+) -> None:
+    root, output = commands
+    assert "on cuda:0, from the start" in output
+    assert "on cuda:0, from 64 images" in output
+    assert len(pictures(root / "all")) == 40
+    assert len(pictures(root / "cuda")) == 4
+    assert pictures(root / "cuda") == pictures(root / "cpu")
+    distance = re.search(r"frechet distance \(digits\): (\S+)", output)
+    assert distance is not None, output
+    assert float(distance[1]) < 1e-6
+
+
+def test_two_processes_do_over_nccl_what_one_does(
+    commands: tuple[Path, str], tmp_path: Path
+) -> None:
+    root, _ = commands
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    train = f"{TRAIN} --outdir={tmp_path / 'run'} --duration=3it".split(" ")
+    run(*launcher, *train, devices=2, computing=True)
+    generate = f"{GENERATE} --network={root / 'run'} --device=cuda --outdir={tmp_path / 'images'}"
+    run(*launcher, *generate.split(" "), devices=2, computing=True)
+    assert pictures(tmp_path / "images") == pictures(root / "cuda")
+    name = "network-snapshot-0000000096.safetensors"
+    ours, theirs = (load_file(folder / "run" / name) for folder in (tmp_path, root))
+    for key, tensor in theirs.items():
+        torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-6, msg=key)

@@ -29,12 +29,12 @@ STEPS: dict[str, tuple[str, ...]] = {
         "augment.p=0.5",
         "network.dropout=0.1",
         "run.label_dropout=0.2",
-        "run.batch_gpu=16",
+        "run.batch_gpu=8",
         "run.remat=true",
         "optimizer.clip_norm=1",
         "loss.uncertainty=true",
         "loss.input_perturbation=0.1",
-        "loss.terms=[denoising, {name: consistency, batch_fraction: 0.25},"
+        "loss.terms=[denoising, {name: consistency, batch_fraction: 0.25, num_steps: 3},"
         " {name: sequence_aware, grid: {name: rho, steps: 18}}]",
     ),
     "data on the host": ("run.data_device=cpu", "data.xflip=true"),
