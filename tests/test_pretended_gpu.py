@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.pretend import counts
 from tests.pretend.build import ROOT, environment, why_not
 
 reason = why_not()
@@ -42,20 +43,63 @@ def run(*command: str, devices: int = 1, computing: bool = False) -> str:
     return done.stdout
 
 
+RENEW = "`python -m tests.pretend.counts --write`"
+
+# one of each network, and of each way to train
+REPRESENTATIVE = (
+    "cdm-cifar10-uncond",
+    "cifar10-uncond-ddpmpp",
+    "cifar10-uncond-ncsnpp-ve",
+    "ddpm-cifar10-guided",
+    "imagenet64-adm",
+    "sa-dpm-celebahq256",
+    "vdiff-celeba64-tags",
+)
+
+
+def asked(request: pytest.FixtureRequest, name: str) -> list[str]:
+    """The values of a parameter in the tests of this session."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    found = [item.callspec.params.get(name) for item in items if hasattr(item, "callspec")]
+    return [value for value in found if value is not None]
+
+
 @pytest.fixture(scope="session")
 def errors(request: pytest.FixtureRequest) -> dict[str, str | None]:
     """What became of the checks of this session, all in one process."""
-    wanted = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    names = [params["check"] for params in wanted if params.get("check") in CHECKS]
-    return dict(
-        json.loads(line)
-        for line in run("-m", "tests.pretend.checks", *names, devices=2).splitlines()
-    )
+    output = run("-m", "tests.pretend.checks", *asked(request, "check"), devices=2)
+    return dict(json.loads(line) for line in output.splitlines())
 
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_a_pretended_gpu(check: str, errors: dict[str, str | None]) -> None:
     assert errors[check] is None, errors[check]
+
+
+@pytest.fixture(scope="session")
+def counted(request: pytest.FixtureRequest) -> dict[str, counts.Counts]:
+    """The counts of this session's recipes, all in one process."""
+    if not counts.recorded():
+        pytest.skip(
+            f"counts.json has no counts of PyTorch {counts.torch_version()}: add them by {RENEW}"
+        )
+    return counts.in_process(asked(request, "recipe"))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(recipe, marks=[] if recipe in REPRESENTATIVE else pytest.mark.slow)
+        for recipe in counts.RECIPES
+    ],
+)
+def test_a_published_recipe_takes_the_launches_and_the_memory_on_record(
+    recipe: str, counted: dict[str, counts.Counts]
+) -> None:
+    expected = counts.recorded().get(recipe)
+    assert expected is not None, f"no counts on record: add them by {RENEW}"
+    changed = counts.differences(expected, counted[recipe])
+    assert not changed, f"{'; '.join(changed)}: undo it, or rewrite the file by {RENEW}"
 
 
 def programs(*command_lines: str) -> list[str]:

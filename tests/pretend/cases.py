@@ -93,13 +93,13 @@ class Sampling:
 
 
 def _churned(**more: Any) -> dict[str, Any]:
-    return {"name": "heun", "steps": 4, "S_churn": 8, **more}
+    return {"name": "heun", "steps": 3, "S_churn": 8, **more}
 
 
 PRESETS = ("ddpm", "vdiff", "vp", "ve", "iddpm", "flow")
 SAMPLING = [
-    *(Sampling({"name": name, "steps": 4}) for name in SAMPLERS),
-    *(Sampling({"name": "ddim", "steps": 4, "eta": 1.0}, preset) for preset in PRESETS),
+    *(Sampling({"name": name, "steps": 3}) for name in SAMPLERS),
+    *(Sampling({"name": "ddim", "steps": 2, "eta": 1.0}, preset) for preset in PRESETS),
     Sampling(_churned(guidance=2.0), label_dim=10),
     Sampling(_churned(guidance=2.0), label_dim=10, has_guide=True),
     Sampling(

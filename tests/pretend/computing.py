@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.pretend.attention import EFFICIENT_ATTENTION
 
@@ -42,9 +41,8 @@ def host(tensor: Tensor) -> Tensor | None:
     memory = torch._C._construct_storage_from_data_pointer(
         storage.data_ptr(), torch.device("cpu"), storage.nbytes()
     )
-    with torch.no_grad():
-        over: Tensor = torch.empty(0, dtype=tensor.dtype)
-        return over.set_(memory, tensor.storage_offset(), tensor.shape, tensor.stride())
+    over: Tensor = torch.empty(0, dtype=tensor.dtype)
+    return over.set_(memory, tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 class Computing(TorchDispatchMode):
@@ -67,11 +65,11 @@ class Computing(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        given = tree_leaves((args, kwargs))
+        given = _leaves((args, kwargs))
         # looked up first: the call moves the device's counter
         twins = {id(leaf): self._twin(leaf) for leaf in given if _is_device_generator(leaf)}
         made = func(*args, **kwargs)
-        if not _has_values_to_fill(func, given, tree_leaves(made)):
+        if not _has_values_to_fill(func, given, _leaves(made)):
             return made
 
         def on_host(leaf: Any) -> Any:
@@ -84,9 +82,9 @@ class Computing(TorchDispatchMode):
             return twins.get(id(leaf), leaf)
 
         try:
-            host_kwargs = {**tree_map(on_host, kwargs), **_unpinned(kwargs)}
+            host_kwargs = {**_mapped(on_host, kwargs), **_unpinned(kwargs)}
             compute = EFFICIENT_ATTENTION.get(func.__name__, func)
-            true = compute(*tree_map(on_host, args), **host_kwargs)
+            true = compute(*_mapped(on_host, args), **host_kwargs)
         except Exception as error:  # told at the end: the program shall show what it does next
             self.failed[f"{func.__name__}: {type(error).__name__} {str(error)[:120]}"] += 1
             return made
@@ -98,6 +96,24 @@ class Computing(TorchDispatchMode):
         if key not in self._generators or generator.get_offset() == 0:
             self._generators[key] = torch.Generator().manual_seed(generator.initial_seed())
         return self._generators[key]
+
+
+def _leaves(value: Any) -> list[Any]:
+    """What operations are given or return, out of its tuples, lists and dicts."""
+    if isinstance(value, (tuple, list)):
+        return [leaf for item in value for leaf in _leaves(item)]
+    if isinstance(value, dict):
+        return [leaf for item in value.values() for leaf in _leaves(item)]
+    return [value]
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """The same structure with other leaves."""
+    if isinstance(value, (tuple, list)):
+        return type(value)([_mapped(function, item) for item in value])
+    if isinstance(value, dict):
+        return {key: _mapped(function, item) for key, item in value.items()}
+    return function(value)
 
 
 def _is_device_generator(leaf: Any) -> bool:
@@ -131,11 +147,11 @@ def _filled(made: Any, true: Any) -> Any:
     """What the device made, with the values of what the CPU made."""
     pairs = [
         (ours, theirs)
-        for ours, theirs in zip(tree_leaves(made), tree_leaves(true), strict=False)
+        for ours, theirs in zip(_leaves(made), _leaves(true), strict=False)
         if isinstance(ours, Tensor) and ours.is_cuda and isinstance(theirs, Tensor)
     ]
     if any(ours.shape != theirs.shape for ours, theirs in pairs):  # shapes that depend on values
-        return tree_map(_on_device, true)
+        return _mapped(_on_device, true)
     for ours, theirs in pairs:
         memory = host(ours)
         if memory is not None and ours.numel() and memory.data_ptr() != theirs.data_ptr():

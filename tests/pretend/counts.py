@@ -122,21 +122,22 @@ def _clear() -> None:
 
 
 def _built(config: Any, data: Any) -> Any:
-    """The denoiser, made on the device: where nothing is computed, first weights cost nothing."""
+    """The denoiser on the device, without first weights: nobody will look at them."""
     import torch
 
     from models.build import build
     from training.setup import model_of
 
-    with torch.device("cuda", 0):
-        return build(model_of(config, data))
+    with torch.device("meta"):
+        denoiser = build(model_of(config, data))
+    return denoiser.to_empty(device="cuda")
 
 
 def _counted(work: Callable[[], None]) -> Counts:
     """What one round of some work takes, after a first round that makes what is kept."""
     import torch
 
-    from tests.pretend.events import Events
+    from tests.pretend.events import WAITS, Events
 
     work()
     gc.collect()
@@ -147,7 +148,7 @@ def _counted(work: Callable[[], None]) -> Counts:
     return {
         "kernels": events.counts["launch"],
         "library calls": events.counts["library"],
-        "waits": events.counts["sync"] + events.counts["h2d_pageable"],
+        "waits": sum(events.counts[kind] for kind in WAITS),
         "peak GiB": round(peak, 2),
     }
 
@@ -169,8 +170,22 @@ def torch_version() -> str:
 
 def recorded() -> dict[str, Counts]:
     """The counts in the file for this PyTorch, by recipe; empty if it has none."""
-    found: dict[str, Counts] = json.loads(FILE.read_text(encoding="utf-8")).get(torch_version(), {})
+    return _file().get(torch_version(), {})
+
+
+def _file() -> dict[str, dict[str, Counts]]:
+    """All that is recorded: version -> recipe -> counts."""
+    found: dict[str, dict[str, Counts]] = json.loads(FILE.read_text(encoding="utf-8"))
     return found
+
+
+def _as_text(everything: dict[str, dict[str, Counts]]) -> str:
+    """JSON with a line a recipe."""
+    versions = []
+    for name, recipes in sorted(everything.items()):
+        lines = [f"  {json.dumps(key)}: {json.dumps(recipes[key])}" for key in sorted(recipes)]
+        versions.append(f" {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n }")
+    return "{\n" + ",\n".join(versions) + "\n}\n"
 
 
 def differences(expected: Counts, found: Counts) -> list[str]:
@@ -198,9 +213,9 @@ def main() -> None:
         return
     found = in_process(options.recipes)
     if options.write:
-        everything = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
-        everything[torch_version()] = everything.get(torch_version(), {}) | found
-        FILE.write_text(json.dumps(everything, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        everything = _file()
+        everything[torch_version()] = recorded() | found
+        FILE.write_text(_as_text(everything), encoding="utf-8")
     for recipe, counts in found.items():
         print(recipe, json.dumps(counts))
 

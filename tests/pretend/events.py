@@ -18,6 +18,7 @@ KINDS = (
     "h2d",
     "h2d_pageable",
     "d2h",
+    "d2h_pageable",
     "d2d",
     "memset",
     "library",
@@ -26,6 +27,9 @@ KINDS = (
     "pinned",
     "tf32",
 )
+# copies from and to pageable memory wait for the device
+WAITS = ("sync", "h2d_pageable", "d2h_pageable")
+
 _Hook = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_ulonglong)
 _library = ctypes.CDLL(None)  # preloaded, so its functions are this process's
 _library.pretend_count.restype = ctypes.c_ulonglong

@@ -135,7 +135,7 @@ int cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const voi
 static int kind_of_copy(int from, int to) {
     if (to == DEVICE && from == DEVICE) return COPY_D2D;
     if (to == DEVICE) return from == PINNED_HOST ? COPY_H2D : COPY_H2D_PAGEABLE;
-    return COPY_D2H;
+    return to == PINNED_HOST ? COPY_D2H : COPY_D2H_PAGEABLE;
 }
 
 static int copied(const char *name, void *to, const void *from, size_t size) {

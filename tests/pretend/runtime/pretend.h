@@ -32,6 +32,7 @@ enum {
     COPY_H2D,
     COPY_H2D_PAGEABLE,
     COPY_D2H,
+    COPY_D2H_PAGEABLE,
     COPY_D2D,
     MEMSET,
     LIBRARY,
