@@ -94,7 +94,11 @@ def as_tree(options: dict[str, Any]) -> dict[str, Any]:
     is_flag=True,
     help="Go on with --resume although the config differs from the run's.",
 )
-@click.option("--transfer", metavar="SNAPSHOT", help="Take the first weights from a snapshot.")
+@click.option(
+    "--transfer",
+    metavar="SNAPSHOT|RUNDIR",
+    help="Take the first weights from a snapshot, or from a run's newest.",
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved config and exit.")
 @click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
 def main(
@@ -126,7 +130,7 @@ def main(
     from training.run_log import RunLog
     from training.setup import check
 
-    if resume is not None and transfer is not None:
+    if resume not in (None, "latest") and transfer is not None:
         raise UserError("--resume and --transfer exclude each other: a resumed run has weights")
     base = None
     if resume not in (None, "latest"):
@@ -149,7 +153,7 @@ def main(
     with world(wanted.run.device) as here:
         data = load_training_data(wanted.data)
         here.meet()  # each machine decodes for itself
-        check(launch.settle(wanted, data, here), data, transfer)
+        check(launch.settle(wanted, data, here), data)
         plan, remarks = None, []
         if resume == "latest":
             plan, remarks = launch.resume_latest(
@@ -159,6 +163,10 @@ def main(
             plan = launch.resume(
                 resume, wanted, data, here, allow_config_change=allow_config_change
             )
+        if plan is None and transfer is not None:
+            check(launch.settle(wanted, data, here), data, transfer)
+        elif plan is not None and transfer is not None:
+            plan.notes.append(f"--transfer={transfer} is for a new run: this one has weights")
         if here.is_main:
             for line in remarks:
                 click.echo(line, err=dry_run)

@@ -280,5 +280,5 @@ def claim(launch: Launch, world: World) -> Launch:
             notes = notes if aside is None else [*notes, aside]
         with replacing(launch.folder / CONFIG_FILE) as temporary:
             temporary.write_text(dump_config(launch.config), encoding="utf-8")
-    world.barrier()
+    world.meet()
     return replace(launch, notes=notes)

@@ -172,6 +172,9 @@ def test_transfer_copies_by_name_and_lists_what_is_missing(
     (snapshot,) = tmp_path.glob("network-snapshot-0000000032*")
     config = tiny_config()
     trainer = create_trainer(config, model_of(config, data), CPU)
+    assert transfer(trainer, str(tmp_path)) == transfer(trainer, str(snapshot)).replace(
+        str(snapshot), str(tmp_path)
+    )
     line = transfer(trainer, str(snapshot))
     assert line.endswith("left as initialised: model.map_label.bias, model.map_label.weight")
     average = load_state(state_path(tmp_path, 32))["trainer"]["average"]
