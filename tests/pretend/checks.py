@@ -130,7 +130,9 @@ def a_denoiser_call_can_be_captured() -> None:
                 denoise(x, 1.0)
                 with Events() as events, torch.cuda.graph(torch.cuda.CUDAGraph()):
                     denoise(x, 1.0)
-            assert not events.of(*WAITS, "h2d", "d2h"), (preset, scale, str(events))
+            # the capture ends with an error where the host waits
+            copies = events.of("h2d", "h2d_pageable", "d2h", "d2h_pageable")
+            assert not copies, (preset, scale, str(events))
 
 
 def float32_is_not_rounded() -> None:
