@@ -36,7 +36,7 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         (_STEP, "picked.to(torch.float32)", "picked.cpu().to(device, torch.float32)"),
         (
             _check("data_are_uploaded_once"),
-            'if where == "cpu" or device.type != "cuda":',
+            "if not self.is_resident(device, where):",
             "if True:",
         ),
         (_check("data_are_uploaded_once"), "images=self.images.to(device)", "images=self.images"),
