@@ -84,7 +84,11 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
     ),
     "losses/sequence_aware.py": (
-        (_STEP, "least = float(self.table.levels[0])", "least = self.table.levels[0]"),
+        (
+            _STEP,
+            "self.table.at(index[1:].clamp(min=0)), least)",
+            "self.table.at(index[1:].clamp(min=0)), torch.tensor(least).to(index.device))",
+        ),
     ),
     "diffusion/tables.py": (
         (_STEP, "if like.device not in self._log_levels:", "if like.is_cuda:"),
