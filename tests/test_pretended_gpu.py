@@ -1,6 +1,7 @@
 """The code as it runs on CUDA, on a machine without a GPU; see tests/pretend."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def run(*command: str, devices: int = 1, computing: bool = False) -> str:
         timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("Warning", "not computed on the CPU"):
+        assert word not in done.stderr, done.stderr
     return done.stdout
 
 
@@ -69,6 +72,46 @@ def errors(request: pytest.FixtureRequest) -> dict[str, str | None]:
     """What became of the checks of this session, all in one process."""
     output = run("-m", "tests.pretend.checks", *asked(request, "check"), devices=2)
     return dict(json.loads(line) for line in output.splitlines())
+
+
+def test_processes_can_build_the_libraries_at_the_same_time(tmp_path: Path) -> None:
+    code = "from tests.pretend.build import libraries; print(*libraries())"
+    command, variables = [sys.executable, "-c", code], {**os.environ, "TMPDIR": str(tmp_path)}
+    started = [
+        subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    first, second = (process.communicate()[0].split() for process in started)
+    assert first == second
+    (cache,) = tmp_path.iterdir()
+    (folder,) = cache.iterdir()
+    assert {folder / Path(library).name for library in first} <= set(folder.iterdir())
+
+
+def test_a_program_can_be_run_by_hand(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import torch\nprint('sum', torch.arange(5, device='cuda').sum().item())\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pretend", "--waits", str(program)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "sum 10\n", done.stderr
+    assert "d2h_pageable 1" in done.stderr or "d2h 1" in done.stderr
+
+
+def test_a_launch_or_a_gib_more_is_seen() -> None:
+    part = {"kernels": 100, "library calls": 10, "waits": 0, "peak GiB": 8.0}
+    expected = {"step": part, "call": part}
+    assert counts.differences(expected, expected) == []
+    more = {"step": {**part, "kernels": 101}, "call": {**part, "peak GiB": 8.1, "waits": 1}}
+    assert counts.differences(expected, more) == [
+        "kernels of a step: 100 -> 101",
+        "waits of a call: 0 -> 1",
+        "peak GiB of a call: 8.0 -> 8.1",
+    ]
 
 
 @pytest.mark.parametrize("check", CHECKS)

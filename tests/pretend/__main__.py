@@ -19,6 +19,8 @@ def main() -> None:
     reason = why_not()
     if reason is not None or not options.program:
         parser.error(reason or "name a program")
+    if options.idle and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        parser.error("processes of a group exchange values: leave --idle out")
     memory = int(options.memory * 2**30)
     variables = environment(options.devices, computing=not options.idle, memory=memory)
     if options.waits:

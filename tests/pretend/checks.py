@@ -121,16 +121,18 @@ def a_denoiser_call_can_be_captured() -> None:
     """A call with a number for sigma becomes a CUDA graph, guided or not."""
     x = torch.zeros(2, 3, 8, 16, device=DEVICE, dtype=torch.float64)
     for preset in PRESETS:
-        for scale in (None, 2.0):
-            denoiser = model(DEVICE, preset, 0 if scale is None else 10)
-            labels = None if scale is None else torch.zeros(2, 10, device=DEVICE)
-            settings = generation_settings({"name": "heun", "steps": 4, "guidance": scale})
+        for guidance in (None, 2.0, {"scale": 2.0, "batch": "split"}):
+            denoiser = model(DEVICE, preset, 0 if guidance is None else 10)
+            labels = None if guidance is None else torch.zeros(2, 10, device=DEVICE)
+            settings = generation_settings({"name": "heun", "steps": 4, "guidance": guidance})
             denoise = guided(settings, denoiser, labels)
             with torch.inference_mode():
                 denoise(x, 1.0)
                 with Events() as events, torch.cuda.graph(torch.cuda.CUDAGraph()):
                     denoise(x, 1.0)
-            assert not events.of(*WAITS, "h2d", "d2h"), (preset, scale, str(events))
+            # the capture ends with an error where the host waits
+            copies = events.of("h2d", "h2d_pageable", "d2h", "d2h_pageable")
+            assert not copies, (preset, guidance, str(events))
 
 
 def float32_is_not_rounded() -> None:

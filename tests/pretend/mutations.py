@@ -36,7 +36,7 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         (_STEP, "picked.to(torch.float32)", "picked.cpu().to(device, torch.float32)"),
         (
             _check("data_are_uploaded_once"),
-            'if where == "cpu" or device.type != "cuda":',
+            "if not self.is_resident(device, where):",
             "if True:",
         ),
         (_check("data_are_uploaded_once"), "images=self.images.to(device)", "images=self.images"),
@@ -84,7 +84,11 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
     ),
     "losses/sequence_aware.py": (
-        (_STEP, "least = float(self.table.levels[0])", "least = self.table.levels[0]"),
+        (
+            _STEP,
+            "self.table.at(index[1:].clamp(min=0)), least)",
+            "self.table.at(index[1:].clamp(min=0)), torch.tensor(least).to(index.device))",
+        ),
     ),
     "diffusion/tables.py": (
         (_STEP, "if like.device not in self._log_levels:", "if like.is_cuda:"),

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+int cudaGetDevice(int *index);
+
 /* Device memory and pinned memory lie in two reserved spans, so that a pointer tells its kind.
  * Addresses are never used twice: a freed block faults when it is read. */
 #define SPAN (1ull << 44)
@@ -117,7 +119,7 @@ int cudaMemGetInfo(size_t *free, size_t *total) {
 }
 
 int cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const void *pointer) {
-    int device = -2, type = type_of(pointer), cudaGetDevice(int *);
+    int device = -2, type = type_of(pointer);
     memset(attributes, 0, sizeof *attributes);
     if (type != PAGEABLE) {
         cudaGetDevice(&device);

@@ -48,8 +48,8 @@ PRIVATE void event(int kind, const char *name, u64 size);
 enum { PAGEABLE = 0, PINNED_HOST = 1, DEVICE = 2 }; /* values of cudaMemoryType */
 PRIVATE int type_of(const void *pointer);
 PRIVATE u64 total_memory(void);
-PRIVATE int
-is_lazy(void); /* whether large blocks of device memory stay untouched: nobody reads them */
+/* whether large blocks of device memory stay untouched, as nobody reads them */
+PRIVATE int is_lazy(void);
 
 /* ---------------------------------------------------------------- handles */
 PRIVATE void *new_handle(void);
