@@ -12,7 +12,7 @@ from torch_utils.command import Command, IntList
 from torch_utils.errors import UserError
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, needs_less="compute fewer images at once (--batch)")
 @click.option(
     "--network", metavar="FILE|DIR", required=True, help="Snapshot, or a run for its newest."
 )

@@ -96,6 +96,13 @@ class TrainingData:
             mask = variate >= label_dropout
         return Batch(pictures, labels, mask)
 
+    def is_resident(self, device: torch.device, where: str) -> bool:
+        """Whether the images are to lie on the GPU; see `placed`."""
+        if device.type != "cuda" or where == "cpu":
+            return False
+        free, _ = torch.cuda.mem_get_info(device)
+        return where == "cuda" or self.images.numel() <= free / 2
+
     def placed(self, device: torch.device, where: str) -> "TrainingData":
         """The same data, ready to serve a compute device.
 
@@ -103,12 +110,7 @@ class TrainingData:
             device: where to compute.
             where: cuda, cpu, or auto: on the GPU if it takes no more than half of its free memory.
         """
-        if where == "auto":
-            where = "cpu"
-            if device.type == "cuda":
-                free, _ = torch.cuda.mem_get_info(device)
-                where = "cuda" if self.images.numel() <= free / 2 else "cpu"
-        if where == "cpu" or device.type != "cuda":
+        if not self.is_resident(device, where):
             return replace(self, device=device)
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, images=self.images.to(device), labels=labels, device=device)
