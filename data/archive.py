@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import re
+import stat
 import struct
 import threading
 import zipfile
@@ -14,12 +15,21 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from data.decoding import is_image_name
+from data.listing import (
+    INDEX_NAME,
+    LeftOut,
+    by_appearance,
+    folder_files,
+    image_names,
+    index_folder,
+    phrases,
+    plain_name,
+)
 from torch_utils.errors import UserError
+from torch_utils.text import printable
 
 Label = int | float | list[float]
 
-INDEX_NAME = "dataset.json"
 LABEL_KINDS = ("class", "multi_hot", "vector")
 MAX_FILE_BYTES = 2**28  # of one file, decompressed
 _LOCAL_HEADER = 30  # bytes before a member's name
@@ -31,25 +41,9 @@ _BAD_ZIP = (
 )
 
 
-def _is_hidden(name: str) -> bool:
-    """Whether a file is one that systems leave beside images (`._x.png`, `__MACOSX/`)."""
-    if name[0] != "." and "/." not in name and "__MACOSX" not in name:
-        return False  # the common case, a million times for a large data set
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
 def _is_number(value: object) -> bool:
     """Whether a label is a float, or an integer that fits an array; JSON's true is neither."""
     return type(value) is float or (type(value) is int and abs(value) < 2**63)
-
-
-def _folder_files(root: Path) -> dict[str, Path]:
-    files = {}
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
-            files[path.relative_to(root).as_posix()] = path
-    return files
 
 
 def _is_unsafe(name: str) -> bool:
@@ -57,47 +51,61 @@ def _is_unsafe(name: str) -> bool:
     return bool(name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"))
 
 
-def _zip_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _zip_members(
+    path: Path, archive: zipfile.ZipFile
+) -> tuple[dict[str, zipfile.ZipInfo], LeftOut]:
+    """Members by name; links, which a zip has only the targets' names of, are left out."""
     members: dict[str, zipfile.ZipInfo] = {}
+    left_out = LeftOut()
     for info in archive.infolist():
-        if info.is_dir():
-            continue
         name = info.filename.replace("\\", "/")
+        if name.endswith("/"):
+            continue
         is_odd = name[:1] == "/" or name[1:2] == ":" or ".." in name
         if is_odd and _is_unsafe(name):
             raise UserError(f"{path} has the unsafe member name {info.filename!r}: rebuild the zip")
+        name = plain_name(name)
+        if not name:
+            raise UserError(f"{printable(path)} has a member without a name: rebuild the zip")
         if name in members:
             raise UserError(f"{path} has the member {name!r} twice: rebuild the zip")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            left_out["link in a zip", name] += 1
+            continue
         members[name] = info
-    return members
+    return members, left_out
 
 
 class ImageArchive:
     """The images in a folder (with its subfolders) or in a .zip, by name; safe to share by threads.
 
-    Hidden files (a name or folder that begins with a dot, `__MACOSX`) are not looked at.
+    Links to folders are followed. Hidden files (a name or folder that begins with a dot,
+    `__MACOSX`) are not looked at.
 
     Args:
         path: the folder or the zip.
+        skip_bad: leave out subfolders that cannot be read, rather than refuse.
 
     Attributes:
         path: as given.
         is_zip: whether it is a zip.
         names: the image files, relative, with forward slashes, sorted.
+        left_out: what else is there and is not looked at, e.g. "6 files (.heic)".
+        extra_indices: every dataset.json that is not the one for these images.
 
     Raises:
-        UserError: nothing is there, it is neither a folder nor a sound .zip, a member of the zip
-            has an unsafe or repeated name, or there is no image.
+        UserError: nothing is there, it is neither a folder nor a sound .zip, a subfolder cannot be
+            read, a member of the zip has an unsafe, empty or repeated name, or there is no image.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, skip_bad: bool = False) -> None:
         self.path = Path(path)
         self.is_zip = not self.path.is_dir()
         self._lock = threading.Lock()
         self._files: dict[str, Path] = {}
         self._members: dict[str, zipfile.ZipInfo] = {}
         if not self.is_zip:
-            self._files = _folder_files(self.path)
+            self._files, left_out = folder_files(self.path, skip_bad=skip_bad)
         elif not self.path.exists():
             raise UserError(f"there is no folder or zip {self.path}: check the path")
         elif self.path.suffix.lower() != ".zip":
@@ -107,19 +115,20 @@ class ImageArchive:
                 self._zip = zipfile.ZipFile(self.path)
             except _BAD_ZIP as error:
                 raise UserError(f"{self.path} is not a readable zip ({error})") from None
-            self._members = _zip_members(self.path, self._zip)
-        self.names = sorted(
-            name
-            for name in (self._members if self.is_zip else self._files)
-            if is_image_name(name) and not _is_hidden(name)
-        )
+            self._members, left_out = _zip_members(self.path, self._zip)
+        everything = self._members if self.is_zip else self._files
+        self.names, others = image_names(everything)
+        self.left_out = phrases(left_out + others)
         if not self.names:
-            raise UserError(f"{self.path} has no image in it: give a folder or zip of images")
+            rest = f" but {', '.join(self.left_out)}" if self.left_out else ""
+            raise UserError(
+                f"{printable(self.path)} has no image in it{rest}: give a folder or zip of images"
+            )
+        self._index_folder, self.extra_indices = index_folder(everything, self.names)
 
     def where(self, name: str) -> str:
         """Name a file of the archive for a message, in one line whatever the name has in it."""
-        shown = name if name.isprintable() else repr(name)[1:-1]
-        return f"{shown} in {self.path}" if self.is_zip else str(self.path / shown)
+        return printable(f"{name} in {self.path}" if self.is_zip else self.path / name)
 
     def fingerprint(self, name: str) -> str:
         """What changes when a file's content does: in a zip its checksum, else its time of change.
@@ -129,8 +138,8 @@ class ImageArchive:
         if self.is_zip:
             member = self._members[name]
             return f"{member.CRC:08x}-{member.file_size}"
-        stat = self._files[name].stat()
-        return f"{stat.st_mtime_ns}-{stat.st_size}"
+        status = self._files[name].stat()
+        return f"{status.st_mtime_ns}-{status.st_size}"
 
     def read(self, name: str) -> bytes:
         """Return the bytes of the file called `name`.
@@ -187,6 +196,9 @@ class ImageArchive:
     def labels(self) -> dict[str, Label] | None:
         """Return the labels in dataset.json by image name, or None if it has none or is absent.
 
+        Names need not have the same `./` or encoding of accents as the files, and are relative to
+        the folder of dataset.json.
+
         Raises:
             UserError: dataset.json cannot be read or has another form.
         """
@@ -194,20 +206,21 @@ class ImageArchive:
         if pairs is None:
             return None
         labels: dict[str, Label] = {}
+        stored_name = by_appearance(self.names)
         for pair in pairs if isinstance(pairs, list) else [pairs]:
             if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
                 raise UserError(
-                    f"{self.where(INDEX_NAME)}: labels must be a list of [file name, label] pairs"
+                    f"{self.where_index}: labels must be a list of [file name, label] pairs"
                 )
-            name, label = pair[0].replace("\\", "/"), pair[1]
+            name, label = stored_name(f"{self._index_folder}{plain_name(pair[0])}"), pair[1]
             numbers = label if isinstance(label, list) else [label]
             if not all(map(_is_number, numbers)):
                 raise UserError(
-                    f"{self.where(INDEX_NAME)}: the label of {name!r} must be a class number or "
+                    f"{self.where_index}: the label of {name!r} must be a class number or "
                     "a list of numbers"
                 )
             if name in labels and labels[name] != label:
-                raise UserError(f"{self.where(INDEX_NAME)}: {name!r} has two different labels")
+                raise UserError(f"{self.where_index}: {name!r} has two different labels")
             labels[name] = label
         return labels
 
@@ -221,7 +234,7 @@ class ImageArchive:
         if names is None:
             return None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise UserError(f"{self.where(INDEX_NAME)}: label_names must be a list of strings")
+            raise UserError(f"{self.where_index}: label_names must be a list of strings")
         return names
 
     def label_kind(self) -> str | None:
@@ -233,23 +246,28 @@ class ImageArchive:
         kind = self._index().get("label_kind")
         if kind not in (None, *LABEL_KINDS):
             raise UserError(
-                f"{self.where(INDEX_NAME)}: label_kind must be one of {', '.join(LABEL_KINDS)}"
+                f"{self.where_index}: label_kind must be one of {', '.join(LABEL_KINDS)}"
             )
         return kind
 
     @property
     def has_index(self) -> bool:
-        """Whether there is a dataset.json."""
-        return INDEX_NAME in (self._members if self.is_zip else self._files)
+        """Whether there is a dataset.json for the images."""
+        return self._index_folder is not None
+
+    @property
+    def where_index(self) -> str:
+        """The name of the dataset.json for a message."""
+        return self.where(f"{self._index_folder or ''}{INDEX_NAME}")
 
     def _index(self) -> dict[str, Any]:
         if not self.has_index:
             return {}
-        content = self.read(INDEX_NAME)
+        content = self.read(f"{self._index_folder}{INDEX_NAME}")
         try:
             index = json.loads(content.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.where(INDEX_NAME)} is not valid JSON ({error})") from None
+            raise UserError(f"{self.where_index} is not valid JSON ({error})") from None
         if not isinstance(index, dict):
-            raise UserError(f'{self.where(INDEX_NAME)} must be an object with the key "labels"')
+            raise UserError(f'{self.where_index} must be an object with the key "labels"')
         return index

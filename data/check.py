@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 
-from data.archive import INDEX_NAME, ImageArchive, Label
+from data.archive import ImageArchive, Label
 from data.dataset import decode_image, describe_shape
 from data.labels import class_names, kind_of_labels, label_problems, load_labels
 from data.parallel import ordered_map
@@ -56,7 +56,7 @@ def _image_problems(archive: ImageArchive) -> Iterator[str]:
 
 
 def _label_problems(archive: ImageArchive, labels: dict[str, Label]) -> Iterator[str]:
-    where = archive.where(INDEX_NAME)
+    where = archive.where_index
     known = set(archive.names)
     for name in archive.names:
         if name not in labels:

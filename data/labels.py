@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from data.archive import INDEX_NAME, ImageArchive, Label
+from data.archive import ImageArchive, Label
 from torch_utils.errors import UserError
 
 MAX_CLASSES = 2**20
@@ -105,7 +105,7 @@ def kind_of_labels(archive: ImageArchive, labels: np.ndarray) -> str:
         found = "multi_hot" if np.isin(labels, (0, 1)).all() else "vector"
     if stated not in (None, found):
         raise UserError(
-            f"{archive.where(INDEX_NAME)}: label_kind is {stated}, but the labels are of the kind "
+            f"{archive.where_index}: label_kind is {stated}, but the labels are of the kind "
             f"{found}: correct one of them"
         )
     return found

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from data.archive import INDEX_NAME, Label
+from data.archive import Label
+from data.listing import INDEX_NAME
 from torch_utils.errors import UserError
 from torch_utils.files import replacing, sync_folder, writing
 from torch_utils.images import png_bytes
