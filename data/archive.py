@@ -70,7 +70,7 @@ def _zip_members(
         if name in members:
             raise UserError(f"{path} has the member {name!r} twice: rebuild the zip")
         if stat.S_ISLNK(info.external_attr >> 16):
-            left_out["link in a zip", name] += 1
+            left_out["link", f"in a zip: {name}"] += 1
             continue
         members[name] = info
     return members, left_out
@@ -249,6 +249,16 @@ class ImageArchive:
                 f"{self.where_index}: label_kind must be one of {', '.join(LABEL_KINDS)}"
             )
         return kind
+
+    def left_out_before(self) -> list[str]:
+        """Return what dataset.json says that was left out when the dataset was made.
+
+        Raises:
+            UserError: dataset.json cannot be read or has another form.
+        """
+        listed = self._index().get("left_out")
+        entries = listed if isinstance(listed, list) else []
+        return [printable(entry) for entry in entries if isinstance(entry, str)]
 
     @property
     def has_index(self) -> bool:

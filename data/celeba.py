@@ -54,12 +54,13 @@ def _part(path: Path, split: str) -> set[str]:
     return {words[0] for words in _lines(path) if words[1:] == [_PARTS[split]]}
 
 
-def open_celeba(path: str, split: str = "") -> Source:
+def open_celeba(path: str, split: str = "", *, skip_bad: bool = False) -> Source:
     """Open the folder that holds images and attribute list, or the image folder beside it.
 
     Args:
         path: the folder.
         split: all (the default), train, valid or test.
+        skip_bad: leave out subfolders that cannot be read, rather than refuse.
 
     Raises:
         UserError: a file is missing or has another form.
@@ -69,7 +70,7 @@ def open_celeba(path: str, split: str = "") -> Source:
         raise UserError(f"there is no list_attr_celeba.txt with img_align_celeba in {path}")
     listing, folder = Path(found[0]), found[1]
     tags, names = read_attributes(listing)
-    archive = ImageArchive(folder)
+    archive = ImageArchive(folder, skip_bad=skip_bad)
     files = archive.names
     split = choose_part(path, split, ("all", *_PARTS))
     if split != "all":

@@ -14,7 +14,7 @@ import numpy as np
 
 from data.archive import ImageArchive
 from data.decoding import open_picture, orientation, to_channels_first
-from data.labels import class_names, kind_of_labels, load_labels
+from data.labels import class_names, kind_of_labels, load_labels, present_classes, width_of
 from data.parallel import ordered_map
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
@@ -69,6 +69,9 @@ class ImageDataset:
         label_kind: "class", "vector" or "multi_hot" (tags); None without labels.
         label_names: names of the classes or of the vectors' elements, if dataset.json gives them.
         raw_labels: int64 [N] classes, float32 [N, label_dim] vectors, or None.
+        present_classes: the classes that an image in use has; None if that is all of them, or
+            labels are no classes.
+        left_out: what else the folder or zip has and is not looked at, e.g. "6 files (.heic)".
 
     Raises:
         UserError: the path cannot be used, the labels cannot, or the choice is empty.
@@ -108,12 +111,15 @@ class ImageDataset:
         self.label_kind: str | None = None
         self.label_names: list[str] | None = None
         self.raw_labels: np.ndarray | None = None
+        self.present_classes: list[int] | None = None
+        self.left_out = self._archive.left_out
         if use_labels:
             labels = load_labels(self._archive)
-            self.label_dim = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+            self.label_dim = width_of(labels)
             self.label_kind = kind_of_labels(self._archive, labels)
             self.label_names = class_names(self._archive, self.label_dim)
             self.raw_labels = labels[indices]
+            self.present_classes = present_classes(self.raw_labels, self.label_dim)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -168,8 +174,8 @@ class ImageDataset:
         if image.shape != self.image_shape:
             raise UserError(
                 f"{self._archive.where(name)} has {describe_shape(image.shape)}, but "
-                f"{self._archive.names[0]!r} has {describe_shape(self.image_shape)}: bring "
-                "all to one size with dataset_tool.py"
+                f"{self._archive.names[0]!r} has {describe_shape(self.image_shape)}: "
+                f"convert them with dataset_tool.py {remedy(image.shape, self.image_shape)}"
             )
         return image
 
@@ -264,6 +270,12 @@ def decode_image(archive: ImageArchive, name: str) -> np.ndarray:
             "with dataset_tool.py"
         )
     return to_channels_first(np.asarray(picture))
+
+
+def remedy(shape: tuple[int, ...], other: tuple[int, ...]) -> str:
+    """The options of dataset_tool.py that bring images of two shapes (C, H, W) to one."""
+    options = ["--channels=rgb (or gray)"] if shape[0] != other[0] else []
+    return " and ".join(options + ["--resolution=WxH"] * (shape[1:] != other[1:]))
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:

@@ -58,10 +58,10 @@ def open_idx(path: str) -> Source:
     images, labels = read_idx(images_path), read_idx(images_path.with_name(name))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise UserError(f"{path} and {name} do not have as many images as labels")
-    margins = [_PADDED.get(size, 0) for size in images.shape[1:]]
+    margins = _PADDED.get(images.shape[1], 0), _PADDED.get(images.shape[2], 0)
 
     def read(index: int) -> Item:
         padded = np.pad(images[index], [(margin, margin) for margin in margins])
         return padded, int(labels[index])
 
-    return Source(len(images), read, lambda index: f"image {index} of {path}")
+    return Source(len(images), read, lambda index: f"image {index} of {path}", margins=margins)

@@ -24,19 +24,10 @@ def phrases(left_out: Mapping[tuple[str, str], int]) -> list[str]:
     said = []
     for (noun, detail), num in ordered[:_SHOWN]:
         kind = f" ({printable(detail)})" if detail else ""
-        said.append(f"{num} {noun if num == 1 else _plural(noun)}{kind}")
+        said.append(f"{num} {noun}{'' if num == 1 else 's'}{kind}")
     if rest := ordered[_SHOWN:]:
         said.append(f"{sum(num for _, num in rest)} more of {len(rest)} kinds")
     return said
-
-
-def _plural(noun: str) -> str:
-    """The plural of a noun, which may have words after it: "link to x" is "links to x"."""
-    for word in (" to ", " that ", " in ", " of "):
-        head, found, tail = noun.partition(word)
-        if found:
-            return f"{head}s{word}{tail}"
-    return f"{noun}s"
 
 
 def is_hidden(name: str) -> bool:
@@ -162,11 +153,11 @@ def folder_files(root: Path, *, skip_bad: bool = False) -> tuple[dict[str, Path]
                     f"cannot read the folder {printable(path)} ({error.strerror}): make it "
                     "readable, or convert with --skip-bad, which leaves it out"
                 ) from None
-            left_out["folder that cannot be read", prefix[:-1]] += 1
+            left_out["folder", f"cannot be read: {prefix[:-1]}"] += 1
             continue
         identity = stat.st_dev, stat.st_ino
         if identity in above:  # or the walk would not end
-            left_out["link to a folder above it", prefix[:-1]] += 1
+            left_out["link", f"to a folder above it: {prefix[:-1]}"] += 1
             continue
         for entry in entries:
             name, kind = prefix + entry.name, _kind_of(entry)

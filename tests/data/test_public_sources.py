@@ -165,8 +165,9 @@ def celeba(root, listing="list_attr_celeba.txt", folder="img_align_celeba"):
 def test_celeba_has_tags_with_names_through_the_tool(tmp_path):
     root = celeba(tmp_path / "celeba")
     for source in (root, root / "img_align_celeba"):
-        convert(str(source), str(tmp_path / "o.zip"), transform="celeba-148", resolution=(8, 8))
-        dataset = ImageDataset(tmp_path / "o.zip", use_labels=True)
+        dest = str(tmp_path / f"{source.name}.zip")
+        convert(str(source), dest, transform="celeba-148", resolution=(8, 8))
+        dataset = ImageDataset(dest, use_labels=True)
         assert dataset.label_kind == "multi_hot"
         assert dataset.label_names == ["Bald", "Young", "Male"]
         assert dataset.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 1]]
