@@ -19,8 +19,12 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _GZIP = 31  # zlib's code for 32 KiB of history in a gzip header
 
 
-def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_regular(path: str | os.PathLike[str], what: str | None = None) -> IO[bytes]:
     """Open a file to read its bytes; a pipe or device, which could go on for ever, is refused.
+
+    Args:
+        path: the file.
+        what: its name for messages; None for the path.
 
     Raises:
         UserError: it is no regular file.
@@ -30,21 +34,27 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
     descriptor = os.open(path, _FLAGS)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(f"{os.fspath(path)} is not a regular file: give a file")
+        raise UserError(f"{what or os.fspath(path)} is a pipe, device or folder: give a file")
     return open(descriptor, "rb")
 
 
-def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
+def read_file(path: str | os.PathLike[str], limit: int, what: str | None = None) -> bytes:
     """The content of a regular file.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have.
+        what: its name for messages; None for the path.
 
     Raises:
         UserError: it is no regular file, or has more than `limit` bytes.
         OSError: it cannot be read.
     """
-    with open_regular(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise UserError(f"{os.fspath(path)} has more than {limit} bytes: it is not what it seems")
+    with open_regular(path, what) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(limit + 1) if size <= limit else b""
+    if max(size, len(content)) > limit:
+        raise UserError(f"{what or os.fspath(path)} has {size} bytes, more than {limit}: remove it")
     return content
 
 

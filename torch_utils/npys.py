@@ -49,7 +49,7 @@ def read_npz(
                     f"the arrays of {os.fspath(path)} have more bytes than can be true of so small"
                     " a file: if they are sound, save them uncompressed"
                 )
-            arrays[name] = _array(read_member(archive, member, limit))
+            arrays[name] = _array(read_member(archive, member, limit, f"{name} in {path}"))
             limit -= member.file_size
     return arrays
 

@@ -52,6 +52,7 @@ def read_member(
     archive: zipfile.ZipFile,
     member: zipfile.ZipInfo,
     limit: int,
+    what: str,
     lock: contextlib.AbstractContextManager[Any] | None = None,
 ) -> bytes:
     """The content of a member.
@@ -60,14 +61,16 @@ def read_member(
         archive: from `open_zip`.
         member: of it.
         limit: bytes that it may have.
+        what: its name for messages.
         lock: held while the file is read, so that threads can share it.
 
     Raises:
         UserError: it has more bytes than the limit.
         others: those of `BAD_ZIP`, it is damaged, encrypted or packed in an unknown way.
     """
-    if member.file_size > limit or member.compress_size > limit:
-        raise UserError(f"{member.filename!r} has {member.file_size} bytes, more than {limit}")
+    size = max(member.file_size, member.compress_size)
+    if size > limit:
+        raise UserError(f"{what} has {size} bytes, more than {limit}: remove it")
     with lock or contextlib.nullcontext():
         file = seek_member(archive, member)
         packed = file.read(member.compress_size)
