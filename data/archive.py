@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from data.budget import reserve
 from data.decoding import is_image_name
 from torch_utils.bounded import read_file
 from torch_utils.errors import UserError
@@ -142,6 +143,7 @@ class ImageArchive:
         limit = MAX_FILE_BYTES if limit is None else limit
         try:
             if self.is_zip:
+                reserve(self._members[name].file_size // 4)
                 return read_member(self._zip, self._members[name], limit, where, self._lock)
             return read_file(self._files[name], limit, where)
         except KeyError:
