@@ -3,18 +3,15 @@
 The layout is EDM's (Karras et al. 2022). Zip members are read by name and never extracted.
 """
 
-import json
-import lzma
 import os
 import re
 import stat
-import struct
 import threading
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
+from data.budget import reserve
 from data.listing import (
     INDEX_NAME,
     LeftOut,
@@ -25,20 +22,18 @@ from data.listing import (
     phrases,
     plain_name,
 )
+from torch_utils.bounded import read_file
 from torch_utils.errors import UserError
+from torch_utils.jsons import parse_json
 from torch_utils.text import printable
+from torch_utils.zips import BAD_ZIP, open_zip, read_member
 
 Label = int | float | list[float]
 
 LABEL_KINDS = ("class", "multi_hot", "vector")
 MAX_FILE_BYTES = 2**28  # of one file, decompressed
-_LOCAL_HEADER = 30  # bytes before a member's name
-
-# What a damaged or unusual zip ends in, e.g. RuntimeError for an encrypted member.
-_BAD_ZIP = (
-    *(OSError, EOFError, ValueError, RuntimeError, OverflowError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-)
+MAX_INDEX_BYTES = 2**27
+MAX_INDEX_VALUES = 2**24
 
 
 def _is_number(value: object) -> bool:
@@ -112,8 +107,10 @@ class ImageArchive:
             raise UserError(f"{self.path} is not a folder or .zip: give one of those")
         else:
             try:
-                self._zip = zipfile.ZipFile(self.path)
-            except _BAD_ZIP as error:
+                self._zip = open_zip(self.path)
+            except UserError:
+                raise
+            except BAD_ZIP as error:
                 raise UserError(f"{self.path} is not a readable zip ({error})") from None
             self._members, left_out = _zip_members(self.path, self._zip)
         everything = self._members if self.is_zip else self._files
@@ -141,31 +138,28 @@ class ImageArchive:
         status = self._files[name].stat()
         return f"{status.st_mtime_ns}-{status.st_size}"
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int | None = None) -> bytes:
         """Return the bytes of the file called `name`.
 
+        Args:
+            name: of the file.
+            limit: bytes that it may have; None for `MAX_FILE_BYTES`.
+
         Raises:
-            UserError: there is no such file, it cannot be read, or it is larger than
-                `MAX_FILE_BYTES`.
+            UserError: there is no such file, it cannot be read, is no regular file, or larger.
         """
         where = self.where(name)
+        limit = MAX_FILE_BYTES if limit is None else limit
         try:
             if self.is_zip:
-                size = self._members[name].file_size
-            else:
-                size = self._files[name].stat().st_size
-            if size > MAX_FILE_BYTES:
-                raise UserError(f"{where} has {size} bytes, more than {MAX_FILE_BYTES}: remove it")
-            if not self.is_zip:
-                return self._files[name].read_bytes()
-            member = self._members[name]
-            if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:
-                return self._stored(member)
-            with self._lock:
-                return self._zip.read(member)
+                reserve(self._members[name].file_size // 4)
+                return read_member(self._zip, self._members[name], limit, where, self._lock)
+            return read_file(self._files[name], limit, where)
         except KeyError:
             raise UserError(f"there is no file {where}") from None
-        except _BAD_ZIP as error:
+        except UserError:
+            raise
+        except BAD_ZIP as error:
             raise UserError(f"cannot read {where}: {error}") from None
 
     def reopen(self) -> None:
@@ -173,25 +167,6 @@ class ImageArchive:
         self._lock = threading.Lock()
         if self.is_zip:
             self._zip.fp = open(self.path, "rb")  # noqa: SIM115  (closed with the archive)
-
-    def _stored(self, member: zipfile.ZipInfo) -> bytes:
-        """The content of an uncompressed member.
-
-        zipfile's own stream takes about as long as decoding a small image.
-        """
-        with self._lock:
-            file = self._zip.fp
-            assert file is not None
-            file.seek(member.header_offset)
-            header = file.read(_LOCAL_HEADER)
-            if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
-                raise zipfile.BadZipFile("its header is damaged")
-            name_length, extra_length = struct.unpack("<HH", header[26:30])
-            file.seek(name_length + extra_length, os.SEEK_CUR)
-            content = file.read(member.file_size)
-        if len(content) < member.file_size or zlib.crc32(content) != member.CRC:
-            raise zipfile.BadZipFile("its checksum is wrong")
-        return content
 
     def labels(self) -> dict[str, Label] | None:
         """Return the labels in dataset.json by image name, or None if it has none or is absent.
@@ -273,9 +248,9 @@ class ImageArchive:
     def _index(self) -> dict[str, Any]:
         if not self.has_index:
             return {}
-        content = self.read(f"{self._index_folder}{INDEX_NAME}")
+        content = self.read(f"{self._index_folder}{INDEX_NAME}", MAX_INDEX_BYTES)
         try:
-            index = json.loads(content.decode("utf-8-sig"))
+            index = parse_json(content, MAX_INDEX_VALUES)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{self.where_index} is not valid JSON ({error})") from None
         if not isinstance(index, dict):

@@ -142,7 +142,7 @@ def test_idx_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(UserError, match="as many images as labels"):
         open_source(path)
     bad = {
-        "does not have": gzip.compress(idx(DIGITS)[:-1]),
+        "says that it has 2352 bytes, but has 2351": gzip.compress(idx(DIGITS)[:-1]),
         "not an idx file": gzip.compress(b"\0\0\x0d\x03" + bytes(20)),
         "says that it has": gzip.compress(struct.pack(">HBB3I", 0, 8, 3, *[2**20] * 3)),
         "cannot read": idx(DIGITS),
@@ -314,7 +314,7 @@ def test_labels_in_an_npz_are_classes_or_vectors(tmp_path):
         ({"images": RGB / 255}, "of type float64: convert them to uint8"),
         ({"images": RGB[0, 0]}, r"array of shape \(6, 3\)"),
         ({"images": RGB, "labels": np.zeros(3, int)}, r"of shape \(3,\) for 4 images"),
-        ({"images": np.array([None])}, "an array object of shape"),
+        ({"images": np.array([None])}, "an array of type object"),
     ],
 )
 def test_arrays_of_something_else_are_refused(tmp_path, arrays, message):

@@ -331,3 +331,13 @@ def test_destinations_that_cannot_be_used_are_refused(tmp_path):
     with DatasetWriter(tmp_path / "empty") as writer:
         writer.add(encode(CHW), index=0, origin="a")
     assert len(ImageDataset(tmp_path / "empty")) == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "RGBa", "P", "CMYK", "YCbCr"])
+def test_large_pictures_are_converted_part_by_part_to_the_same_pixels(mode, monkeypatch):
+    picture = RGB.convert("RGBA")
+    picture.putalpha(PIL.Image.fromarray(random_image(3, channels=1)))
+    picture = picture.convert(mode) if mode != "LA" else picture.convert("L").convert("LA")
+    whole = to_plain(picture, "x")
+    monkeypatch.setattr("data.modes._STRIPE", 13)  # two rows of six
+    np.testing.assert_array_equal(to_plain(picture, "x"), whole)
