@@ -8,6 +8,7 @@ import re
 import stat
 import threading
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,11 @@ def _zip_members(
     return members, left_out
 
 
+def checksum_of(content: bytes) -> str:
+    """The checksum of a file's content, as `ImageArchive.checksum` gives it for a member."""
+    return f"{zlib.crc32(content):08x}-{len(content)}"
+
+
 class ImageArchive:
     """The images in a folder (with its subfolders) or in a .zip, by name; safe to share by threads.
 
@@ -127,16 +133,28 @@ class ImageArchive:
         """Name a file of the archive for a message, in one line whatever the name has in it."""
         return printable(f"{name} in {self.path}" if self.is_zip else self.path / name)
 
-    def fingerprint(self, name: str) -> str:
-        """What changes when a file's content does: in a zip its checksum, else its time of change.
+    def checksum(self, name: str) -> str:
+        """What is another when a member's content is: CRC-32 and size, as the zip has them."""
+        member = self._members[name]
+        return f"{member.CRC:08x}-{member.file_size}"
 
-        Both go with the size.
+    def fingerprint(self, name: str) -> str:
+        """What is another when a file is, without reading it: inode, times and size, or checksum.
+
+        The time of change (ctime) and the inode tell files apart that an unpacking program gave
+        equal names, sizes and times of modification. The number of the device is no part of it:
+        that of a network share is another one on each machine.
+
+        Raises:
+            UserError: the file is gone or cannot be looked at.
         """
         if self.is_zip:
-            member = self._members[name]
-            return f"{member.CRC:08x}-{member.file_size}"
-        status = self._files[name].stat()
-        return f"{status.st_mtime_ns}-{status.st_size}"
+            return self.checksum(name)
+        try:
+            found = self._files[name].stat()
+        except OSError as error:
+            raise UserError(f"cannot read {self.where(name)}: {error.strerror or error}") from None
+        return f"{found.st_ino}-{found.st_ctime_ns}-{found.st_mtime_ns}-{found.st_size}"
 
     def read(self, name: str, limit: int | None = None) -> bytes:
         """Return the bytes of the file called `name`.

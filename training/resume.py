@@ -7,6 +7,8 @@ from pathlib import Path
 from models.config import validated
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
+from torch_utils.files import writing
+from torch_utils.locks import Busy, holding
 from training.config import TrainingConfig, differences
 from training.recipes import read_recipe
 
@@ -67,18 +69,17 @@ def locked(folder: Path, world: World) -> Iterator[None]:
     The system frees the lock when the process ends, however it ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or it can be neither written nor read.
     """
-    try:
-        import fcntl
-    except ImportError:  # no such locks outside POSIX
-        fcntl = None  # type: ignore[assignment]
-    if fcntl is None or not world.is_main:
+    if not world.is_main:
         yield
         return
-    with open(folder / ".lock", "a", encoding="utf-8") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training in {folder}") from None
+            with writing(folder):
+                stack.enter_context(holding(folder / ".lock", "trains there", wait=False))
+        except Busy as holder:
+            raise UserError(
+                f"another process is training in {folder}: {holder}; stop it first, or wait for it"
+            ) from None
         yield
