@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from data.archive import ImageArchive, Label
-from data.dataset import decode_image, describe_shape, remedy
+from data.dataset import decode_image
 from data.labels import (
     absent_classes,
     class_names,
@@ -16,6 +16,7 @@ from data.labels import (
     width_of,
 )
 from data.parallel import ordered_map
+from data.shapes import describe_shape, remedy
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 

@@ -16,8 +16,11 @@ from data.decoding import open_picture, orientation, to_channels_first
 from data.keys import ImageKeys, key_with_labels
 from data.labels import class_names, kind_of_labels, load_labels, present_classes, width_of
 from data.parallel import ordered_map
+from data.shapes import describe_shape, remedy
 from torch_utils.errors import UserError
+from torch_utils.notes import warn
 from torch_utils.progress import Progress
+from torch_utils.text import printable
 
 _CHANNELS = {"L": 1, "RGB": 3}
 _CHUNK = 64  # images that one thread decodes at a time
@@ -50,6 +53,8 @@ def held_out_indices(num: int, max_size: int | None, seed: int = 0) -> np.ndarra
 class ImageDataset:
     """Images of one size from a folder or zip, decoded on demand.
 
+    What else is there, and is no image, is counted in a warning.
+
     Args:
         path: the folder or zip.
         use_labels: read the labels, which must then be there.
@@ -71,7 +76,6 @@ class ImageDataset:
         raw_labels: int64 [N] classes, float32 [N, label_dim] vectors, or None.
         present_classes: the classes that an image in use has; None if that is all of them, or
             labels are no classes.
-        left_out: what else the folder or zip has and is not looked at, e.g. "6 files (.heic)".
         keys: names for the content of the images, without the labels.
 
     Raises:
@@ -92,6 +96,8 @@ class ImageDataset:
             **{"subset_seed": subset_seed, "held_out": held_out},
         }
         self._archive = ImageArchive(path)
+        if self._archive.left_out:
+            warn(f"left out of {printable(path)}: {', '.join(self._archive.left_out)}")
         self.path = str(path)
         absolute = Path(os.path.abspath(path))
         self.name = absolute.stem if self._archive.is_zip else absolute.name
@@ -114,7 +120,6 @@ class ImageDataset:
         self.label_names: list[str] | None = None
         self.raw_labels: np.ndarray | None = None
         self.present_classes: list[int] | None = None
-        self.left_out = self._archive.left_out
         if use_labels:
             labels = load_labels(self._archive)
             self.label_dim = width_of(labels)
@@ -288,15 +293,3 @@ def decode_bytes(content: bytes, where: str) -> np.ndarray:
             "with dataset_tool.py"
         )
     return to_channels_first(np.asarray(picture))
-
-
-def remedy(shape: tuple[int, ...], other: tuple[int, ...]) -> str:
-    """The options of dataset_tool.py that bring images of two shapes (C, H, W) to one."""
-    options = ["--channels=rgb (or gray)"] if shape[0] != other[0] else []
-    return " and ".join(options + ["--resolution=WxH"] * (shape[1:] != other[1:]))
-
-
-def describe_shape(shape: tuple[int, ...]) -> str:
-    """Say the shape (channels, height, width) of an image in words."""
-    channels, height, width = shape
-    return f"{width}x{height} pixels and {channels} channel{'s' if channels > 1 else ''}"

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from data.archive import Label
-from data.dataset import remedy
 from data.labels import LabelRule, check_labels
 from data.listing import INDEX_NAME
+from data.shapes import remedy
 from torch_utils.errors import UserError
 from torch_utils.files import replacing, sync_folder, writing
 from torch_utils.images import png_bytes

@@ -32,6 +32,8 @@ class TrainingData:
         num_classes: number of classes, if labels are classes.
         label_kind: class, multi_hot (tags) or vector; None without labels.
         device: where batches go; None for where the images are.
+        present_classes: the classes that an image has; None if that is all of them, or labels are
+            no classes.
     """
 
     images: Tensor
@@ -42,6 +44,7 @@ class TrainingData:
     num_classes: int = 0
     label_kind: str | None = None
     device: torch.device | None = None
+    present_classes: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0] * (2 if self.xflip else 1)
@@ -131,4 +134,5 @@ def load_training_data(config: DataConfig) -> TrainingData:
         config.xflip,
         dataset.label_dim if dataset.label_kind == "class" else 0,
         dataset.label_kind,
+        present_classes=dataset.present_classes,
     )
