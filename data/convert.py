@@ -81,7 +81,9 @@ def convert(
     names, kind = images.label_names, images.label_kind
     left_out = LeftOut()
     with (
-        DatasetWriter(dest, overwrite=overwrite, label_names=names, label_kind=kind) as writer,
+        DatasetWriter(
+            dest, source=source, overwrite=overwrite, label_names=names, label_kind=kind
+        ) as writer,
         Progress(len(images), "converting") as progress,
     ):
         for index, visited in enumerate(images.images(prepare, num_threads)):

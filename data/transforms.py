@@ -41,7 +41,7 @@ def scale(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize to exactly width x height, bilinear: MNIST and CIFAR in DDPM and SA-DPM."""
+    """Resize to exactly width x height, bilinear: MNIST in published DDPM and v-diffusion code."""
     return _resize(image, width, height, PIL.Image.Resampling.BILINEAR)
 
 

@@ -139,6 +139,7 @@ class DatasetWriter:
 
     Args:
         dest: what `check_dest` accepts.
+        source: what the images come from, for messages.
         overwrite: replace a dataset that is there, once the new one is complete.
         label_names: the names of the classes or vector elements, written beside the labels.
         label_kind: "multi_hot" if labels are tags; None if the labels themselves tell.
@@ -156,6 +157,7 @@ class DatasetWriter:
         self,
         dest: str | os.PathLike[str],
         *,
+        source: str = "the source",
         overwrite: bool = False,
         label_names: Sequence[str] | None = None,
         label_kind: str | None = None,
@@ -163,6 +165,7 @@ class DatasetWriter:
         check_dest(dest, overwrite=overwrite)
         self.dest = Path(dest)
         self.left_out: list[str] = []
+        self._source = source
         self._label_kind = label_kind
         self._label_names = label_names
         self._labels: list[tuple[str, Label | None]] = []
@@ -221,7 +224,7 @@ class DatasetWriter:
         given = [label for _, label in self._labels if label is not None]
         index: dict[str, Any] = {"labels": None}
         if given and len(given) == self.num_images:
-            check_labels(given, self._label_names, self._label_kind, "the source")
+            check_labels(given, self._label_names, self._label_kind, self._source)
             index["labels"] = self._labels
             if self._label_names is not None:
                 index["label_names"] = list(self._label_names)

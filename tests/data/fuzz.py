@@ -71,7 +71,7 @@ def outcome(path: Path, dest: Path) -> str:
     message = None
     try:
         ImageDataset(path, use_labels=True).load(progress=False)
-        convert(str(path), str(dest))
+        convert(str(path), str(dest), overwrite=True)
     except UserError as error:
         message = str(error)
     if message is None:
