@@ -142,7 +142,7 @@ def check(data: str) -> None:
         print(printable(problem), flush=True)
         num += 1
     for fact in facts_of(data):
-        print(fact)
+        print(printable(fact))
     if num:
         raise UserError(f"{data} has {num} problem{'s' if num > 1 else ''}, listed above")
     print(f"{printable(data)}: no problems")
@@ -163,7 +163,7 @@ def cache(clear: bool) -> None:
         return
     found = kept.entries()
     for entry in found:
-        print(f"{entry.size / 1e6:10.1f} MB  {entry.path.name}")
+        print(f"{entry.size / 1e6:10.1f} MB  {printable(entry.path.name)}")
     total = sum(entry.size for entry in found)
     print(f"{total / 1e6:10.1f} MB of {limit / 1e6:.0f} MB in {folder}")
 

@@ -121,13 +121,15 @@ class ImageArchive:
             self._members, left_out = _zip_members(self.path, self._zip)
         everything = self._members if self.is_zip else self._files
         self.names, others = image_names(everything)
+        self._index_folder, self.extra_indices = index_folder(everything, self.names)
+        for name in self.extra_indices:
+            left_out["label file", name] += 1
         self.left_out = phrases(left_out + others)
         if not self.names:
             rest = f" but {', '.join(self.left_out)}" if self.left_out else ""
             raise UserError(
                 f"{printable(self.path)} has no image in it{rest}: give a folder or zip of images"
             )
-        self._index_folder, self.extra_indices = index_folder(everything, self.names)
 
     def where(self, name: str) -> str:
         """Name a file of the archive for a message, in one line whatever the name has in it."""
@@ -220,6 +222,8 @@ class ImageArchive:
     def label_names(self) -> list[str] | None:
         """Return the names of classes or elements in dataset.json, or None if not given.
 
+        Control characters in them are escaped, as they are shown in many places.
+
         Raises:
             UserError: dataset.json cannot be read or has another form.
         """
@@ -228,7 +232,7 @@ class ImageArchive:
             return None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise UserError(f"{self.where_index}: label_names must be a list of strings")
-        return names
+        return [printable(name) for name in names]
 
     def label_kind(self) -> str | None:
         """Return the label_kind in dataset.json ("class", "multi_hot", "vector"), None if absent.

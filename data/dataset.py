@@ -100,7 +100,7 @@ class ImageDataset:
             warn(f"left out of {printable(path)}: {', '.join(self._archive.left_out)}")
         self.path = str(path)
         absolute = Path(os.path.abspath(path))
-        self.name = absolute.stem if self._archive.is_zip else absolute.name
+        self.name = printable(absolute.stem if self._archive.is_zip else absolute.name)
         all_names = self._archive.names
         if max_size is not None and max_size < 1:
             raise UserError(f"max_size must be at least 1, not {max_size}")

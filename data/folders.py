@@ -5,10 +5,11 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from data.archive import ImageArchive, Label
 from data.decoding import open_picture
-from data.listing import common_folder
+from data.listing import common_folder, phrases
 from data.modes import to_plain
 from data.sources import Item, Source
 from torch_utils.class_folders import class_names, in_order
@@ -72,18 +73,19 @@ def _folder_labels(archive: ImageArchive) -> tuple[dict[str, Label], list[str] |
     loose = bool(top) and "" in classes
     if len(classes) < 2 or loose or numbered or all(map(_is_in_its_thousand, inner.values())):
         return {}, None
+    names = [printable(name) for name in class_names(classes)]
     if _SPLITS.issuperset(map(str.lower, classes)):
         part = next((name for name in classes if name.lower() in _TRAINING), classes[0])
         whole, way = archive.path, "give"
         if archive.is_zip:
             whole, way = whole.with_suffix(""), "unzip it and give"
         print(
-            f"warning: the folders {', '.join(classes)} of {printable(archive.path)} became "
+            f"warning: the folders {', '.join(names)} of {printable(archive.path)} became "
             f"classes: to convert one part, {way} --source={printable(whole / top / part)}",
             file=sys.stderr,
         )
     numbers = {name: number for number, name in enumerate(classes)}
-    return {name: numbers[folder] for name, folder in folders.items()}, class_names(classes)
+    return {name: numbers[folder] for name, folder in folders.items()}, names
 
 
 def open_archive(path: str, *, skip_bad: bool = False) -> Source:
@@ -109,4 +111,8 @@ def open_archive(path: str, *, skip_bad: bool = False) -> Source:
         )
     if labels is None:
         labels, label_names = _folder_labels(archive)
-    return archive_source(archive, archive.names, labels, label_names, archive.label_kind())
+    source = archive_source(archive, archive.names, labels, label_names, archive.label_kind())
+    if num := len(labels.keys() - set(archive.names)):
+        unused = phrases({("label", "of images that are not there"): num})
+        return replace(source, left_out=[*source.left_out, *unused])
+    return source

@@ -55,7 +55,7 @@ def test_what_is_left_out_is_listed_counted_and_kept_in_the_dataset(tmp_path):
 
 
 def test_images_too_small_and_labels_of_some_are_counted(tmp_path, capsys):
-    labels = index({"cat/0.png": 1, "a.png": 1})
+    labels = index({"cat/0.png": 1, "a.png": 1, "gone.png": 0})
     files = PETS | {"a.png": encoded(random_image(5, 8, 5)), "dataset.json": labels}
     dest = tmp_path / "o.zip"
     convert(
@@ -64,11 +64,11 @@ def test_images_too_small_and_labels_of_some_are_counted(tmp_path, capsys):
         transform="center-crop-wide",
         resolution=(6, 4),
     )
-    assert "left out: 1 image (too small for center-crop-wide)\n" in capsys.readouterr().err
+    counted = "1 label (of images that are not there), 1 image (too small for center-crop-wide)"
+    assert f"left out: {counted}\n" in capsys.readouterr().err
     assert facts_of(str(dest))[1:] == [
         "labels: none",
-        "left out when it was converted: 1 image (too small for center-crop-wide), labels: only "
-        "1 of 3 images have one",
+        f"left out when it was converted: {counted}, labels: only 1 of 3 images have one",
     ]
 
 
@@ -86,6 +86,17 @@ def test_names_that_steer_terminals_or_are_not_utf_8_come_out_escaped(tmp_path):
     assert done.returncode == 2
     assert r"x\x1b[31m\udcff.png is not an image" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_names_of_classes_cannot_steer_terminals(tmp_path):
+    files = {f"{pet}\x1b[31m\n/a.png": PETS["cat/0.png"] for pet in ("cat", "dog")}
+    named = index({name: i for i, name in enumerate(files)}, label_names=["cat\x1b[31m\n", "dog"])
+    for number, more in enumerate([{}, {"dataset.json": named}]):
+        source = write_zip(tmp_path / f"{number}.zip", files | more)
+        convert(str(source), str(tmp_path / f"o{number}.zip"))
+        names = ImageDataset(tmp_path / f"o{number}.zip", use_labels=True).label_names
+        assert names[0] == r"cat\x1b[31m\n"
+        assert open_source(source).label_names == names
 
 
 # ---- one rule for labels

@@ -7,6 +7,7 @@ import zipfile
 import pytest
 
 from data.archive import ImageArchive
+from data.check import problems_of
 from data.listing import common_folder, index_folder, plain_name
 from tests.data.files import encoded, index, random_image, write_folder, write_zip
 from torch_utils.errors import UserError
@@ -162,6 +163,11 @@ def test_an_index_of_a_part_is_not_taken_for_the_whole(tmp_path):
     assert not archive.has_index
     assert archive.labels() is None
     assert archive.extra_indices == ["cat/dataset.json", "dog/dataset.json"]
+    assert archive.left_out == [
+        "1 label file (cat/dataset.json)",
+        "1 label file (dog/dataset.json)",
+    ]
+    assert any("cat/dataset.json in" in problem for problem in problems_of(str(archive.path)))
 
 
 def test_the_index_nearest_to_all_images_is_theirs():
