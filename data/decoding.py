@@ -21,7 +21,7 @@ MAX_PIXELS = 2**27
 PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 # Blocks of Pillow's default size come from the heap of the thread, which keeps them when they are
 # freed: half a gigabyte a thread after one large picture. Larger ones are given back.
-PIL.Image.core.set_block_size(2**26)
+PIL.Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
 # Stubs without a decoder, and formats that Pillow passes to Ghostscript or to Windows.
 _UNUSABLE_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _ORIENTATION_TAG = 0x0112

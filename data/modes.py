@@ -62,7 +62,7 @@ def _pixels(picture: PIL.Image.Image, target: str) -> np.ndarray:
     image = np.empty((height, width) if target == "L" else (height, width, 3), np.uint8)
     for top in range(0, height, rows):
         stripe = picture.crop((0, top, width, min(top + rows, height)))
-        image[top : top + rows] = _plain_mode(stripe, target)
+        image[top : top + rows] = np.asarray(_plain_mode(stripe, target))
     return image
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from importers.families import Imported, detect, import_network
@@ -20,6 +19,7 @@ from importers.published import flattened, published_keys, translate
 from importers.reading import SETTINGS
 from networks.rules import OPTION_RULES, SIZE_RULES
 from torch_utils.errors import UserError
+from torch_utils.yaml_files import read_yaml
 
 # where each kind of weights lies in the containers that are known, outermost key first
 PLACES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -122,8 +122,8 @@ def read_side_file(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, or is no mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        tree = read_yaml(path, str(path))
+    except (OSError, UnicodeDecodeError) as error:
         problem = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UserError(f"cannot read {path}: {problem}") from None
     if not isinstance(tree, dict):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
-import yaml
 
 from samplers.options import (
     BATCHES,
@@ -18,6 +17,7 @@ from samplers.options import (
     overlay,
 )
 from torch_utils.errors import UserError
+from torch_utils.yaml_files import parse_yaml
 
 _METAVARS = {
     "--sampler": "NAME",
@@ -229,10 +229,7 @@ def _key_values(entries: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--sampler-option {entry}: give KEY=VALUE")
         if key in found:
             raise UserError(f"--sampler-option {key} was given twice")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--sampler-option {entry}: {text!r} cannot be read") from None
+        value = parse_yaml(text, f"--sampler-option {entry}")
         found[key] = _as_number(value) if isinstance(value, str) else value
     return found
 

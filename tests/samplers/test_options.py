@@ -192,7 +192,7 @@ def test_values_are_read_as_yaml() -> None:
         ({"sampler_option": ("=3",)}, "give KEY=VALUE"),
         ({"sampler_option": ("steps=3", "steps=4")}, "twice"),
         ({"sampler_option": ("steps=3",), "steps": 4}, "twice"),
-        ({"sampler_option": ("steps=[3",)}, "cannot be read"),
+        ({"sampler_option": ("steps=[3",)}, "is not YAML"),
         ({"sampler_option": ("stps=3",)}, "did you mean 'steps'"),
         ({"guidance": "two"}, "'two' is not a number"),
         ({"guidance": "v=2"}, "w=FLOAT"),
