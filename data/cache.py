@@ -210,7 +210,7 @@ def _make(
                 f"{dataset.path} changed while it was read: start again when it is done"
             )
         entry.seal(temporary, shape, dataset.keys.of_content())
-        return entry.mapped(temporary, shape)  # now: under its name it may be dropped by others
+    return entry.mapped(path, shape)
 
 
 def _decode(dataset: ImageDataset, array: np.memmap, progress: bool) -> None:

@@ -97,7 +97,7 @@ def load(path: Path, shape: Shape) -> tuple[np.ndarray, str] | None:
         return None
     if told[KEY_BYTES:] != _checksums(path, shape):
         return None
-    return mapped(path, shape), told[:KEY_BYTES].decode("ascii")
+    return mapped(path, shape), told[:KEY_BYTES].decode("ascii", "replace")
 
 
 def _header(shape: Shape) -> bytes:
@@ -135,7 +135,7 @@ def _crc(content: bytes) -> bytes:
 
 def _read(path: Path, first: int, size: int) -> bytes:
     """Bytes of a file. They are read, not mapped, so that a bad disk is an error."""
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb") as file:
         file.seek(first)
         return file.read(size)
 

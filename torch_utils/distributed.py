@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch_utils import leaving
 from torch_utils.errors import UserError
 
+_MEETING = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+
 
 @dataclass(frozen=True)
 class World:
@@ -91,6 +93,30 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def is_launched() -> bool:
+    """Whether torchrun started this process, as the environment says.
+
+    Job systems set WORLD_SIZE for purposes of their own: 1 means nothing.
+
+    Raises:
+        UserError: several processes are announced without what they need to meet, or a number is
+            none.
+    """
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        if not os.environ.get(name, "0").strip().isdecimal():
+            raise UserError(f"{name} is {os.environ[name]!r}, which is no number: unset it")
+    size = os.environ.get("WORLD_SIZE", "1")
+    missing = [name for name in _MEETING if not os.environ.get(name)]
+    if not missing:
+        return True
+    if int(size) == 1:
+        return False
+    raise UserError(
+        f"WORLD_SIZE is {size}, but there is no {', '.join(missing)}: start with torchrun, or "
+        "unset WORLD_SIZE for one process"
+    )
+
+
 @contextlib.contextmanager
 def world(device_name: str = "auto") -> Iterator[World]:
     """Join the processes that torchrun started; without torchrun, be a world of one.
@@ -101,8 +127,9 @@ def world(device_name: str = "auto") -> Iterator[World]:
         device_name: auto, cpu or cuda.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not there, or the variables of torchrun are incomplete.
     """
+    is_group = is_launched()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(device_name, local_rank)
     if device.type == "cuda":
@@ -110,7 +137,7 @@ def world(device_name: str = "auto") -> Iterator[World]:
         # float32 means float32: TF32 would keep 10 of its 23 bits; bf16 is the fast way
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-    if "WORLD_SIZE" not in os.environ:
+    if not is_group:
         yield World(0, 1, device)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

@@ -21,6 +21,8 @@ os.umask(_UMASK)
 UNSUPPORTED = frozenset(
     (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.ENOLCK, errno.ENOTTY)
 )
+# and when there is no room, on the disk, in a quota or below a limit
+DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _PROBE_BYTES = 4096  # a full disk takes empty files
 
 

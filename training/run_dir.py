@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from torch_utils.errors import UserError
-from torch_utils.files import prepare_folder, replacing, writing
+from torch_utils.files import drop_temporaries, prepare_folder, replacing, writing
 from training.config import TrainingConfig
 from training.statistics import single
 
@@ -32,15 +32,10 @@ def describe(config: TrainingConfig, *, dataset: str, world_size: int) -> str:
     return "-".join(parts)
 
 
-def next_run_dir(outdir: Path, description: str) -> Path:
-    """Where the next run goes: one more than the highest number in `outdir`."""
-    taken = [0]
-    if outdir.is_dir():
-        names = (entry.name for entry in outdir.iterdir() if entry.is_dir())
-        taken += [
-            int(match[0]) + 1 for match in (re.match(r"\d+", name) for name in names) if match
-        ]
-    return outdir / f"{max(taken):05d}-{description}"
+def next_number(outdir: Path) -> int:
+    """One more than the highest number in `outdir`: of runs, files and links to nowhere alike."""
+    matches = (re.match(r"\d+", name) for name in os.listdir(outdir))
+    return max((int(match[0]) + 1 for match in matches if match), default=0)
 
 
 def create_run_dir(outdir: str | os.PathLike[str], description: str | None) -> Path:
@@ -54,19 +49,27 @@ def create_run_dir(outdir: str | os.PathLike[str], description: str | None) -> P
         UserError: the folder cannot be made or written.
     """
     root = Path(outdir)
+    prepare_folder(root)
     with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
-        while description is not None:
-            folder = next_run_dir(root, description)
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue  # another run took the number in between
-            return folder
-        if (root / "config.yaml").exists():
+        if description is not None:
+            return _numbered(root, description)
+        if os.path.lexists(root / "config.yaml"):
             raise UserError(f"{outdir} already holds a run: resume it, or give another --outdir")
     prepare(root)
     return root
+
+
+def _numbered(root: Path, description: str) -> Path:
+    """Make the directory of the next number; each attempt takes a higher one."""
+    number = next_number(root)
+    while True:
+        folder = root / f"{number:05d}-{description}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run took it; a listing may not show that yet
+            number = max(number + 1, next_number(root))
+            continue
+        return folder
 
 
 def prepare(folder: Path) -> None:
@@ -76,8 +79,7 @@ def prepare(folder: Path) -> None:
         UserError: it cannot be written.
     """
     with writing(folder):
-        for leftover in folder.glob(".*.tmp-*"):
-            leftover.unlink()
+        drop_temporaries(folder)
     prepare_folder(folder)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from data.writer import DatasetWriter, encode
 from torch_utils.errors import UserError
 
 NUM = 12
+TICK = 0.02  # seconds; file systems note times no finer than the system's clock ticks
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,7 @@ def test_a_set_that_takes_the_place_of_another_is_told_apart(tmp_path: Path) -> 
         assert (cached_images(dataset) == value).all()
         keys.add(dataset.content_key())
         shutil.rmtree(place)
+        time.sleep(TICK)
     assert len(keys) == 2
 
 
@@ -70,6 +73,7 @@ def test_a_file_overwritten_in_place_at_the_same_time_is_told_apart(tmp_path: Pa
     cached_images(ImageDataset(folder))
     path = folder / "00000" / "img00000003.png"
     before = path.stat()
+    time.sleep(TICK)
     path.write_bytes(encode(np.full((3, 16, 16), 99, np.uint8)).content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size

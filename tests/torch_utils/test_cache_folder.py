@@ -1,7 +1,6 @@
 """Where things are kept: as the user says, at home, or in a folder of his own elsewhere."""
 
 import os
-import pwd
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from tests.machines.conditions import unprivileged
 from torch_utils import notes
 from torch_utils.cache_folder import DATASETS, TORCHVISION, cache_folder
 from torch_utils.errors import UserError
+
+pwd = pytest.importorskip("pwd")
 
 
 @pytest.fixture(autouse=True)

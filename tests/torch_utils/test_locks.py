@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -19,6 +18,8 @@ from tests.command import ENVIRONMENT
 from tests.machines.conditions import unprivileged
 from torch_utils import locks, notes
 from torch_utils.locks import Busy, holding
+
+fcntl = pytest.importorskip("fcntl")
 
 HOLD = """
 import sys, time
