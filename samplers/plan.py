@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from samplers.generate import Sample, check_class
+from samplers.classes import class_folders, class_number
+from samplers.generate import Sample
 from torch_utils.errors import UserError, unknown_name
 
 Plan = list[tuple[Sample, str]]  # with the sub-folder of each image
@@ -42,20 +43,10 @@ def plan(
     if label_dim == 0:
         raise UserError(f"--class={chosen} needs a conditional model; this one is unconditional")
     if chosen == "each":
-        every = range(label_dim)
-        return [(Sample(seed, index), str(index)) for index in every for seed in seeds]
-    index = _class_number(chosen, label_names or [])
-    check_class(index, label_dim)
+        folders = class_folders(range(label_dim), label_names or []).items()
+        return [(Sample(seed, index), folder) for index, folder in folders for seed in seeds]
+    index = class_number(chosen, label_names or [], label_dim)
     return [(Sample(seed, index), "") for seed in seeds]
-
-
-def _class_number(chosen: str, names: Sequence[str]) -> int:
-    """The class of a number or a name; digits are always a number."""
-    if chosen.isdecimal():
-        return int(chosen)
-    if chosen not in names:
-        raise unknown_name("class", chosen, [*names, "each"])
-    return list(names).index(chosen)
 
 
 def _tag_label(tags: str, names: Sequence[str]) -> tuple[float, ...]:
