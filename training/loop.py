@@ -197,5 +197,4 @@ def save_outputs(folder: Path, trainer: Trainer, model: ModelConfig, data: Train
     prune(folder, "network-snapshot-*.safetensors", config.run.keep_snapshots)
     if model.img_channels in (1, 3):
         grid = folder / f"samples-{trainer.seen:010d}.png"
-        settings = generation_settings(config.sampler)
-        save_preview(grid, trainer.average, settings, names, data.present_classes)
+        save_preview(grid, trainer.average, generation_settings(config.sampler), names)

@@ -1,6 +1,5 @@
 """Sample grids during training: fixed seeds, so that pictures of one run can be compared."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +18,6 @@ def save_preview(
     denoiser: Denoiser,
     settings: GenerationSettings,
     label_names: list[str] | None = None,
-    present_classes: Sequence[int] | None = None,
 ) -> None:
     """Write a grid of samples: one row a class, or eight rows without classes.
 
@@ -28,12 +26,11 @@ def save_preview(
         denoiser: the model in evaluation mode; 1 or 3 channels.
         settings: sampler, guidance and the rest, as the snapshots' default.
         label_names: names of the rows' classes.
-        present_classes: the classes that there are images of; None for all.
     """
     samples = [Sample(seed) for seed in range(NUM_COLUMNS * 8)]
     names: list[str] = []
     if denoiser.label_dim:
-        classes = (present_classes or range(denoiser.label_dim))[:MAX_ROWS]
+        classes = range(min(denoiser.label_dim, MAX_ROWS))
         samples = [Sample(seed, index) for index in classes for seed in range(NUM_COLUMNS)]
         names = [label_names[index] if label_names else str(index) for index in classes]
     batches = [to_uint8(batch.images).cpu() for batch in generate(denoiser, settings, samples)]
