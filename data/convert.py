@@ -132,5 +132,5 @@ def as_dataset(path: str | os.PathLike[str]) -> Path:
             if is_held:
                 drop_temporaries(folder, name)
             if not kept.exists():
-                convert(text, str(kept))
+                convert(text, str(kept), overwrite=True)  # where locks do nothing
     return kept

@@ -165,7 +165,7 @@ def folder_files(root: Path, *, skip_bad: bool = False) -> tuple[dict[str, Path]
                 waiting.append((entry.path, f"{name}/", above | {identity}))
             elif kind == "file" or (kind == "broken link" and is_image_name(name)):
                 files[name] = Path(entry.path)  # a bad image is refused when it is read
-            else:
+            elif not is_hidden(name):
                 left_out[kind, name] += 1
     return files, left_out
 

@@ -43,33 +43,44 @@ def check_dest(dest: str | os.PathLike[str], *, overwrite: bool = False) -> None
         UserError: it exists, or its name is that of another kind of file.
     """
     path, name = Path(dest), os.fspath(dest)
-    if path.suffix.lower() == ".zip":
-        if path.is_dir():
-            raise UserError(f"{name} is a folder: give the zip another name")
-        if path.exists() and not overwrite:
-            raise UserError(f"{name} exists: give another name, or --overwrite to replace it")
-    elif path.is_dir():
-        _check_folder(path, overwrite)
-    elif path.exists():
-        raise UserError(f"{name} is a file: give a folder, or a name that ends in .zip")
-    elif re.search("[A-Za-z]", path.suffix) and not name.endswith(("/", os.sep)):
-        raise UserError(
-            f"datasets are zips or folders, not {path.suffix}: give a name that ends in .zip, or "
-            f"{name}/ for a folder"
-        )
+    with writing(name):
+        if path.suffix.lower() == ".zip":
+            if path.is_dir():
+                raise UserError(f"{name} is a folder: give the zip another name")
+            is_there = path.exists()
+        elif path.is_dir():
+            is_there = _is_dataset(path)
+        elif path.exists():
+            raise UserError(f"{name} is a file: give a folder, or a name that ends in .zip")
+        elif re.search("[A-Za-z]", path.suffix) and not name.endswith(("/", os.sep)):
+            raise UserError(
+                f"datasets are zips or folders, not {path.suffix}: give a name that ends in .zip, "
+                f"or {name}/ for a folder"
+            )
+        else:
+            is_there = False
+    if is_there and not overwrite:
+        raise UserError(f"{name} exists: give another name, or --overwrite to replace it")
 
 
-def _check_folder(path: Path, overwrite: bool) -> None:
+def _is_dataset(path: Path) -> bool:
+    """Whether a folder is a dataset in our layout, and nothing else; False if it is empty.
+
+    Raises:
+        UserError: it holds something else, which must not be replaced.
+    """
     if path.is_mount():
         raise UserError(f"{path} is a mount point: give a folder in it")
     if not any(path.iterdir()):
-        return
-    files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-    is_dataset = all(_OURS.fullmatch(file.relative_to(path).as_posix()) for file in files)
-    if not is_dataset:
+        return False
+    for folder, subfolders, files in os.walk(path):
+        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
+        for name in [*files, *links]:
+            if not _OURS.fullmatch(Path(folder, name).relative_to(path).as_posix()):
+                raise UserError(f"the folder {path} must be empty or absent: give another one")
+    if not (path / INDEX_NAME).is_file():
         raise UserError(f"the folder {path} must be empty or absent: give another one")
-    if not overwrite:
-        raise UserError(f"{path} exists: give another name, or --overwrite to replace it")
+    return True
 
 
 @contextlib.contextmanager

@@ -203,6 +203,11 @@ def test_a_folder_with_anything_else_in_it_is_never_replaced(tmp_path):
     with pytest.raises(UserError, match="must be empty or absent"):
         convert(source, str(tmp_path / "o"), overwrite=True)
     assert (tmp_path / "o" / "thesis.tex").read_text() == "years"
+    (tmp_path / "links" / "sub").mkdir(parents=True)
+    (tmp_path / "links" / "00000").symlink_to(tmp_path / "o")
+    for name in ("links", "links/.."):
+        with pytest.raises(UserError, match="must be empty or absent"):
+            convert(source, str(tmp_path / name), overwrite=True)
 
 
 def test_an_overwrite_that_fails_leaves_what_was_there(tmp_path):

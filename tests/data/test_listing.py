@@ -60,6 +60,7 @@ def test_links_in_a_circle_end_and_are_named(tmp_path):
     (source / "cat" / "again").symlink_to(source)
     (source / "round").symlink_to(source / "round")
     (source / "gone").symlink_to(tmp_path / "nowhere")
+    (source / ".#lock").symlink_to("someone@somewhere")  # an editor's
     archive = ImageArchive(source)
     assert archive.names == list(PETS)
     assert archive.left_out == [

@@ -282,23 +282,23 @@ def test_what_is_written_is_read_back(tmp_path, name):
 
 
 def write_one_then_raise(dest, error):
-    with DatasetWriter(dest) as writer:
+    with DatasetWriter(dest, overwrite=True) as writer:
         writer.add(encode(CHW), index=0, origin="a")
         raise error
 
 
 @pytest.mark.parametrize("name", ["out.zip", "out"])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt("stop"), UserError("stop")])
 def test_an_interrupted_writer_leaves_nothing(tmp_path, name, error):
-    with pytest.raises(error):
+    with pytest.raises(type(error), match="stop"):
         write_one_then_raise(tmp_path / name, error)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_writer_leaves_the_former_zip(tmp_path):
     former = write_zip(tmp_path / "out.zip", PETS).read_bytes()
-    with pytest.raises(UserError):
-        write_one_then_raise(tmp_path / "out.zip", UserError)
+    with pytest.raises(UserError, match="stop"):
+        write_one_then_raise(tmp_path / "out.zip", UserError("stop"))
     assert (tmp_path / "out.zip").read_bytes() == former
 
 
