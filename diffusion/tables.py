@@ -36,6 +36,12 @@ class Table(Schedule):
         self.levels = ordered
         self._log_levels = torch.from_numpy(np.log(ordered))
         self.num_steps = len(ordered)
+        self._is_cut = bool(levels[0] < LEAST_SIGMA), bool(levels[-1] > LARGEST_SIGMA)
+
+    @property
+    def is_cut(self) -> tuple[bool, bool]:
+        """Whether the cap takes anything off its (smallest, largest) noise levels."""
+        return self._is_cut
 
     def log_levels(self, like: Tensor) -> Tensor:
         """ln(sigma) of every level, float64 [T], on the device of `like`."""
