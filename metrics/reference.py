@@ -1,7 +1,7 @@
 """Reference statistics as .npz files: what images are compared with.
 
 Keys `mu` and `sigma` as in EDM's files (Karras et al., 2022), and `detector`, `num`, `source`,
-which EDM's lack. Nothing in a file is ever unpickled.
+`image_shape`, which EDM's lack. Nothing in a file is ever unpickled.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics.statistics import MAX_FEATURES, Gaussian
+from metrics.statistics import MAX_FEATURES, Gaussian, is_covariance
 from torch_utils.errors import UserError
 from torch_utils.files import prepare_folder, replacing, writing
 
@@ -27,11 +27,13 @@ class Reference:
         gaussian: mean and covariance of its features.
         detector: the name of the detector that made the features.
         source: the name of the data set; empty if the file does not say.
+        image_shape: (C, H, W) of its images; None if the file does not say.
     """
 
     gaussian: Gaussian
     detector: str
     source: str
+    image_shape: tuple[int, int, int] | None = None
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:
@@ -64,6 +66,8 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
     }
     if reference.gaussian.num is not None:
         values["num"] = np.array(reference.gaussian.num, dtype=np.int64)
+    if reference.image_shape is not None:
+        values["image_shape"] = np.array(reference.image_shape, dtype=np.int64)
     with writing(path), replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **values)
 
@@ -79,8 +83,9 @@ def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:
         The reference, its values checked.
 
     Raises:
-        UserError: no such file, not an .npz, keys missing, shapes wrong, values not finite, or
-            made with another detector. A file that does not say its detector is an Inception one.
+        UserError: no such file, not an .npz, keys missing, shapes wrong, values not finite, a
+            covariance that cannot be one, or made with another detector. A file that does not
+            say its detector is an Inception one.
     """
     name = os.fspath(path)
     values = _read(name)
@@ -99,7 +104,18 @@ def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:
             f"use --detector={made_with} or make another reference"
         )
     gaussian = _gaussian(name, values)
-    return Reference(gaussian, detector, str(values.get("source", "")))
+    shape = _image_shape(name, values.get("image_shape"))
+    return Reference(gaussian, detector, str(values.get("source", "")), shape)
+
+
+def _image_shape(name: str, value: np.ndarray | None) -> tuple[int, int, int] | None:
+    """Check the shape of the images, if it is there."""
+    if value is None:
+        return None
+    if value.shape != (3,) or value.dtype.kind not in "iu" or not (value > 0).all():
+        raise UserError(f"{name} is not a reference: image_shape must be three positive integers")
+    channels, height, width = map(int, value)
+    return channels, height, width
 
 
 def _read(name: str) -> dict[str, np.ndarray]:
@@ -111,7 +127,7 @@ def _read(name: str) -> dict[str, np.ndarray]:
             if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
                 raise UserError(f"{name} is too large to be a reference")
         with np.load(name, allow_pickle=False) as file:
-            wanted = ("mu", "sigma", "detector", "num", "source")
+            wanted = ("mu", "sigma", "detector", "num", "source", "image_shape")
             return {key: file[key] for key in wanted if key in file.files}
     except UserError:
         raise
@@ -134,6 +150,11 @@ def _gaussian(name: str, values: dict[str, np.ndarray]) -> Gaussian:
         raise UserError(f"{name} holds values that are not finite: make it again")
     if not np.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-7 * np.abs(sigma).max()):
         raise UserError(f"{name} is not a reference: sigma is not symmetric")
+    if not is_covariance(sigma):
+        raise UserError(
+            f"{name} is damaged: sigma is no covariance, as it is not positive semidefinite; make "
+            "it again"
+        )
     num = values.get("num")
     if num is not None and (num.shape != () or num.dtype.kind not in "iu" or num < 2):
         raise UserError(f"{name} is not a reference: num must be an integer from 2 on")
