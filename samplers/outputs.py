@@ -84,8 +84,8 @@ def check_room(
     if not others:
         return []
     return [
-        f"{outdir} has {len(others):,} PNGs of before, such as {os.path.relpath(others[0], outdir)}"
-        ": they would be scored along with these images"
+        f"{outdir} holds other PNGs, {len(others):,} of them, such as "
+        f"{os.path.relpath(others[0], outdir)}: they would be scored along with these images"
     ]
 
 
@@ -102,10 +102,10 @@ def _pictures_in(outdir: str) -> set[str]:
 
 def _size(num: int) -> str:
     """Bytes in words."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if num >= scale:
-            return f"{num / scale:.3g} {unit}"
-    return f"{num / 1e3:.3g} kB"
+            return f"{num / scale:,.1f} {unit}"
+    return f"{num / 1e3:.1f} kB"
 
 
 class PictureWriter:
