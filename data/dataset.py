@@ -61,6 +61,7 @@ class ImageDataset:
         max_size: use only so many images, chosen by `subset_indices`.
         subset_seed: seed of the choice.
         held_out: use the images that the choice leaves out instead, e.g. to judge memorisation.
+        leave_out: file names, relative to the folder, that are no images of the dataset.
 
     Attributes:
         path: the folder or zip, as given.
@@ -90,10 +91,11 @@ class ImageDataset:
         max_size: int | None = None,
         subset_seed: int = 0,
         held_out: bool = False,
+        leave_out: frozenset[str] = frozenset(),
     ) -> None:
         self._arguments: dict[str, Any] = {
             **{"path": path, "use_labels": use_labels, "max_size": max_size},
-            **{"subset_seed": subset_seed, "held_out": held_out},
+            **{"subset_seed": subset_seed, "held_out": held_out, "leave_out": leave_out},
         }
         self._archive = ImageArchive(path)
         if self._archive.left_out:
@@ -101,7 +103,9 @@ class ImageDataset:
         self.path = str(path)
         absolute = Path(os.path.abspath(path))
         self.name = printable(absolute.stem if self._archive.is_zip else absolute.name)
-        all_names = self._archive.names
+        all_names = [name for name in self._archive.names if name not in leave_out]
+        if not all_names:
+            raise UserError(f"{path} has no image beside {', '.join(sorted(leave_out)[:3])}")
         if max_size is not None and max_size < 1:
             raise UserError(f"max_size must be at least 1, not {max_size}")
         choose = held_out_indices if held_out else subset_indices
@@ -113,7 +117,8 @@ class ImageDataset:
             )
         self.names = [all_names[index] for index in indices]
         self.keys = ImageKeys(self._archive, self.names)
-        self.num_channels, self.height, self.width = self._decode(all_names[0]).shape
+        self._first = all_names[0]
+        self.num_channels, self.height, self.width = self._decode(self._first).shape
 
         self.label_dim = 0
         self.label_kind: str | None = None
@@ -193,7 +198,7 @@ class ImageDataset:
         if image.shape != self.image_shape:
             raise UserError(
                 f"{self._archive.where(name)} has {describe_shape(image.shape)}, but "
-                f"{self._archive.names[0]!r} has {describe_shape(self.image_shape)}: "
+                f"{self._first!r} has {describe_shape(self.image_shape)}: "
                 f"convert them with dataset_tool.py {remedy(image.shape, self.image_shape)}"
             )
         return image

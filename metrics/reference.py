@@ -1,7 +1,7 @@
 """Reference statistics as .npz files: what images are compared with.
 
 Keys `mu` and `sigma` as in EDM's files (Karras et al., 2022), and `detector`, `num`, `source`,
-which EDM's lack. Nothing in a file is ever unpickled.
+`image_shape`, which EDM's lack. Nothing in a file is ever unpickled.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics.statistics import MAX_FEATURES, Gaussian
+from metrics.statistics import MAX_FEATURES, Gaussian, is_covariance
 from torch_utils.errors import UserError
 from torch_utils.files import prepare_folder, replacing, writing
 from torch_utils.npys import read_npz
@@ -29,11 +29,13 @@ class Reference:
         gaussian: mean and covariance of its features.
         detector: the name of the detector that made the features.
         source: the name of the data set; empty if the file does not say.
+        image_shape: (C, H, W) of its images; None if the file does not say.
     """
 
     gaussian: Gaussian
     detector: str
     source: str
+    image_shape: tuple[int, int, int] | None = None
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:
@@ -66,6 +68,8 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
     }
     if reference.gaussian.num is not None:
         values["num"] = np.array(reference.gaussian.num, dtype=np.int64)
+    if reference.image_shape is not None:
+        values["image_shape"] = np.array(reference.image_shape, dtype=np.int64)
     with writing(path), replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **values)
 
@@ -81,8 +85,9 @@ def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:
         The reference, its values checked.
 
     Raises:
-        UserError: no such file, not an .npz, keys missing, shapes wrong, values not finite, or
-            made with another detector. A file that does not say its detector is an Inception one.
+        UserError: no such file, not an .npz, keys missing, shapes wrong, values not finite, a
+            covariance that cannot be one, or made with another detector. A file that does not
+            say its detector is an Inception one.
     """
     name = os.fspath(path)
     values = _read(name)
@@ -101,7 +106,18 @@ def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:
             f"use --detector={made_with} or make another reference"
         )
     gaussian = _gaussian(name, values)
-    return Reference(gaussian, detector, str(values.get("source", "")))
+    shape = _image_shape(name, values.get("image_shape"))
+    return Reference(gaussian, detector, str(values.get("source", "")), shape)
+
+
+def _image_shape(name: str, value: np.ndarray | None) -> tuple[int, int, int] | None:
+    """Check the shape of the images, if it is there."""
+    if value is None:
+        return None
+    if value.shape != (3,) or value.dtype.kind not in "iu" or not (value > 0).all():
+        raise UserError(f"{name} is not a reference: image_shape must be three positive integers")
+    channels, height, width = map(int, value)
+    return channels, height, width
 
 
 def _read(name: str) -> dict[str, np.ndarray]:
@@ -109,7 +125,8 @@ def _read(name: str) -> dict[str, np.ndarray]:
     if not os.path.isfile(name):
         raise UserError(f"no such reference file: {name}")
     try:
-        return read_npz(name, ("mu", "sigma", "detector", "num", "source"), MAX_BYTES)
+        wanted = ("mu", "sigma", "detector", "num", "source", "image_shape")
+        return read_npz(name, wanted, MAX_BYTES)
     except UserError:
         raise
     except (*BAD_ZIP, SyntaxError, TypeError) as error:
@@ -131,6 +148,11 @@ def _gaussian(name: str, values: dict[str, np.ndarray]) -> Gaussian:
         raise UserError(f"{name} holds values that are not finite: make it again")
     if not _is_symmetric(sigma):
         raise UserError(f"{name} is not a reference: sigma is not symmetric")
+    if not is_covariance(sigma):
+        raise UserError(
+            f"{name} is damaged: sigma is no covariance, as it is not positive semidefinite; make "
+            "it again"
+        )
     num = values.get("num")
     if num is not None and (num.shape != () or num.dtype.kind not in "iu" or num < 2):
         raise UserError(f"{name} is not a reference: num must be an integer from 2 on")

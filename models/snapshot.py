@@ -34,6 +34,9 @@ class SnapshotInfo:
         sampling: default sampler settings, the flat mapping of samplers.settings.
         label_names: a name for each class or tag, or None.
         label_kind: what labels are: class, multi_hot (tags) or vector; None without labels.
+        present_classes: the classes that some training image has; None for all of them.
+        label_examples: labels of training images, for tags and vectors: what to draw from.
+        label_dropout: probability of the null label in training; None if that is not known.
         images: training images seen.
         ema: how the weights were averaged, e.g. {"halflife": 500000}; None for raw weights.
         versions: format and software versions.
@@ -43,6 +46,9 @@ class SnapshotInfo:
     sampling: dict[str, Any] = field(default_factory=dict)
     label_names: list[str] | None = None
     label_kind: str | None = None
+    present_classes: list[int] | None = None
+    label_examples: list[list[float]] | None = None
+    label_dropout: float | None = None
     images: int = 0
     ema: dict[str, Any] | None = None
     versions: dict[str, Any] = field(default_factory=dict)

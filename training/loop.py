@@ -15,6 +15,7 @@ from torch_utils.errors import Failure
 from training.clock import Clock, status_line
 from training.config import TrainingConfig, images
 from training.data import TrainingData
+from training.labels import label_examples
 from training.preview import save_preview
 from training.run_dir import RunLog
 from training.setup import create_trainer, model_of, transfer
@@ -189,6 +190,8 @@ def save_outputs(folder: Path, trainer: Trainer, model: ModelConfig, data: Train
         sampling=config.sampler,
         label_names=names,
         label_kind=data.label_kind if model.label_dim else None,
+        label_examples=label_examples(data.labels, data.label_kind),
+        label_dropout=config.run.label_dropout if model.label_dim else None,
         images=trainer.seen,
         ema=config.ema.model_dump(mode="json"),
     )

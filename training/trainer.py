@@ -5,6 +5,7 @@ as data. Karras et al. 2022 ("EDM"), Appendix F.
 """
 
 import contextlib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,13 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Batch, draws: Draws) -> LossTerms:
         return self.objective(self.denoiser, batch, draws, rollout=self._average[0])
+
+
+def _without_buffer_sync() -> dict[str, Any]:
+    """DDP's argument that leaves buffers alone, which are constants; PyTorch 2.13 renamed it."""
+    name = "forward_sync_buffers"
+    is_known = name in inspect.signature(DistributedDataParallel).parameters
+    return {name if is_known else "broadcast_buffers": False}
 
 
 class Trainer:
@@ -72,8 +80,8 @@ class Trainer:
             self._loss = DistributedDataParallel(
                 self._loss,
                 device_ids=[world.device] if world.device.type == "cuda" else None,
-                broadcast_buffers=False,
                 gradient_as_bucket_view=True,
+                **_without_buffer_sync(),
             )
 
     def step(
