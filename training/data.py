@@ -4,6 +4,7 @@ Where it lies - on the compute device if it fits, else memory-mapped on the host
 Randomness of a batch (label dropout) comes from the micro-batch's own generator.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,9 @@ class TrainingData:
         device: where batches go; None for where the images are.
         present_classes: the classes that an image has; None if that is all of them, or labels are
             no classes.
+        key: what the images and labels are, as text in five parts between slashes: number of
+            images, size, kind of labels, checksums of images and of labels. None for data that is
+            in no file.
     """
 
     images: Tensor
@@ -45,6 +49,7 @@ class TrainingData:
     label_kind: str | None = None
     device: torch.device | None = None
     present_classes: Sequence[int] | None = None
+    key: str | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0] * (2 if self.xflip else 1)
@@ -135,4 +140,17 @@ def load_training_data(config: DataConfig) -> TrainingData:
         dataset.label_dim if dataset.label_kind == "class" else 0,
         dataset.label_kind,
         present_classes=dataset.present_classes,
+        key=_key_of(dataset),
     )
+
+
+def _key_of(dataset: ImageDataset) -> str:
+    """The text that tells one data set from another, see `TrainingData.key`.
+
+    To be asked for after the images were decoded: then no file is read again.
+    """
+    raw = dataset.raw_labels
+    kind = "none" if raw is None else f"{dataset.label_kind}{dataset.label_dim}"
+    labels = "" if raw is None else hashlib.sha256(raw.tobytes()).hexdigest()[:16]
+    size = "x".join(map(str, dataset.image_shape))
+    return f"{len(dataset)}/{size}/{kind}/{dataset.keys.of_content()[:16]}/{labels}"
