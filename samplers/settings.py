@@ -13,6 +13,7 @@ from torch_utils.registry import check_values, lookup, merge_options, split_name
 if TYPE_CHECKING:
     from diffusion.schedules import Schedule
 
+MAX_STEPS = 100_000
 Round = Callable[[float], float]
 
 # the published name of the key `grid`, and of a grid; EDM's option --disc
@@ -184,8 +185,11 @@ def settings_from(mapping: Mapping[str, Any]) -> SamplerSettings:
     for key in ("grid", _GRID_KEY):
         given.pop(key, None)
     steps = given.pop("steps", 18)
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise UserError(f"sampler {name}: steps is {steps!r}: it must be an integer of at least 1")
+    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= MAX_STEPS:
+        raise UserError(
+            f"sampler {name}: steps is {steps!r}: it must be an integer of at least 1 and at most"
+            f" {MAX_STEPS}"
+        )
     grid_defaults = {
         key: default if row.options.get(key) is None else row.options[key]
         for key, default in GRIDS[grid_name].options.items()
