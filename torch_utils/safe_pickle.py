@@ -24,6 +24,11 @@ _DAMAGE = (
 )
 
 
+_COPIES = 4  # how often rules may copy what a pickle holds, beyond
+_FREE_COPIES = 2**16  # bytes
+_MAX_MEMO = 2**32  # larger numbers than the binary opcodes have could all have one hash
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a pickle may be at most.
@@ -37,7 +42,7 @@ class Limits:
 
     bytes: int = 2**28
     string: int = 2**28
-    items: int = 2**22
+    items: int = 2**21
     depth: int = 64
 
 
@@ -50,7 +55,8 @@ class _Machine:
 
     rules: Mapping[str, Rule]
     persistent: Callable[[Any], Any] | None
-    budget: int
+    copied_bytes: int  # that rules may still take
+    copied_items: int
     stack: list[Any] = field(default_factory=list)
     below: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -103,7 +109,10 @@ class _Machine:
         self.last(set).update(map(as_key, items))
 
     def put(self, index: int | str | None) -> None:
-        self.memo[len(self.memo) if index is None else int(index)] = self.stack[-1]
+        place = len(self.memo) if index is None else int(index)
+        if place >= _MAX_MEMO:
+            raise Refused(f"it remembers something under the number {place}")
+        self.memo[place] = self.stack[-1]
 
     def token(self, name: str) -> None:
         if name not in self.rules:
@@ -127,9 +136,12 @@ class _Machine:
 
     def spend(self, given: Any) -> None:
         """Bound what rules copy: one long string can be handed to many of them."""
-        parts = given if isinstance(given, tuple) else (given,)
-        self.budget -= sum(len(part) for part in parts if hasattr(part, "__len__"))
-        if self.budget < 0:
+        for part in given if isinstance(given, tuple) else (given,):
+            if isinstance(part, str | bytes | bytearray):
+                self.copied_bytes -= len(part)
+            elif hasattr(part, "__len__"):
+                self.copied_items -= len(part)
+        if min(self.copied_bytes, self.copied_items) < 0:
             raise Refused("it uses the same content too often")
 
     def build(self, _: Any) -> None:
@@ -260,9 +272,10 @@ def read_pickle(
         UserError: the pickle is damaged, too large, or asks for something that has no rule.
     """
     limits = limits or Limits()
-    machine = _Machine(rules, persistent, budget=4 * limits.bytes)
+    size = len(stream.getbuffer()) - stream.tell()
+    machine = _Machine(rules, persistent, _COPIES * size + _FREE_COPIES, limits.items)
     try:
-        if len(stream.getbuffer()) - stream.tell() > limits.bytes:
+        if size > limits.bytes:
             raise Refused(f"it has more than {limits.bytes} bytes")
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if opcode.name not in _STEPS:
