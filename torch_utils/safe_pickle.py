@@ -7,11 +7,12 @@ without objects. A reader of another format adds rules: `inert()` keeps a call a
 """
 
 import io
+import os
 import pickletools
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from torch_utils.errors import UserError
 from torch_utils.pickle_numpy import NUMPY_RULES
@@ -139,7 +140,7 @@ class _Machine:
         for part in given if isinstance(given, tuple) else (given,):
             if isinstance(part, str | bytes | bytearray):
                 self.copied_bytes -= len(part)
-            elif hasattr(part, "__len__"):
+            elif isinstance(part, list | tuple | dict | set | frozenset):
                 self.copied_items -= len(part)
         if min(self.copied_bytes, self.copied_items) < 0:
             raise Refused("it uses the same content too often")
@@ -249,7 +250,7 @@ def _check_shape(root: Any, limit: int) -> None:
 
 
 def read_pickle(
-    stream: io.BytesIO,
+    stream: IO[bytes],
     what: str,
     *,
     rules: Mapping[str, Rule] = BASIC_RULES,
@@ -262,7 +263,7 @@ def read_pickle(
     real; a name that is used as a value comes out as a `Token`.
 
     Args:
-        stream: the bytes.
+        stream: the bytes; it can be a file.
         what: the file's name, for messages.
         rules: what stands in for a global, by "module name"; others are refused.
         persistent: turns a persistent id into a value; None refuses them.
@@ -272,12 +273,14 @@ def read_pickle(
         UserError: the pickle is damaged, too large, or asks for something that has no rule.
     """
     limits = limits or Limits()
-    size = len(stream.getbuffer()) - stream.tell()
+    start = stream.tell()
+    size = min(stream.seek(0, os.SEEK_END) - start, limits.bytes)
+    stream.seek(start)
     machine = _Machine(rules, persistent, _COPIES * size + _FREE_COPIES, limits.items)
     try:
-        if size > limits.bytes:
-            raise Refused(f"it has more than {limits.bytes} bytes")
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        for count, (opcode, argument, position) in enumerate(pickletools.genops(stream)):
+            if (position or 0) - start > limits.bytes:
+                raise Refused(f"it has more than {limits.bytes} bytes")
             if opcode.name not in _STEPS:
                 raise Refused(f"it uses the opcode {opcode.name}")
             if isinstance(argument, str | bytes | bytearray) and len(argument) > limits.string:
