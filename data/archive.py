@@ -55,6 +55,8 @@ def _is_unsafe(name: str) -> bool:
 def _zip_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     members: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
+        if not info.filename:
+            raise UserError(f"{path} has a member without a name: rebuild the zip")
         if info.is_dir():
             continue
         name = info.filename.replace("\\", "/")

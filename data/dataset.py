@@ -153,7 +153,8 @@ class ImageDataset:
         """A name for the chosen images' content, which is another when any of them changes."""
         digest = hashlib.sha256(repr(self.image_shape).encode())
         for name in self.names:
-            digest.update(f"\0{name}\0{self._archive.fingerprint(name)}".encode())
+            entry = f"\0{name}\0{self._archive.fingerprint(name)}"
+            digest.update(entry.encode("utf-8", "surrogateescape"))  # a name may be any bytes
         return digest.hexdigest()[:32]
 
     def image(self, index: int) -> np.ndarray:

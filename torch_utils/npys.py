@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -73,6 +74,10 @@ def _array(content: bytes) -> np.ndarray:
     if num_bytes != len(content) - file.tell():
         raise ValueError(f"it has no array {dtype} of shape {shape}")
     array = np.frombuffer(content, dtype, offset=file.tell())
+    if dtype.kind == "U":
+        codes = np.frombuffer(content, f"{dtype.byteorder}u4", offset=file.tell())
+        if (codes > sys.maxunicode).any():
+            raise ValueError("a text of characters that do not exist")
     return array.reshape(shape, order="F" if is_fortran else "C")
 
 

@@ -136,7 +136,7 @@ def load(
             is_zip = file.read(len(_ZIP_START)) == _ZIP_START
             file.seek(0)
             if not is_zip:
-                return _read_stream(file, what, rules or {})
+                return _read_stream(_Capped(file), what, rules or {})
         with open_zip(path) as archive:
             return _read_zip(archive, what, rules or {})
     except UserError:
@@ -193,9 +193,22 @@ def _fill(file: IO[bytes], content: Tensor) -> None:
         raise EOFError("it ends too early")
 
 
-def _read_stream(file: IO[bytes], what: str, rules: Mapping[str, Rule]) -> Any:
+class _Capped(io.BufferedReader):
+    """A file that takes no memory for bytes that it does not have, however many are asked for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)  # type: ignore[arg-type]
+        self.size = os.fstat(file.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most so many bytes, as many as there are."""
+        left = self.size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _read_stream(file: _Capped, what: str, rules: Mapping[str, Rule]) -> Any:
     """The older format: mark, version, system, the object, keys of its storages, their bytes."""
-    left = os.fstat(file.fileno()).st_size
+    left = file.size
     waiting: dict[str, Tensor] = {}
 
     def allocate(key: str, size: int) -> Tensor:
