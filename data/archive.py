@@ -54,6 +54,8 @@ def _zip_members(
     members: dict[str, zipfile.ZipInfo] = {}
     left_out = LeftOut()
     for info in archive.infolist():
+        if not info.filename:
+            raise UserError(f"{path} has a member without a name: rebuild the zip")
         name = info.filename.replace("\\", "/")
         if name.endswith("/"):
             continue
@@ -61,8 +63,6 @@ def _zip_members(
         if is_odd and _is_unsafe(name):
             raise UserError(f"{path} has the unsafe member name {info.filename!r}: rebuild the zip")
         name = plain_name(name)
-        if not name:
-            raise UserError(f"{printable(path)} has a member without a name: rebuild the zip")
         if name in members:
             raise UserError(f"{path} has the member {name!r} twice: rebuild the zip")
         if stat.S_ISLNK(info.external_attr >> 16):

@@ -86,7 +86,7 @@ def open_arrays(path: str) -> Source:
             images, labels = _map_npy(file), None
     except UserError:
         raise
-    except (*BAD_ZIP, SyntaxError, TypeError) as error:
+    except (*BAD_ZIP, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read {path}: {reason}") from None
     images = _images_last(images, file)

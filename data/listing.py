@@ -163,8 +163,8 @@ def folder_files(root: Path, *, skip_bad: bool = False) -> tuple[dict[str, Path]
             name, kind = prefix + entry.name, _kind_of(entry)
             if kind == "folder":
                 waiting.append((entry.path, f"{name}/", above | {identity}))
-            elif kind == "file" or (kind == "broken link" and is_image_name(name)):
-                files[name] = Path(entry.path)  # a bad image is refused when it is read
+            elif kind == "file" or is_image_name(name) or entry.name == INDEX_NAME:
+                files[name] = Path(entry.path)  # what is no file is refused when it is read
             elif not is_hidden(name):
                 left_out[kind, name] += 1
     return files, left_out

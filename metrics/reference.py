@@ -129,7 +129,7 @@ def _read(name: str) -> dict[str, np.ndarray]:
         return read_npz(name, wanted, MAX_BYTES)
     except UserError:
         raise
-    except (*BAD_ZIP, SyntaxError, TypeError) as error:
+    except (*BAD_ZIP, TypeError) as error:
         raise UserError(f"{name} is damaged or not an .npz file") from error
 
 

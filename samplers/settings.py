@@ -14,6 +14,7 @@ from torch_utils.registry import check_values, lookup, merge_options, split_name
 if TYPE_CHECKING:
     from diffusion.schedules import Schedule
 
+MAX_STEPS = 100_000
 Round = Callable[[float], float]
 
 # the published name of the key `grid`, and of a grid; EDM's option --disc
@@ -229,9 +230,12 @@ def settings_from(mapping: Mapping[str, Any]) -> SamplerSettings:
     for key in ("grid", _GRID_KEY):
         given.pop(key, None)
     steps = given.pop("steps", None)
-    is_count = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1
+    is_count = isinstance(steps, int) and not isinstance(steps, bool) and 1 <= steps <= MAX_STEPS
     if steps is not None and not is_count:
-        raise UserError(f"sampler {name}: steps is {steps!r}: it must be an integer of at least 1")
+        raise UserError(
+            f"sampler {name}: steps is {steps!r}: it must be an integer of at least 1 and at most"
+            f" {MAX_STEPS}"
+        )
     grid_defaults = {
         key: default if row.options.get(key) is None else row.options[key]
         for key, default in GRIDS[grid_name].options.items()

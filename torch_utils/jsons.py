@@ -1,4 +1,4 @@
-"""JSON that others wrote: within a bound of values, so that a small text takes little memory."""
+"""JSON that others wrote: within a bound of values, so that a short text takes little memory."""
 
 import json
 from typing import Any
@@ -6,13 +6,14 @@ from typing import Any
 _OBJECT = 4  # an object takes the memory of so many other values
 
 
-def parse_json(content: bytes, max_values: int) -> Any:
+def parse_json(content: bytes, max_values: int, max_int: int | None = None) -> Any:
     """Parse JSON in UTF-8.
 
     Args:
         content: the bytes; a byte order mark may come first.
         max_values: numbers, texts, lists and objects that there may be. Commas and brackets within
             texts count as well.
+        max_int: the largest whole number, in size; None for any.
 
     Raises:
         ValueError: it is no JSON, or has more values.
@@ -21,4 +22,14 @@ def parse_json(content: bytes, max_values: int) -> Any:
     values = content.count(b",") + content.count(b"[") + _OBJECT * content.count(b"{")
     if values > max_values:
         raise ValueError(f"it has more than {max_values} values")
-    return json.loads(content.decode("utf-8-sig"))
+    text = content.decode("utf-8-sig")
+    if max_int is None:
+        return json.loads(text)
+
+    def whole(digits: str) -> int:
+        number = int(digits)
+        if abs(number) > max_int:
+            raise ValueError(f"the number {digits[:20]}... is too large")
+        return number
+
+    return json.loads(text, parse_int=whole)

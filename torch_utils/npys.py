@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import sys
 from collections.abc import Collection
 from typing import Any
 
@@ -32,8 +33,8 @@ def read_npz(
     Raises:
         UserError: they are larger, or grow beyond what compressed arrays do; or it is no regular
             file.
-        others: those of `torch_utils.zips.BAD_ZIP`, and SyntaxError: it is damaged, or an array
-            is none of plain numbers.
+        others: those of `torch_utils.zips.BAD_ZIP`: it is damaged, or an array is none of plain
+            numbers.
     """
     limit = min(limit, growth_limit(os.path.getsize(path)))
     arrays = {}
@@ -73,6 +74,10 @@ def _array(content: bytes) -> np.ndarray:
     if num_bytes != len(content) - file.tell():
         raise ValueError(f"it has no array {dtype} of shape {shape}")
     array = np.frombuffer(content, dtype, offset=file.tell())
+    if dtype.kind == "U":
+        codes = np.frombuffer(content, f"{dtype.byteorder}u4", offset=file.tell())
+        if (codes > sys.maxunicode).any():
+            raise ValueError("a text of characters that do not exist")
     return array.reshape(shape, order="F" if is_fortran else "C")
 
 
@@ -83,16 +88,17 @@ def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         Shape, whether the order is Fortran's, and type.
 
     Raises:
-        ValueError, SyntaxError: it is damaged, or not of plain numbers or texts.
+        ValueError: it is damaged, or not of plain numbers or texts.
     """
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
-    version = np.lib.format.read_magic(file)
-    if version not in readers:
-        raise ValueError(f"version {version} of the format")
-    shape, is_fortran, dtype = readers[version](file)
+    try:
+        version = np.lib.format.read_magic(file)
+        shape, is_fortran, dtype = readers[version](file)
+    except Exception as error:  # it is a piece of Python, which can be wrong in many ways
+        raise ValueError(f"its header is damaged ({type(error).__name__})") from None
     if dtype.kind not in _KINDS or not dtype.itemsize:
         raise ValueError(f"an array of type {dtype}")
     if len(shape) > _MAX_DIMENSIONS or not all(type(size) is int and size >= 0 for size in shape):

@@ -85,9 +85,12 @@ def test_links_that_multiply_folders_are_bounded(tmp_path, monkeypatch):
 def test_a_pipe_is_not_waited_for(tmp_path):
     source = write_folder(tmp_path / "s", PETS)
     os.mkfifo(source / "x.png")
+    os.mkfifo(source / "socket")
     archive = ImageArchive(source)
-    assert archive.names == list(PETS)
-    assert archive.left_out == ["1 pipe or device (x.png)"]
+    assert archive.names == [*PETS, "x.png"]
+    assert archive.left_out == ["1 pipe or device (socket)"]
+    with pytest.raises(UserError, match=r"x\.png is a pipe"):
+        archive.read("x.png")
 
 
 def test_a_broken_link_with_the_name_of_an_image_is_a_bad_image(tmp_path):
