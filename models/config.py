@@ -1,8 +1,15 @@
 """What a model is, as plain data: enough to build it, small enough to travel in a snapshot."""
 
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from torch_utils.errors import UserError, unknown_name
 
@@ -11,6 +18,23 @@ class Section(BaseModel):
     """A part of a config: unknown keys are errors, values are never coerced silently."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would take for 0 or 1."""
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(item, bool) for item in items):
+            assert info.field_name is not None  # there is always one of a field's validator
+            kinds = _kinds(cls.model_fields[info.field_name].annotation)
+            if kinds & {int, float} and not kinds & {bool, Any}:
+                raise ValueError("give a number (YAML takes yes, no, on and off for true or false)")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    return {annotation}.union(*map(_kinds, get_args(annotation)))
 
 
 class PreconditioningConfig(Section):

@@ -13,8 +13,21 @@ _ALIKE = 0.5  # difflib's ratio above which a known name is proposed
 _NEARLY_EQUAL = 0.8  # and above which it is more likely than what a published name stands for
 
 
+def printable(text: str) -> str:
+    """A text as one line: what cannot be seen, or would steer a terminal, as its escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class UserError(ValueError):
-    """Something the user gave cannot be used; the message says what, the value and what to do."""
+    """Something the user gave cannot be used; the message says what, the value and what to do.
+
+    File names and contents in a message may hold anything: it is made printable.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
@@ -52,3 +65,6 @@ def _nearest(name: str, choices: list[str], cutoff: float) -> str | None:
 
 class Failure(Exception):
     """Work that cannot go on for a reason outside our code: one line and exit code 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))

@@ -33,6 +33,8 @@ class TrainingData:
         num_classes: number of classes, if labels are classes.
         label_kind: class, multi_hot (tags) or vector; None without labels.
         device: where batches go; None for where the images are.
+        present_classes: the classes that an image has; None if that is all of them, or labels are
+            no classes.
         key: what the images and labels are, as text in five parts between slashes: number of
             images, size, kind of labels, checksums of images and of labels. None for data that is
             in no file.
@@ -46,6 +48,7 @@ class TrainingData:
     num_classes: int = 0
     label_kind: str | None = None
     device: torch.device | None = None
+    present_classes: Sequence[int] | None = None
     key: str | None = None
 
     def __len__(self) -> int:
@@ -138,6 +141,7 @@ def load_training_data(config: DataConfig) -> TrainingData:
         config.xflip,
         dataset.label_dim if dataset.label_kind == "class" else 0,
         dataset.label_kind,
+        present_classes=dataset.present_classes,
         key=_key_of(dataset),
     )
 

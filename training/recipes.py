@@ -9,6 +9,7 @@ import yaml
 
 from models.config import validated
 from torch_utils.errors import UserError
+from torch_utils.yaml_files import parse_yaml, read_yaml
 from training.config import DEFAULT_NETWORK, DEFAULT_SAMPLER, TrainingConfig
 
 # entries of these sections have a `name` and options of their own: another name starts afresh
@@ -36,12 +37,9 @@ def read_recipe(path: str | os.PathLike[str], seen: tuple[Path, ...] = ()) -> di
     if file in seen:
         raise UserError(f"{path}: its bases form a circle")
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = read_yaml(file, f"recipe {path}")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read recipe {path}: {getattr(error, 'strerror', error)}") from None
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"recipe {path} is not YAML: {problem}") from None
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -80,10 +78,7 @@ def parse_override(text: str) -> dict[str, Any]:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise UserError(f"{text!r} is no override: write section.key=value, e.g. run.batch=128")
-    try:
-        tree: Any = yaml.safe_load(value) if value else ""
-    except yaml.YAMLError:
-        raise UserError(f"{text!r}: the value is not YAML") from None
+    tree: Any = parse_yaml(value, f"{text!r}: the value") if value else ""
     if isinstance(tree, str):
         tree = _number(tree)
     for part in reversed(parts[1:]):

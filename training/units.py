@@ -9,6 +9,7 @@ import re
 from torch_utils.errors import UserError
 
 _UNITS = {"img": 1, "k": 1_000, "M": 1_000_000}
+MAX_NUMBER = 1e12
 SUFFIXES = ("img", "k", "M", "ep", "it", "tick")
 
 
@@ -26,6 +27,8 @@ def canonical(value: object, bare_unit: str) -> str:
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)", text)
     if not match or (match[2] or bare_unit) not in SUFFIXES:
         raise ValueError("give a number with one of the suffixes img, k, M, ep, it")
+    if float(match[1]) > MAX_NUMBER:
+        raise ValueError(f"the number must be at most {MAX_NUMBER:g}")
     return f"{match[1]}{match[2] or bare_unit}"
 
 
