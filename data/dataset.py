@@ -5,6 +5,7 @@ Reads EDM's layout (Karras et al. 2022), or any folder or zip of gray and RGB im
 
 import functools
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,7 +198,7 @@ class ImageDataset:
             UserError: as `image`, for the first file that cannot be used.
         """
         shape = (len(self), *self.image_shape)
-        images = np.empty(shape, np.uint8) if out is None else out
+        images = self._room(shape) if out is None else out
         assert images.shape == shape, (images.shape, shape)
         assert images.dtype == np.uint8, images.dtype
         if progress:
@@ -206,6 +207,15 @@ class ImageDataset:
         else:
             self._fill(images, 0, None)
         return images
+
+    def _room(self, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            return np.empty(shape, np.uint8)
+        except (MemoryError, ValueError):  # the largest sizes are no shape of an array
+            raise UserError(
+                f"{self.path} has {len(self)} images of {describe_shape(self.image_shape)}, which "
+                f"need {math.prod(shape) / 2**30:.0f} GiB: make them smaller, or use fewer"
+            ) from None
 
     def batches(
         self, batch_size: int, first: int = 0, stop: int | None = None

@@ -104,9 +104,9 @@ def test_members_are_read_and_bounded_whatever_packs_them(method: int, tmp_path:
 
 
 def test_a_member_that_becomes_more_than_its_header_says_is_cut_off(tmp_path: Path) -> None:
-    """A kilobyte of bzip2 becomes a gigabyte, if nobody stops it."""
+    """Some bytes of bzip2 become megabytes, if nobody stops them."""
     stream = bz2.BZ2Compressor()
-    packed = b"".join([*(stream.compress(bytes(2**24)) for _ in range(8)), stream.flush()])
+    packed = b"".join([*(stream.compress(bytes(2**24)) for _ in range(2)), stream.flush()])
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         archive.writestr("a.png", packed)
     content = (tmp_path / "s.zip").read_bytes()
@@ -241,3 +241,17 @@ def test_a_picture_of_few_bytes_and_many_pixels_is_bounded(tmp_path: Path) -> No
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
     path = write_folder(tmp_path / "pets", {"a.png": content, "b.png": PNG})
     refused(lambda: convert(str(path), str(tmp_path / "o.zip")), "more than 134217728 pixels")
+
+
+def test_images_that_need_more_memory_than_there_is_are_one_line(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    first = encoded(np.zeros((8192, 8192), np.uint8))
+    files = {f"{number}.png": b"" for number in range(1023)}
+    path = write_zip(tmp_path / "s.zip", {"-.png": first} | files)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (2**35, hard))
+    try:
+        message = "1024 images of 8192x8192 pixels and 1 channel, which need 64 GiB"
+        refused(lambda: ImageDataset(path).load(progress=False), message)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
