@@ -166,7 +166,7 @@ class ImageDataset:
                 than the first image of the dataset.
         """
         name = self.names[index]
-        image = self._decode(name)
+        image = decode_image(self._archive, name, self.height * self.width)
         if image.shape != self.image_shape:
             raise UserError(
                 f"{self._archive.where(name)} has {describe_shape(image.shape)}, but "
@@ -256,14 +256,19 @@ class ImageDataset:
         return decode_image(self._archive, name)
 
 
-def decode_image(archive: ImageArchive, name: str) -> np.ndarray:
+def decode_image(archive: ImageArchive, name: str, usual: int | None = None) -> np.ndarray:
     """Decode an image of a dataset: uint8 [C, H, W].
+
+    Args:
+        archive: of the images.
+        name: in the archive.
+        usual: pixels that all images have to have; None if they may differ.
 
     Raises:
         UserError: it is damaged, not gray or RGB, or stored turned.
     """
     where = archive.where(name)
-    picture = open_picture(archive.read(name), where)
+    picture = open_picture(archive.read(name), where, usual)
     if picture.mode not in _CHANNELS:
         raise UserError(
             f"{where} has the colour mode {picture.mode}, not L or RGB: convert the images "
