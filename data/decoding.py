@@ -17,10 +17,12 @@ from data.budget import reserve
 from torch_utils.errors import UserError
 
 MAX_PIXELS = 2**27
-MAX_READS = 2**19  # of a file's parts; sound ones have thousands
+MAX_READS = 2**21  # of a file's parts; most sound ones have thousands
 MAX_SCANS = 100  # of a progressive JPEG, for each of which all of the picture is gone through
 _SURPRISE = 2**22  # pixels that are decoded even if they turn out to be too many
-_JPEG, _SCAN = b"\xff\xd8", b"\xff\xda"
+_JPEG = b"\xff\xd8"
+# With the length that goes with its number of components; a film behind a photo has no such bytes.
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 # Some formats hold pictures of their own size within; Pillow refuses those of twice this number.
 PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 # Blocks of Pillow's default size come from the heap of the thread, which keeps them when they are
@@ -74,7 +76,8 @@ def open_picture(content: bytes, where: str, usual: int | None = None) -> PIL.Im
         UserError: the bytes are no image, are damaged, have more than `MAX_PIXELS` pixels or very
             many more than usual, or have 16 bits or more a channel.
     """
-    if content[:2] == _JPEG and content.count(_SCAN) > MAX_SCANS:
+    scans = _SCAN.finditer(content) if content[:2] == _JPEG else ()
+    if any(number >= MAX_SCANS for number, _ in enumerate(scans)):
         raise UserError(f"{where} has more than {MAX_SCANS} scans: save it anew")
     with _named_failures(where):
         file = _Counted(content) if len(content) > MAX_READS else io.BytesIO(content)
