@@ -163,6 +163,8 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
         ("network", "num_blocks", 10**9, "asks for 2000000000 blocks, but it has"),
         ("network", "num_blocks", 400, "asks for 800 blocks, but it has"),
         ("network", "num_blocks", 2, "tensors do not match its config"),
+        ("network", "num_blocks", "a" * 10**4, "must be"),
+        ("network", "channel_mult", "a" * 10**4, "must be"),
         ("network", "channel_mult", [1] * 10**4, "asks for 10000 blocks, but it has"),
         ("network", "model_channels", 10**9, "must be a positive integer"),
         ("network", "model_channels", 2**14, "tensors do not match its config"),
