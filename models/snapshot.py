@@ -227,9 +227,9 @@ def _check_match(path: str | os.PathLike[str], header: _Header) -> None:
     """Compare the tensors with the config before anything of the size that it asks for is made."""
     options = header.info.model.network
     blocks, mult = options.get("num_blocks"), options.get("channel_mult")
-    # without them, the network has its defaults; with others, it refuses them itself
-    is_told = isinstance(blocks, int) and isinstance(mult, list)
-    most = blocks * len(mult) if is_told else 0
+    most = 0  # without them, the network has its defaults; others it refuses itself
+    if isinstance(blocks, int) and isinstance(mult, list):
+        most = blocks * len(mult)
     if most > len(header.tensors):
         raise UserError(
             f"{path}: its config asks for {most} blocks, but it has {len(header.tensors)} tensors"
