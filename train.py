@@ -171,7 +171,7 @@ def main(
             for line in remarks:
                 click.echo(line, err=dry_run)
         if dry_run:
-            shown = launch.settle(wanted, data, here) if plan is None else plan.config
+            shown = launch.planned(wanted, data, here)[0] if plan is None else plan.config
             click.echo(dump_config(shown) if here.is_main else "", nl=False)
             return 0
         if plan is None:

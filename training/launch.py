@@ -21,6 +21,7 @@ from training.choice import (
 )
 from training.config import TrainingConfig, images, resolve
 from training.data import TrainingData
+from training.memory import micro_batch_that_fits
 from training.recipes import dump_config
 from training.resume import CONFIG_FILE, candidates, read_run_config, run_of
 from training.run_dir import create_run_dir, describe, prepare, set_aside
@@ -105,6 +106,16 @@ def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
     return config.model_copy(update={"ema": ema})
 
 
+def planned(
+    wanted: TrainingConfig, data: TrainingData, world: World
+) -> tuple[TrainingConfig, list[str]]:
+    """The resolved config of a new run, with micro-batches that fit into memory, and notes."""
+    size, note = micro_batch_that_fits(wanted, data, world)
+    run = wanted.run.model_copy(update={"batch_gpu": size})
+    config = settle(wanted.model_copy(update={"run": run}), data, world)
+    return config, [] if note is None else [note]
+
+
 def start(
     outdir: str, wanted: TrainingConfig, data: TrainingData, world: World, *, subdir: bool
 ) -> Launch:
@@ -117,7 +128,7 @@ def start(
         world: the processes; every one must call.
         subdir: make a numbered directory in `outdir`, or use `outdir` itself.
     """
-    config = settle(wanted, data, world)
+    config, notes = planned(wanted, data, world)
 
     def make() -> Choice:
         name = describe(config, dataset=data.name, world_size=world.size)
@@ -125,7 +136,7 @@ def start(
 
     chosen = decided_by_main(world, make)
     assert chosen.folder is not None
-    return Launch(config, Path(chosen.folder), None, chosen.notes)
+    return Launch(config, Path(chosen.folder), None, notes)
 
 
 def resume(
