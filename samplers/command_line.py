@@ -18,6 +18,7 @@ from samplers.options import (
     overlay,
 )
 from torch_utils.errors import UserError
+from torch_utils.numbers import with_numbers
 
 _METAVARS = {
     "--sampler": "NAME",
@@ -230,19 +231,10 @@ def _key_values(entries: Sequence[str]) -> dict[str, Any]:
         if key in found:
             raise UserError(f"--sampler-option {key} was given twice")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            found[key] = with_numbers(yaml.safe_load(text))
+        except (yaml.YAMLError, ValueError):  # the latter of a date that is none
             raise UserError(f"--sampler-option {entry}: {text!r} cannot be read") from None
-        found[key] = _as_number(value) if isinstance(value, str) else value
     return found
-
-
-def _as_number(text: str) -> str | float:
-    """A float if it reads as one."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _remarks(given: Mapping[str, Any], settings: GenerationSettings) -> list[str]:

@@ -9,6 +9,8 @@ import re
 from torch_utils.errors import UserError
 
 _UNITS = {"img": 1, "k": 1_000, "M": 1_000_000}
+_LARGEST = 1e12  # of any unit; products with sizes of data sets stay exact
+_TOO_LARGE = "it is too large"
 SUFFIXES = ("img", "k", "M", "ep", "it", "tick")
 
 
@@ -20,12 +22,17 @@ def canonical(value: object, bare_unit: str) -> str:
         bare_unit: the unit of a bare number.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or larger than any run.
     """
-    text = str(value).strip() if not isinstance(value, bool) else ""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and abs(value) > _LARGEST:  # type: ignore[operator]
+        raise ValueError(_TOO_LARGE)
+    text = str(value).strip() if is_number or isinstance(value, str) else ""
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)", text)
     if not match or (match[2] or bare_unit) not in SUFFIXES:
         raise ValueError("give a number with one of the suffixes img, k, M, ep, it")
+    if float(match[1]) > _LARGEST:
+        raise ValueError(_TOO_LARGE)
     return f"{match[1]}{match[2] or bare_unit}"
 
 
