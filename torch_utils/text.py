@@ -1,0 +1,25 @@
+"""Names from outside in messages: nothing in them reaches a terminal but what it can show."""
+
+import unicodedata
+
+_JOINERS = "\u200c\u200d"  # without a picture of their own, but part of scripts and emoji
+
+
+def printable(text: object) -> str:
+    """Return a text in one line, with control characters escaped.
+
+    Line ends, escape sequences, marks that turn the direction of writing, and bytes of a file name
+    that are not UTF-8 become backslash escapes; letters, signs and spaces of any script stay.
+
+    Args:
+        text: e.g. a file name from an archive; anything else as `str` gives it.
+    """
+    shown = str(text)
+    return shown if shown.isprintable() else "".join(map(_shown, shown))
+
+
+def _shown(character: str) -> str:
+    is_space = unicodedata.category(character) == "Zs"
+    if character.isprintable() or is_space or character in _JOINERS:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
