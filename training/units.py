@@ -24,10 +24,11 @@ def canonical(value: object, bare_unit: str) -> str:
     Raises:
         ValueError: it is neither, or larger than any run.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and abs(value) > _LARGEST:  # type: ignore[operator]
-        raise ValueError(_TOO_LARGE)
-    text = str(value).strip() if is_number or isinstance(value, str) else ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if abs(value) > _LARGEST:
+            raise ValueError(_TOO_LARGE)
+        value = str(value)
+    text = value.strip() if isinstance(value, str) else ""
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)", text)
     if not match or (match[2] or bare_unit) not in SUFFIXES:
         raise ValueError("give a number with one of the suffixes img, k, M, ep, it")
