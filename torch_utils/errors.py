@@ -72,7 +72,9 @@ def nearest(name: str, choices: Iterable[str], within: int | None = None) -> lis
         other = _as_read(choice.removeprefix(section + dot) if is_shared else choice)
         shorter, longer = sorted((len(given), len(other)))
         allowed = min(shorter // 3, 3 if within is None else within)
-        if within is None and shorter > 1 and other.startswith(given):
+        if given == other:
+            found[choice] = 0
+        elif within is None and shorter > 1 and other.startswith(given):
             found[choice] = 1  # only its beginning was given
         elif longer - shorter <= allowed and edit_distance(given, other) <= allowed:
             found[choice] = edit_distance(given, other)

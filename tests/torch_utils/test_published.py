@@ -253,7 +253,7 @@ def test_published_values_are_answered_with_ours(kind: str) -> None:
         # read the same
         ("ddpm++", ["ddpm", "ddpmpp"], ["ddpmpp"]),
         ("NCSN++", ["adm", "ncsnpp"], ["ncsnpp"]),
-        ("EDM", ["edm", "ddpm"], ["edm"]),
+        ("EDM", ["edm", "cdm"], ["edm"]),
         ("batch-size", ["batch", "batch_size"], ["batch_size"]),
         # letters that differ: one of three, and no more
         ("edn", ["edm", "ve"], ["edm"]),
