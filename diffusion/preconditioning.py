@@ -325,6 +325,15 @@ def _check(name: str, chosen: Preconditioning, sigma_data: float | None, schedul
 
 
 def broadcast_sigma(sigma: Tensor | float, x: Tensor) -> Tensor:
-    """Shape noise levels for arithmetic with images: scalar or [N] -> [N or 1, 1, 1, 1]."""
-    level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-    return level.reshape(-1, 1, 1, 1)
+    """Shape noise levels for arithmetic with images: scalar or [N] -> [N or 1, 1, 1, 1].
+
+    Args:
+        sigma: a number; or a tensor, [N] on the device of x, or without dimensions on any.
+        x: images, whose device and dtype the result has.
+    """
+    if not isinstance(sigma, Tensor):
+        return torch.full([1, 1, 1, 1], sigma, dtype=x.dtype, device=x.device)
+    if sigma.ndim == 0:
+        # a number on the host enters as an argument of the kernel; to copy it would be to wait
+        return x.new_ones([1, 1, 1, 1]) * sigma
+    return sigma.to(device=x.device, dtype=x.dtype).reshape(-1, 1, 1, 1)

@@ -34,12 +34,16 @@ class Table(Schedule):
         assert len(ordered) > 1, "a table has at least two levels"
         assert (np.diff(ordered) > 0).all(), "levels must increase"
         self.levels = ordered
-        self._log_levels = torch.from_numpy(np.log(ordered))
+        self._log_levels = {torch.device("cpu"): torch.from_numpy(np.log(ordered))}
         self.num_steps = len(ordered)
 
     def log_levels(self, like: Tensor) -> Tensor:
-        """ln(sigma) of every level, float64 [T], on the device of `like`."""
-        return self._log_levels.to(like.device)
+        """ln(sigma) of every level, float64 [T], on the device of `like`, which keeps them."""
+        if like.device not in self._log_levels:
+            with torch.inference_mode(False):  # training may be the next to ask
+                on_host = self._log_levels[torch.device("cpu")]
+                self._log_levels[like.device] = on_host.to(like.device)
+        return self._log_levels[like.device]
 
     def index(self, sigma: Tensor, log_levels: Tensor | None = None) -> Tensor:
         """Where noise levels lie in the table: fractional, and linear in ln(sigma) beyond its ends.

@@ -72,7 +72,9 @@ class Detector:
         """Compute the features of uint8 images [N, C, H, W]."""
         assert images.ndim == 4, images.shape
         assert str(images.dtype) == "torch.uint8", images.dtype
-        return self.extract(images.to(self.device))
+        from torch_utils.devices import upload
+
+        return self.extract(upload(images, self.device))
 
 
 def row(name: str) -> DetectorRow:

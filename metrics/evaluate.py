@@ -11,6 +11,7 @@ import torch
 
 from metrics.detectors import Detector
 from metrics.statistics import FeatureStatistics
+from torch_utils.devices import download, finish
 from torch_utils.distributed import World
 
 
@@ -70,9 +71,10 @@ def evaluate(
             found = detector(batch)
             statistics.update(found.features)
             if found.probabilities is not None:
-                probabilities.append(found.probabilities.cpu())
+                probabilities.append(download(found.probabilities))
             if keep_features:
-                features.append(found.features.cpu())
+                features.append(download(found.features))
+    finish(detector.device)
     return Evaluation(
         statistics,
         torch.cat(probabilities).double().numpy() if probabilities else None,

@@ -21,6 +21,7 @@ from networks.layers import (
     Resample,
     full_precision,
     has_tangent,
+    is_channels_last,
     widen,
 )
 from networks.layout import Entry
@@ -205,12 +206,13 @@ class UNetBlock(nn.Module):
         # Output channel (head * c + i) * 3 + {0: q, 1: k, 2: v}, as in published weights.
         qkv = self.qkv(self.norm2(y)).reshape(n, self.heads, -1, 3, height * width)
         attended = attention(qkv)
-        if y.is_contiguous(memory_format=torch.channels_last):
-            # pixel by pixel, so that the convolution need not turn its input
+        # In the memory layout of y: the fused kernels answer pixel by pixel, a plain reshape could
+        # be a view of that, and every layer from here on would follow it.
+        if is_channels_last(y):
             pixels = attended.permute(0, 3, 1, 2).reshape(n, height, width, -1).contiguous()
             images = pixels.permute(0, 3, 1, 2)
         else:
-            images = attended.reshape(n, -1, height, width)
+            images = attended.reshape(n, -1, height, width).contiguous()
         projected: Tensor = self.proj(images)
         return projected
 

@@ -36,6 +36,11 @@ def has_tangent(x: Tensor) -> bool:
     return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether images lie in memory pixel by pixel; those that can be seen both ways do not."""
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def _uniform(shape: Sequence[int]) -> Tensor:
     return torch.rand(*shape) * 2 - 1
 
@@ -237,8 +242,7 @@ class GroupNorm(nn.Module):
         if torch.compiler.is_compiling():
             return has_tangent(x)
         # On CUDA it answers channels_last with NCHW, which the next convolution turns around again.
-        is_turned = x.is_cuda and not x.is_contiguous()
-        return is_turned and x.is_contiguous(memory_format=torch.channels_last)
+        return x.is_cuda and is_channels_last(x)
 
     def _elementary(self, x: Tensor) -> Tensor:
         """The definition, in operations that keep the memory layout."""

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from diffusion.denoiser import Denoiser, device_of
 from samplers.fitting import check, guided, noise_levels, solver
 from samplers.options import GenerationSettings
+from torch_utils.devices import upload
 from torch_utils.errors import UserError
 
 
@@ -40,12 +42,18 @@ class GeneratedBatch:
     Attributes:
         samples: what was asked for, in order.
         images: float, [N, C, H, W], data range [-1, 1] (not clipped).
-        classes: class index of each, or None for an unconditional model.
+        indices: class index of each, int64 [N] on the generators' device, or None for an
+            unconditional model.
     """
 
     samples: Sequence[Sample]
     images: Tensor
-    classes: list[int] | None
+    indices: Tensor | None
+
+    @property
+    def classes(self) -> list[int] | None:
+        """The same as numbers; waits for the device where they were drawn on one."""
+        return None if self.indices is None else self.indices.tolist()
 
 
 class SeededNoise:
@@ -66,16 +74,18 @@ class SeededNoise:
             ]
         )
 
-    def integers(self, high: int) -> list[int]:
-        """One integer in [0, high) for each image."""
-        return [
-            int(torch.randint(high, (), generator=generator, device=self.rng_device))
-            for generator in self.generators
-        ]
+    def integers(self, high: int) -> Tensor:
+        """One integer in [0, high) for each image, int64 [N] on the generators' device."""
+        return torch.stack(
+            [
+                torch.randint(high, (), generator=generator, device=self.rng_device)
+                for generator in self.generators
+            ]
+        )
 
     def like(self, x: Tensor) -> Tensor:
         """Unit normals of the shape of x, drawn in float64, in the dtype and on the device of x."""
-        return self.normal(x.shape[1:], torch.float64).to(device=x.device, dtype=x.dtype)
+        return upload(self.normal(x.shape[1:], torch.float64).to(x.dtype), x.device)
 
 
 def check_class(class_index: int, label_dim: int) -> None:
@@ -129,11 +139,11 @@ def generate(
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
         random = SeededNoise([sample.seed for sample in chunk], torch.device(rng_device))
-        latents = random.normal(shape, torch.float32).to(device, dtype)
+        latents = upload(random.normal(shape, torch.float32), device).to(dtype)
         classes = _classes(chunk, random, denoiser.label_dim)
         labels = None
         if classes is not None:
-            labels = _labels(chunk, classes, denoiser.label_dim).to(device)
+            labels = _labels(chunk, upload(classes, device), denoiser.label_dim)
         with torch.inference_mode():
             images = sample_from(
                 guided(settings, denoiser, labels, guide),
@@ -146,24 +156,24 @@ def generate(
         yield GeneratedBatch(chunk, images, classes)
 
 
-def _classes(chunk: Sequence[Sample], random: SeededNoise, label_dim: int) -> list[int] | None:
-    """Class of each image; drawn for all, then overridden where one was asked for."""
+def _classes(chunk: Sequence[Sample], random: SeededNoise, label_dim: int) -> Tensor | None:
+    """Class of each image, [N]; drawn for all, then overridden where one was asked for."""
     if label_dim == 0:
         return None
     drawn = random.integers(label_dim)
-    return [
-        index if sample.class_index is None else sample.class_index
-        for sample, index in zip(chunk, drawn, strict=True)
-    ]
+    asked = [-1 if sample.class_index is None else sample.class_index for sample in chunk]
+    given = upload(torch.tensor(asked), drawn.device)
+    return torch.where(given < 0, drawn, given)
 
 
-def _labels(chunk: Sequence[Sample], classes: Sequence[int], label_dim: int) -> Tensor:
+def _labels(chunk: Sequence[Sample], classes: Tensor, label_dim: int) -> Tensor:
     """Label rows [N, label_dim]: one-hots of the classes, or the labels that were asked for."""
-    rows = torch.eye(label_dim)[list(classes)]
-    for row, sample in zip(rows, chunk, strict=True):
-        if sample.label is not None:
-            row.copy_(torch.tensor(sample.label))
-    return rows
+    rows = one_hot(classes, label_dim).to(torch.float32)
+    given = {i: sample.label for i, sample in enumerate(chunk) if sample.label is not None}
+    if not given:
+        return rows
+    values = upload(torch.tensor(list(given.values())), rows.device)
+    return rows.index_copy(0, upload(torch.tensor(list(given)), rows.device), values)
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from torch_utils.errors import Failure, UserError, nearest, unknown_name
+from torch_utils.files import DISK_FULL
 from torch_utils.leaving import leave
 from torch_utils.published import hint
 from torch_utils.text import printable
@@ -75,6 +76,15 @@ class Command(click.Command):
             leave(2)
         except Failure as error:
             print(f"error: {printable(error)}", file=sys.stderr)
+            leave(1)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            where = f" {error.filename}" if error.filename else ""
+            print(
+                f"error: cannot write{printable(where)}: {error.strerror}; make room",
+                file=sys.stderr,
+            )
             leave(1)
         except (click.Abort, KeyboardInterrupt):
             print("stopped", file=sys.stderr)

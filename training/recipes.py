@@ -177,18 +177,21 @@ def load_config(
     layers += [Layer(parse_override(text), f"{text} on the command line") for text in overrides]
     for layer in layers:
         tree = merge(tree, layer.tree)
-    config: TrainingConfig = validated(TrainingConfig, tree, lambda path: origin(layers, path))
+    below = "the config of the run" if base else "the config"
+    config: TrainingConfig = validated(
+        TrainingConfig, tree, lambda path: origin(layers, path) or below
+    )
     return config
 
 
-def origin(layers: Sequence[Layer], path: Sequence[str]) -> str:
+def origin(layers: Sequence[Layer], path: Sequence[str]) -> str | None:
     """What set a key: the last layer that says something of it, or of what it is part of."""
     for layer in reversed(layers):
         for found, _ in leaves(layer.tree):
             shorter = min(len(found), len(path))
             if found[:shorter] == tuple(path[:shorter]):
                 return layer.source
-    return "the config"
+    return None
 
 
 def dump_config(config: TrainingConfig) -> str:

@@ -31,7 +31,8 @@ class Statistics:
     def report(self, name: str, values: Tensor) -> None:
         """Add values of any shape; every process must report the same names."""
         flat = values.detach().flatten().to(torch.float64)
-        self._add(name, torch.stack([torch.ones_like(flat).sum(), flat.sum(), flat.square().sum()]))
+        num = flat.new_full((), flat.numel())
+        self._add(name, torch.stack([num, flat.sum(), flat.square().sum()]))
 
     def _add(self, name: str, moments: Tensor) -> None:
         if name in self._moments:

@@ -5,6 +5,7 @@ as data. Karras et al. 2022 ("EDM"), Appendix F.
 """
 
 import contextlib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,13 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Batch, draws: Draws) -> LossTerms:
         return self.objective(self.denoiser, batch, draws, rollout=self._average[0])
+
+
+def _without_buffer_sync() -> dict[str, Any]:
+    """DDP's argument that leaves buffers alone, which are constants; PyTorch 2.13 renamed it."""
+    name = "forward_sync_buffers"
+    is_known = name in inspect.signature(DistributedDataParallel).parameters
+    return {name if is_known else "broadcast_buffers": False}
 
 
 class Trainer:
@@ -72,8 +80,8 @@ class Trainer:
             self._loss = DistributedDataParallel(
                 self._loss,
                 device_ids=[world.device] if world.device.type == "cuda" else None,
-                broadcast_buffers=False,
                 gradient_as_bucket_view=True,
+                **_without_buffer_sync(),
             )
 
     def step(
@@ -156,13 +164,22 @@ class Trainer:
             "statistics": self.statistics.state(),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+    def load(self, state: dict[str, Any], *, keeps_scale: bool = True) -> None:
+        """Go on from `state`, with the optimizer's settings as they are now.
+
+        Args:
+            state: of `state()`.
+            keeps_scale: go on with the state's loss scale; otherwise start from the config's.
+        """
         self.seen, self.updates = state["seen"], state["updates"]
         self.denoiser.load_state_dict(state["denoiser"])
         self.average.load_state_dict(state["average"])
         for module, values in zip([*self.trained][1:], state["uncertainty"], strict=True):
             module.load_state_dict(values)
-        self.optimizer.load_state_dict(state["optimizer"])
+        ours = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": ours})
+        first_scale = self.guard.scale.clone()
         self.guard.load(state["guard"])
+        if not keeps_scale:
+            self.guard.scale.copy_(first_scale)
         self.statistics.load(state["statistics"])

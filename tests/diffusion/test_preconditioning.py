@@ -3,13 +3,14 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from diffusion import preconditioning, schedules
 from diffusion.denoiser import Denoiser, residual
 from diffusion.outputs import OUTPUTS
-from diffusion.preconditioning import PRESETS, Preconditioning
+from diffusion.preconditioning import PRESETS, Preconditioning, broadcast_sigma
 from diffusion.tables import iddpm_levels
 from torch_utils.errors import UserError
 
@@ -243,6 +244,17 @@ class DoubledChannels(Affine):
     def forward(self, x, c_noise, labels=None, label_mask=None, augment_labels=None):  # type: ignore[no-untyped-def]
         eps = super().forward(x, c_noise)
         return torch.cat([eps, torch.full_like(eps, 1e3)], dim=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_level_is_shaped_in_the_precision_of_the_images(dtype: torch.dtype) -> None:
+    x, sigma = torch.zeros(2, 1, 4, 6, dtype=dtype), 0.1 + 0.2  # no number of either precision
+    expected = torch.tensor(sigma, dtype=dtype).reshape(1, 1, 1, 1)
+    for given in (sigma, np.float64(sigma), torch.tensor(sigma, dtype=torch.float64)):
+        level = broadcast_sigma(given, x)
+        assert level.dtype == dtype
+        assert torch.equal(level, expected)
+    assert broadcast_sigma(torch.ones(2, dtype=torch.float64), x).shape == (2, 1, 1, 1)
 
 
 def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:

@@ -190,6 +190,15 @@ def test_a_table_goes_on_beyond_its_ends() -> None:
     assert table.at(torch.tensor([-1.0, 3.0])).tolist() == pytest.approx([0.5, 8.0])
 
 
+def test_a_table_goes_to_a_device_once_and_may_be_trained_with_afterwards() -> None:
+    table, there = beta_linear(10), torch.empty(1, device="meta")
+    with torch.inference_mode():  # as a sampler asks
+        levels = table.log_levels(there)
+    assert levels.device == there.device
+    assert table.log_levels(there) is levels
+    assert not levels.is_inference()
+
+
 def test_the_nearest_level_is_the_noisier_one_of_equals() -> None:
     table = Table(np.array([1.0, 2.0, 4.0]))
     sigma = torch.tensor([[9.0, 3.0, 2.9], [1.5, 1.4, 0.1]], dtype=torch.float64)

@@ -48,22 +48,24 @@ def test_half_precision_is_within_its_bound(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_channels_last_stays_channels_last_into_and_out_of_every_layer(
-    variant: dict[str, Any], device: str
+@pytest.mark.parametrize("is_half", [False, True])  # on CPUs only half precision has fused kernels
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_memory_layout_stays_what_it_is_into_and_out_of_every_layer(
+    layout: torch.memory_format, is_half: bool, variant: dict[str, Any], device: str
 ) -> None:
-    net = small_net(**variant).to(device, memory_format=torch.channels_last)
+    net = small_net(**variant).to(device, memory_format=layout)
     turned = []
 
     def check(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         for value in (*inputs, output):
             is_image = isinstance(value, Tensor) and value.ndim == 4 and min(value.shape[1:]) > 1
-            if is_image and not value.is_contiguous(memory_format=torch.channels_last):
+            if is_image and not value.is_contiguous(memory_format=layout):
                 turned.append(type(module).__name__)
 
     for module in net.modules():
         module.register_forward_hook(check)
-    x = images(3).to(device, memory_format=torch.channels_last)
-    with torch.no_grad():
+    x = images(3).to(device, memory_format=layout)
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=is_half):
         net(x, conditions(3).to(device))
     assert not turned
 
