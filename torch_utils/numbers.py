@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_NUMBER = re.compile(r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|inf)")
+# with an exponent, or inf: other numbers are texts only where they were written in quotes
+_NUMBER = re.compile(r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+|inf)")
 _NAMES = ("name",)  # keys of options whose value is a name, whatever it looks like
 
 
