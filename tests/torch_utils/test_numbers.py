@@ -19,7 +19,8 @@ def test_a_text_that_reads_as_a_number_is_one(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "e3", "1e", "1_0e3", "nan", "16", "0.5", "1e3img", "0x1e3", " 1e3", "1e3\n", "\u0661e3"]
+    "text",
+    ["", "e3", "1e", "1_0e3", "nan", "16", "0.5", "1e3img", "0x1e3", " 1e3", "1e3\n", "\u0661e3"],
 )
 def test_other_texts_stay(text: str) -> None:
     assert number(text) == text
