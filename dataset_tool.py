@@ -7,6 +7,7 @@ import click
 
 from torch_utils.command import Command, Group, Size
 from torch_utils.errors import UserError
+from torch_utils.text import printable
 
 
 class _Tool(Group):
@@ -40,6 +41,12 @@ split_option = click.option(
     help="Part of a source that comes in parts, e.g. test; default what is usually trained on.",
 )
 
+skip_bad_option = click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out images and folders that cannot be read, and list them, instead of stopping.",
+)
+
 
 @main.command(name="convert", cls=Command)
 @click.option(
@@ -53,7 +60,7 @@ split_option = click.option(
     "--dest",
     required=True,
     metavar="PATH",
-    help="Zip to write, or a folder that is empty or absent.",
+    help="Zip or folder to write; an existing one needs --overwrite.",
 )
 @click.option(
     "--max-images",
@@ -63,12 +70,15 @@ split_option = click.option(
 )
 @click.option(
     "--transform",
-    type=click.Choice(["none", "center-crop", "center-crop-wide", "celeba-128", "celeba-148"]),
+    type=click.Choice(
+        ["none", "center-crop", "center-crop-wide", "bilinear", "celeba-128", "celeba-148"]
+    ),
     default="none",
     show_default=True,
     help="How to reach the resolution: resize; crop the central square, then resize; crop wide "
-    "images and put them on a black square, without those that are too small; or the crops of "
-    "aligned CelebA of DDIM (128) and v-diffusion (148), then resize if a resolution is given.",
+    "images and put them on a black square, without those that are too small; resize bilinearly, "
+    "MNIST without its black border, as in published DDPM code; or the crops of aligned CelebA of "
+    "DDIM (128) and v-diffusion (148), then resize if a resolution is given.",
 )
 @click.option(
     "--resolution",
@@ -76,7 +86,14 @@ split_option = click.option(
     metavar="WxH",
     help="Size of the output, e.g. 64x64; default the size of the source.",
 )
+@click.option(
+    "--channels",
+    type=click.Choice(["rgb", "gray"]),
+    help="Make all images RGB or gray, e.g. a mix of both; default as the transform gives them.",
+)
 @split_option
+@skip_bad_option
+@click.option("--overwrite", is_flag=True, help="Replace the dataset that --dest has.")
 @click.option(
     "--threads",
     "num_threads",
@@ -87,9 +104,9 @@ split_option = click.option(
 def convert_command(source: str, dest: str, **options: object) -> None:
     """Convert images into a dataset for training and scoring.
 
-    Labels come from the source: its dataset.json, its top-level folder names, sorted and counted
-    from 0, or what it is published with. Palette, CMYK and transparent images become RGB, on
-    black.
+    Labels come from the source: its dataset.json, the names of its top folders, sorted (numbers as
+    numbers) and counted from 0, or what it is published with. Palette, CMYK and transparent images
+    become RGB, on black. What is left out is counted on stderr.
     """
     from data.convert import convert
 
@@ -100,13 +117,14 @@ def convert_command(source: str, dest: str, **options: object) -> None:
 @main.command(cls=Command)
 @click.option("--source", required=True, metavar="PATH", help="What `convert` takes.")
 @split_option
-def stats(source: str, split: str | None) -> None:
+@skip_bad_option
+def stats(source: str, split: str | None, skip_bad: bool) -> None:
     """Print mean, std and a sigma_data for the images; how many have which size and class."""
     from data.sources import open_source
     from data.statistics import measure, report
 
-    for line in report(measure(open_source(source, split=split))):
-        print(line)
+    for line in report(measure(open_source(source, split=split, skip_bad=skip_bad))):
+        print(printable(line))
 
 
 @main.command(cls=Command)
@@ -114,17 +132,20 @@ def stats(source: str, split: str | None) -> None:
 def check(data: str) -> None:
     """Check that a dataset can be used: every image, sizes, labels, duplicates.
 
-    Prints a line a problem; the exit code is 2 if there is any.
+    Prints a line a problem, then what is in the dataset and what is left out of it; the exit code
+    is 2 if there is any problem.
     """
-    from data.check import problems_of
+    from data.check import facts_of, problems_of
 
     num = 0
     for problem in problems_of(data):
-        print(problem, flush=True)
+        print(printable(problem), flush=True)
         num += 1
+    for fact in facts_of(data):
+        print(printable(fact))
     if num:
         raise UserError(f"{data} has {num} problem{'s' if num > 1 else ''}, listed above")
-    print(f"{data}: no problems")
+    print(f"{printable(data)}: no problems")
 
 
 @main.command(cls=Command)
@@ -142,7 +163,7 @@ def cache(clear: bool) -> None:
         return
     found = kept.entries()
     for entry in found:
-        print(f"{entry.size / 1e6:10.1f} MB  {entry.path.name}")
+        print(f"{entry.size / 1e6:10.1f} MB  {printable(entry.path.name)}")
     total = sum(entry.size for entry in found)
     print(f"{total / 1e6:10.1f} MB of {limit / 1e6:.0f} MB in {folder}")
 

@@ -5,6 +5,7 @@ The distance is called FID only with Inception's features; any other is named by
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from data.dataset import ImageDataset
     from metrics.detectors import Detector
     from metrics.evaluate import Evaluation
+    from metrics.reference import Reference
+    from metrics.statistics import Gaussian
     from torch_utils.distributed import World
     from torch_utils.progress import Progress
 
@@ -40,6 +43,7 @@ detector_option = click.option(
 batch_option = click.option(
     "--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at a time."
 )
+NEEDS_LESS = "compute fewer images at once (--batch)"
 device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -54,7 +58,7 @@ def main() -> None:
     """Compare images with a data set by the Frechet distance of their features."""
 
 
-@main.command(cls=Command)
+@main.command(cls=Command, needs_less=NEEDS_LESS)
 @click.option("--images", required=True, metavar="PATH", help="Folder or zip of the images.")
 @click.option("--ref", required=True, metavar="NPZ", help="Reference made by `fid.py ref`.")
 @click.option(
@@ -76,7 +80,8 @@ def calc(
     from torch_utils.distributed import world
 
     reference = load_reference(ref, detector)
-    dataset = ImageDataset(images, max_size=num, subset_seed=seed)
+    grids = _own_grids(images)
+    dataset = ImageDataset(images, max_size=num, subset_seed=seed, leave_out=grids)
     if len(dataset) < num:
         raise UserError(
             f"Found {len(dataset)} images, but expected at least {num}: "
@@ -84,11 +89,14 @@ def calc(
         )
     with world(device) as here:
         loaded = detectors.load(detector, here.device)
-        _check_features(loaded, dataset, ref, len(reference.gaussian.mu))
+        _check_images(loaded, dataset, ref, reference)
         found = _evaluate(loaded, dataset, batch, here)
     if not here.is_main:
         return
+    if grids:
+        print(f"left out: {', '.join(sorted(grids))} (grids of generate.py)")
     distance = frechet_distance(found.statistics.finalize(), reference.gaussian)
+    _warn_of_bias(len(dataset), reference.gaussian)
     reference_num = reference.gaussian.num or "unknown number of"
     print(
         f"{detectors.distance_name(detector)}: {distance:g}   "
@@ -98,7 +106,7 @@ def calc(
         _print_scores(detector, found.probabilities)
 
 
-@main.command(cls=Command)
+@main.command(cls=Command, needs_less=NEEDS_LESS)
 @click.option("--data", required=True, metavar="PATH", help="Folder or zip of the data set.")
 @click.option("--dest", required=True, metavar="NPZ", help="Reference file to write.")
 @batch_option
@@ -117,21 +125,50 @@ def ref(data: str, dest: str, batch: int, detector: str, device: str) -> None:
         gaussian = _evaluate(loaded, dataset, batch, here).statistics.finalize()
     if not here.is_main:
         return
-    save_reference(dest, Reference(gaussian, detector, dataset.name))
+    _warn_of_bias(None, gaussian)
+    save_reference(dest, Reference(gaussian, detector, dataset.name, dataset.image_shape))
     print(f"{dest}: {len(gaussian.mu)} features ({detector}) of {gaussian.num} images")
 
 
-def _check_features(detector: Detector, dataset: ImageDataset, ref: str, expected: int) -> None:
-    """Find out before the work whether the reference is about images of this size."""
+def _own_grids(images: str) -> frozenset[str]:
+    """Files in a folder that are grids of ours, and no images to be scored."""
+    from torch_utils.images import is_grid
+
+    found = (path for path in Path(images).rglob("*.png") if is_grid(path))
+    return frozenset(path.relative_to(images).as_posix() for path in found)
+
+
+def _check_images(
+    detector: Detector, dataset: ImageDataset, ref: str, reference: Reference
+) -> None:
+    """Find out before the work whether the reference is about images of this shape."""
     from metrics.evaluate import num_features
 
-    found = num_features(detector, dataset.image_shape)
-    if found != expected:
-        shape = "x".join(map(str, dataset.image_shape))
+    shape = "x".join(map(str, dataset.image_shape))
+    expected = reference.image_shape
+    if expected not in (None, dataset.image_shape):
         raise UserError(
-            f"{ref} has {expected} features ({detector.name}), {shape} images have {found}: "
+            f"{ref} was made of {'x'.join(map(str, expected))} images (channels x height x width), "
+            f"these are {shape}: compare images of one shape"
+        )
+    found, known = num_features(detector, dataset.image_shape), len(reference.gaussian.mu)
+    if found != known:
+        raise UserError(
+            f"{ref} has {known} features ({detector.name}), {shape} images have {found}: "
             "use a reference of images of the same size"
         )
+
+
+def _warn_of_bias(num: int | None, reference: Gaussian) -> None:
+    """Say that a distance is too large where a covariance comes from too few images."""
+    features = len(reference.mu)
+    for whose, count in (("", num), ("the reference's ", reference.num)):
+        if count is not None and count <= features:
+            print(
+                f"warning: {whose}{count:,} images are too few for {features:,} features: the "
+                "distance is biased upwards; compare it with those of as many images only",
+                file=sys.stderr,
+            )
 
 
 def _evaluate(detector: Detector, dataset: ImageDataset, batch: int, here: World) -> Evaluation:
@@ -156,12 +193,16 @@ def _print_scores(detector: str, probabilities: np.ndarray) -> None:
     """Print the score over all images and, if there are enough, over splits of them."""
     from metrics.scores import NUM_SPLITS, classifier_score, split_score
 
-    num = len(probabilities)
-    line = f"{detectors.score_name(detector)}: {classifier_score(probabilities):g}   {num} images"
-    if num >= NUM_SPLITS:
-        mean, std = split_score(probabilities)
-        line += f"; {mean:g} +- {std:g} over {NUM_SPLITS} splits"
-    print(line)
+    num, whole = len(probabilities), classifier_score(probabilities)
+    name = detectors.score_name(detector)
+    if num < NUM_SPLITS:
+        print(f"{name}: {whole:g}   {num} images at once; published are {NUM_SPLITS} splits")
+        return
+    mean, std = split_score(probabilities)
+    print(
+        f"{name}: {mean:g} +- {std:g}   over {NUM_SPLITS} splits of {num} images, as published; "
+        f"{whole:g} over all at once"
+    )
 
 
 if __name__ == "__main__":

@@ -2,17 +2,16 @@
 
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from samplers.command_line import sampler_options, settings_of
 from torch_utils.command import Command, IntList
-from torch_utils.errors import UserError
+from torch_utils.errors import Failure
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, needs_less="compute fewer images at once (--batch)")
 @click.option(
     "--network", metavar="FILE|DIR", required=True, help="Snapshot, or a run for its newest."
 )
@@ -34,6 +33,8 @@ from torch_utils.errors import UserError
     "[default: drawn from the seed]",
 )
 @click.option("--tags", metavar="LIST", help="Tags of all images, e.g. Black_Hair,Bangs.")
+@click.option("--label", metavar="LIST", help="Label vector of all images, e.g. 0.25,-3,7.5.")
+@click.option("--labels", metavar="NPY", help="File of label vectors, one a seed.")
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -72,6 +73,8 @@ def main(
     subdirs: bool,
     class_: str | None,
     tags: str | None,
+    label: str | None,
+    labels: str | None,
     batch: int,
     guidance_network: str | None,
     grid: str | None,
@@ -82,108 +85,97 @@ def main(
     """Generate images from a trained snapshot. Image i depends on its seed alone.
 
     Sampler options that are not given have the values stored in the snapshot, if it has any.
+    Labels that are not given are drawn from the training set's.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     import torch
 
     from models.snapshot import find_snapshot, load_snapshot, read_info
-    from samplers.fitting import check, noise_levels
-    from samplers.generate import generate, to_uint8
-    from samplers.plan import plan
+    from samplers.describe import not_finite_line, png_text, row_labels, summary
+    from samplers.fitting import cautions, check, ignores_labels, noise_levels
+    from samplers.generate import generate
+    from samplers.labels import label_source
+    from samplers.outputs import (
+        PictureWriter,
+        check_outputs,
+        check_room,
+        picture_path,
+        write_batches,
+    )
+    from samplers.plan import Wish, check_seeds, plan
     from torch_utils.distributed import choose_device, world
-    from torch_utils.files import writing
-    from torch_utils.images import save_grid_of, save_png
+    from torch_utils.images import save_grid_of
+    from torch_utils.leaving import ended_by_sigterm
     from torch_utils.progress import Progress
 
     network = str(find_snapshot(network))
     info = read_info(network)
     has_guide = guidance_network is not None
     settings, remarks, warnings = settings_of(info.sampling, sampler, has_guide=has_guide)
-    images = plan(
-        seeds,
-        chosen=class_,
-        tags=tags,
-        label_dim=info.model.label_dim,
-        label_kind=info.label_kind,
-        label_names=info.label_names,
+    label_dim, kind, names = info.model.label_dim, info.label_kind, info.label_names
+    source = label_source(
+        label_dim, kind, present=info.present_classes, examples=info.label_examples
     )
+    wish = Wish(class_, tags, label, labels)
+    warnings += check_seeds(seeds)
+    images = plan(seeds, wish, source, label_kind=kind, label_names=names)
+    paths = [picture_path(outdir, s.seed, folder, subdirs=subdirs) for s, folder in images]
     choose_device(rng_device)
 
-    def path(seed: int, folder: str) -> Path:
-        thousand = f"{seed - seed % 1000:06d}" if subdirs else ""
-        return Path(outdir) / folder / thousand / f"{seed:06d}.png"
-
-    with world(device) as here:
+    with world(device) as here, ended_by_sigterm():
         denoiser, _ = load_snapshot(network, here.device)
         guide = None
         if guidance_network is not None:
             guide, _ = load_snapshot(find_snapshot(guidance_network), here.device)
         check(settings, denoiser, guide)
-        check_outputs(outdir, grid, info.model.img_channels)
+        levels, notes = noise_levels(settings, denoiser, guide)
+        check_outputs(outdir, grid, denoiser.img_channels)
+        shape = (denoiser.img_channels, *denoiser.img_resolution)
+        warnings += check_room(outdir, paths, shape, has_grid=grid is not None)
+        warnings += cautions(settings, denoiser, guide, label_dropout=info.label_dropout)
+        is_unlabelled = ignores_labels(settings, guide)
+        if is_unlabelled:
+            idle = [f"{option} has no effect" for option, _ in wish.given]
+            warnings += [f"{option}: at guidance 0 labels are not used" for option in idle]
         if here.is_main:
             for line in warnings:
                 print(f"warning: {line}", file=sys.stderr)
-            for line in [*remarks, *noise_levels(settings, denoiser, guide)[1]]:
+            for line in [*remarks, *notes]:
                 click.echo(line)
+
         first, stop = here.range_of(len(images))
-        todo = iter(images[first:stop])
-        samples = [sample for sample, _ in images[first:stop]]
-        shown = Progress(len(samples), "generating", shown=here.is_main)
-        counts = torch.zeros(info.model.label_dim, dtype=torch.int64)
-        with ThreadPoolExecutor(4) as pool, shown as bar, writing(outdir):
-            writes = []
-            for chunk in generate(
+        progress = Progress(stop - first, "generating", shown=here.is_main)
+        with progress as bar, PictureWriter(outdir) as writer:
+            batches = generate(
                 denoiser,
                 settings,
-                samples,
+                [sample for sample, _ in images[first:stop]],
                 guide=guide,
+                source=source,
                 batch_size=batch,
                 rng_device=rng_device,
-            ):
-                for picture in to_uint8(chunk.images).cpu().numpy():
-                    sample, folder = next(todo)
-                    writes.append(pool.submit(save_png, path(sample.seed, folder), picture))
-                for index in chunk.classes or []:
-                    counts[index] += 1
-                bar.update(len(chunk.images))
-            for write in writes:
-                write.result()
+                callback=lambda i, sigma, x, _: bar.within(len(x), i / (len(levels) - 1)),
+            )
+            own_lost, classes = write_batches(batches, paths[first:stop], writer, bar.update)
+        is_lost = torch.zeros(len(images), dtype=torch.int32)
+        is_lost[[first + position for position in own_lost]] = 1
+        counts = torch.bincount(torch.tensor(classes, dtype=torch.int64), minlength=label_dim)
         here.sum(counts)
-        here.barrier()
+        here.sum(is_lost)
         if not here.is_main:
             return
-    if grid is not None:
-        rows = info.label_names or [str(index) for index in range(info.model.label_dim)]
-        by_class = class_ == "each"
-        columns = len(seeds) if by_class else math.ceil(math.sqrt(len(images)))
-        files = [path(sample.seed, folder) for sample, folder in images]
-        save_grid_of(files, grid, columns, row_names=rows if by_class else [])
-        click.echo(f"grid: {grid}")
-    names = info.label_names
-    if names and tags is not None:
-        click.echo(f"tags: {tags or 'none'}")
-    elif names and info.label_kind == "class":
-        found = [f"{name} {num}" for name, num in zip(names, counts.tolist(), strict=True) if num]
-        click.echo(f"classes: {', '.join(found[:20])}{', ...' if len(found) > 20 else ''}")
-    click.echo(f"{len(images)} images in {outdir}")
-
-
-def check_outputs(outdir: str, grid: str | None, num_channels: int) -> None:
-    """Make the folders of what will be written, or find out before the work that it cannot be.
-
-    Raises:
-        UserError: PNGs cannot hold the images, or the folders cannot be written.
-    """
-    from torch_utils.files import prepare_folder
-
-    if num_channels not in (1, 3):
-        raise UserError(f"PNGs have 1 or 3 channels, the images of this model {num_channels}")
-    prepare_folder(outdir)
-    if grid is not None:
-        if Path(grid).suffix.lower() != ".png" or Path(grid).is_dir():
-            raise UserError(f"--grid={grid}: give a file whose name ends in .png")
-        prepare_folder(Path(grid).parent)
+        lost = is_lost.nonzero().flatten().tolist()
+        if grid is not None and len(lost) < len(images):
+            columns = len(seeds) if class_ == "each" else math.ceil(math.sqrt(len(images)))
+            words, numbers = row_labels(images, wish, names, columns)
+            text = png_text(settings, seeds, network)
+            save_grid_of(paths, grid, columns, row_names=words, row_numbers=numbers, text=text)
+            click.echo(f"grid: {grid}")
+    if label_dim and not is_unlabelled and len(lost) < len(images):
+        for line in summary(wish, source, kind, names, counts.tolist()):
+            click.echo(line)
+    click.echo(f"{len(images) - len(lost)} images in {outdir}")
+    if lost:
+        raise Failure(not_finite_line(images, lost))
 
 
 if __name__ == "__main__":

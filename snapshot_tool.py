@@ -50,6 +50,7 @@ def _snapshot(path: str) -> dict[str, Any]:
         "model": found.model.model_dump(mode="json"),
         "sampling": found.sampling,
         "label_names": found.label_names,
+        "label_dropout": found.label_dropout,
         "images": found.images,
         "ema": found.ema,
         "versions": found.versions,

@@ -74,7 +74,11 @@ def as_tree(options: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    needs_less="take smaller micro-batches (--batch-gpu), or keep less for the backward pass "
+    "(--remat=1); what was saved before is intact",
+)
 @click.option("--outdir", metavar="DIR", help="Where run directories go.")
 @click.option("--nosubdir", is_flag=True, help="Write into --outdir itself.")
 @click.option("--config", metavar="FILE", help="YAML recipe; the options below override it.")

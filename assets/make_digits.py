@@ -21,7 +21,7 @@ def make_digits(dest: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for index, (image, label) in enumerate(zip(images, digits.target, strict=True)):
             save_png(Path(folder, str(label), f"{index:04d}.png"), image[None])
-        return convert(folder, dest)
+        return convert(folder, dest, overwrite=True)
 
 
 if __name__ == "__main__":

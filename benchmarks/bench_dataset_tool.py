@@ -110,7 +110,13 @@ def main(num: int, rounds: int, rest: float, out: str | None) -> None:
             write_images(source, num, size, kind)
 
             def work(num_threads: int, folder: str = folder, options: Any = options) -> None:
-                convert(f"{folder}/source", f"{folder}/o.zip", num_threads=num_threads, **options)
+                convert(
+                    f"{folder}/source",
+                    f"{folder}/o.zip",
+                    overwrite=True,
+                    num_threads=num_threads,
+                    **options,
+                )
 
             record[name] = compare(work, threads, rounds, rest)
         record[name]["images_per_s"] = round(num / record[name]["all_s"])

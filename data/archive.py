@@ -3,39 +3,38 @@
 The layout is EDM's (Karras et al. 2022). Zip members are read by name and never extracted.
 """
 
-import json
-import lzma
 import os
 import re
-import struct
+import stat
 import threading
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
-from data.decoding import is_image_name
+from data.budget import reserve
+from data.listing import (
+    INDEX_NAME,
+    LeftOut,
+    by_appearance,
+    folder_files,
+    image_names,
+    index_folder,
+    phrases,
+    plain_name,
+)
+from torch_utils.bounded import read_file
 from torch_utils.errors import UserError
+from torch_utils.jsons import parse_json
+from torch_utils.text import printable
+from torch_utils.zips import BAD_ZIP, open_zip, read_member
 
 Label = int | float | list[float]
 
-INDEX_NAME = "dataset.json"
 LABEL_KINDS = ("class", "multi_hot", "vector")
 MAX_FILE_BYTES = 2**28  # of one file, decompressed
-_LOCAL_HEADER = 30  # bytes before a member's name
-
-# What a damaged or unusual zip ends in, e.g. RuntimeError for an encrypted member.
-_BAD_ZIP = (
-    *(OSError, EOFError, ValueError, RuntimeError, OverflowError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-)
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a file is one that systems leave beside images (`._x.png`, `__MACOSX/`)."""
-    if name[0] != "." and "/." not in name and "__MACOSX" not in name:
-        return False  # the common case, a million times for a large data set
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+MAX_INDEX_BYTES = 2**27
+MAX_INDEX_VALUES = 2**24
 
 
 def _is_number(value: object) -> bool:
@@ -43,33 +42,34 @@ def _is_number(value: object) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
-def _folder_files(root: Path) -> dict[str, Path]:
-    files = {}
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
-            files[path.relative_to(root).as_posix()] = path
-    return files
-
-
 def _is_unsafe(name: str) -> bool:
     """Whether a member's name leads out of the zip."""
     return bool(name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"))
 
 
-def _zip_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+def _zip_members(
+    path: Path, archive: zipfile.ZipFile
+) -> tuple[dict[str, zipfile.ZipInfo], LeftOut]:
+    """Members by name; links, which a zip has only the targets' names of, are left out."""
     members: dict[str, zipfile.ZipInfo] = {}
+    left_out = LeftOut()
     for info in archive.infolist():
-        if info.is_dir():
-            continue
+        if not info.filename:
+            raise UserError(f"{path} has a member without a name: rebuild the zip")
         name = info.filename.replace("\\", "/")
+        if name.endswith("/"):
+            continue
         is_odd = name[:1] == "/" or name[1:2] == ":" or ".." in name
         if is_odd and _is_unsafe(name):
             raise UserError(f"{path} has the unsafe member name {info.filename!r}: rebuild the zip")
+        name = plain_name(name)
         if name in members:
             raise UserError(f"{path} has the member {name!r} twice: rebuild the zip")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            left_out["link", f"in a zip: {name}"] += 1
+            continue
         members[name] = info
-    return members
+    return members, left_out
 
 
 def checksum_of(content: bytes) -> str:
@@ -80,51 +80,60 @@ def checksum_of(content: bytes) -> str:
 class ImageArchive:
     """The images in a folder (with its subfolders) or in a .zip, by name; safe to share by threads.
 
-    Hidden files (a name or folder that begins with a dot, `__MACOSX`) are not looked at.
+    Links to folders are followed. Hidden files (a name or folder that begins with a dot,
+    `__MACOSX`) are not looked at.
 
     Args:
         path: the folder or the zip.
+        skip_bad: leave out subfolders that cannot be read, rather than refuse.
 
     Attributes:
         path: as given.
         is_zip: whether it is a zip.
         names: the image files, relative, with forward slashes, sorted.
+        left_out: what else is there and is not looked at, e.g. "6 files (.heic)".
+        extra_indices: every dataset.json that is not the one for these images.
 
     Raises:
-        UserError: nothing is there, it is neither a folder nor a sound .zip, a member of the zip
-            has an unsafe or repeated name, or there is no image.
+        UserError: nothing is there, it is neither a folder nor a sound .zip, a subfolder cannot be
+            read, a member of the zip has an unsafe, empty or repeated name, or there is no image.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, skip_bad: bool = False) -> None:
         self.path = Path(path)
         self.is_zip = not self.path.is_dir()
         self._lock = threading.Lock()
         self._files: dict[str, Path] = {}
         self._members: dict[str, zipfile.ZipInfo] = {}
         if not self.is_zip:
-            self._files = _folder_files(self.path)
+            self._files, left_out = folder_files(self.path, skip_bad=skip_bad)
         elif not self.path.exists():
             raise UserError(f"there is no folder or zip {self.path}: check the path")
         elif self.path.suffix.lower() != ".zip":
             raise UserError(f"{self.path} is not a folder or .zip: give one of those")
         else:
             try:
-                self._zip = zipfile.ZipFile(self.path)
-            except _BAD_ZIP as error:
+                self._zip = open_zip(self.path)
+            except UserError:
+                raise
+            except BAD_ZIP as error:
                 raise UserError(f"{self.path} is not a readable zip ({error})") from None
-            self._members = _zip_members(self.path, self._zip)
-        self.names = sorted(
-            name
-            for name in (self._members if self.is_zip else self._files)
-            if is_image_name(name) and not _is_hidden(name)
-        )
+            self._members, left_out = _zip_members(self.path, self._zip)
+        everything = self._members if self.is_zip else self._files
+        self.names, others = image_names(everything)
+        self._index_folder, self.extra_indices = index_folder(everything, self.names)
+        for name in self.extra_indices:
+            left_out["label file", name] += 1
+        self.left_out = phrases(left_out + others)
         if not self.names:
-            raise UserError(f"{self.path} has no image in it: give a folder or zip of images")
+            rest = f" but {', '.join(self.left_out)}" if self.left_out else ""
+            raise UserError(
+                f"{printable(self.path)} has no image in it{rest}: give a folder or zip of images"
+            )
 
     def where(self, name: str) -> str:
         """Name a file of the archive for a message, in one line whatever the name has in it."""
-        shown = name if name.isprintable() else repr(name)[1:-1]
-        return f"{shown} in {self.path}" if self.is_zip else str(self.path / shown)
+        return printable(f"{name} in {self.path}" if self.is_zip else self.path / name)
 
     def checksum(self, name: str) -> str:
         """What is another when a member's content is: CRC-32 and size, as the zip has them."""
@@ -144,36 +153,33 @@ class ImageArchive:
         if self.is_zip:
             return self.checksum(name)
         try:
-            stat = self._files[name].stat()
+            found = self._files[name].stat()
         except OSError as error:
             raise UserError(f"cannot read {self.where(name)}: {error.strerror or error}") from None
-        return f"{stat.st_ino}-{stat.st_ctime_ns}-{stat.st_mtime_ns}-{stat.st_size}"
+        return f"{found.st_ino}-{found.st_ctime_ns}-{found.st_mtime_ns}-{found.st_size}"
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int | None = None) -> bytes:
         """Return the bytes of the file called `name`.
 
+        Args:
+            name: of the file.
+            limit: bytes that it may have; None for `MAX_FILE_BYTES`.
+
         Raises:
-            UserError: there is no such file, it cannot be read, or it is larger than
-                `MAX_FILE_BYTES`.
+            UserError: there is no such file, it cannot be read, is no regular file, or larger.
         """
         where = self.where(name)
+        limit = MAX_FILE_BYTES if limit is None else limit
         try:
             if self.is_zip:
-                size = self._members[name].file_size
-            else:
-                size = self._files[name].stat().st_size
-            if size > MAX_FILE_BYTES:
-                raise UserError(f"{where} has {size} bytes, more than {MAX_FILE_BYTES}: remove it")
-            if not self.is_zip:
-                return self._files[name].read_bytes()
-            member = self._members[name]
-            if member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1:
-                return self._stored(member)
-            with self._lock:
-                return self._zip.read(member)
+                reserve(self._members[name].file_size // 4)
+                return read_member(self._zip, self._members[name], limit, where, self._lock)
+            return read_file(self._files[name], limit, where)
         except KeyError:
             raise UserError(f"there is no file {where}") from None
-        except _BAD_ZIP as error:
+        except UserError:
+            raise
+        except BAD_ZIP as error:
             raise UserError(f"cannot read {where}: {error}") from None
 
     def reopen(self) -> None:
@@ -182,27 +188,11 @@ class ImageArchive:
         if self.is_zip:
             self._zip.fp = open(self.path, "rb")  # noqa: SIM115  (closed with the archive)
 
-    def _stored(self, member: zipfile.ZipInfo) -> bytes:
-        """The content of an uncompressed member.
-
-        zipfile's own stream takes about as long as decoding a small image.
-        """
-        with self._lock:
-            file = self._zip.fp
-            assert file is not None
-            file.seek(member.header_offset)
-            header = file.read(_LOCAL_HEADER)
-            if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
-                raise zipfile.BadZipFile("its header is damaged")
-            name_length, extra_length = struct.unpack("<HH", header[26:30])
-            file.seek(name_length + extra_length, os.SEEK_CUR)
-            content = file.read(member.file_size)
-        if len(content) < member.file_size or zlib.crc32(content) != member.CRC:
-            raise zipfile.BadZipFile("its checksum is wrong")
-        return content
-
     def labels(self) -> dict[str, Label] | None:
         """Return the labels in dataset.json by image name, or None if it has none or is absent.
+
+        Names need not have the same `./` or encoding of accents as the files, and are relative to
+        the folder of dataset.json.
 
         Raises:
             UserError: dataset.json cannot be read or has another form.
@@ -211,25 +201,28 @@ class ImageArchive:
         if pairs is None:
             return None
         labels: dict[str, Label] = {}
+        stored_name = by_appearance(self.names)
         for pair in pairs if isinstance(pairs, list) else [pairs]:
             if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
                 raise UserError(
-                    f"{self.where(INDEX_NAME)}: labels must be a list of [file name, label] pairs"
+                    f"{self.where_index}: labels must be a list of [file name, label] pairs"
                 )
-            name, label = pair[0].replace("\\", "/"), pair[1]
+            name, label = stored_name(f"{self._index_folder}{plain_name(pair[0])}"), pair[1]
             numbers = label if isinstance(label, list) else [label]
             if not all(map(_is_number, numbers)):
                 raise UserError(
-                    f"{self.where(INDEX_NAME)}: the label of {name!r} must be a class number or "
+                    f"{self.where_index}: the label of {name!r} must be a class number or "
                     "a list of numbers"
                 )
             if name in labels and labels[name] != label:
-                raise UserError(f"{self.where(INDEX_NAME)}: {name!r} has two different labels")
+                raise UserError(f"{self.where_index}: {name!r} has two different labels")
             labels[name] = label
         return labels
 
     def label_names(self) -> list[str] | None:
         """Return the names of classes or elements in dataset.json, or None if not given.
+
+        Control characters in them are escaped, as they are shown in many places.
 
         Raises:
             UserError: dataset.json cannot be read or has another form.
@@ -238,8 +231,8 @@ class ImageArchive:
         if names is None:
             return None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise UserError(f"{self.where(INDEX_NAME)}: label_names must be a list of strings")
-        return names
+            raise UserError(f"{self.where_index}: label_names must be a list of strings")
+        return [printable(name) for name in names]
 
     def label_kind(self) -> str | None:
         """Return the label_kind in dataset.json ("class", "multi_hot", "vector"), None if absent.
@@ -250,23 +243,38 @@ class ImageArchive:
         kind = self._index().get("label_kind")
         if kind not in (None, *LABEL_KINDS):
             raise UserError(
-                f"{self.where(INDEX_NAME)}: label_kind must be one of {', '.join(LABEL_KINDS)}"
+                f"{self.where_index}: label_kind must be one of {', '.join(LABEL_KINDS)}"
             )
         return kind
 
+    def left_out_before(self) -> list[str]:
+        """Return what dataset.json says that was left out when the dataset was made.
+
+        Raises:
+            UserError: dataset.json cannot be read or has another form.
+        """
+        listed = self._index().get("left_out")
+        entries = listed if isinstance(listed, list) else []
+        return [printable(entry) for entry in entries if isinstance(entry, str)]
+
     @property
     def has_index(self) -> bool:
-        """Whether there is a dataset.json."""
-        return INDEX_NAME in (self._members if self.is_zip else self._files)
+        """Whether there is a dataset.json for the images."""
+        return self._index_folder is not None
+
+    @property
+    def where_index(self) -> str:
+        """The name of the dataset.json for a message."""
+        return self.where(f"{self._index_folder or ''}{INDEX_NAME}")
 
     def _index(self) -> dict[str, Any]:
         if not self.has_index:
             return {}
-        content = self.read(INDEX_NAME)
+        content = self.read(f"{self._index_folder}{INDEX_NAME}", MAX_INDEX_BYTES)
         try:
-            index = json.loads(content.decode("utf-8-sig"))
+            index = parse_json(content, MAX_INDEX_VALUES)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{self.where(INDEX_NAME)} is not valid JSON ({error})") from None
+            raise UserError(f"{self.where_index} is not valid JSON ({error})") from None
         if not isinstance(index, dict):
-            raise UserError(f'{self.where(INDEX_NAME)} must be an object with the key "labels"')
+            raise UserError(f'{self.where_index} must be an object with the key "labels"')
         return index

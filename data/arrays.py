@@ -1,16 +1,14 @@
 """Sources that are numpy arrays of images: a .npy, or a .npz with labels; never of objects."""
 
-import io
-import math
-import zipfile
-import zlib
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from data.sources import Item, Source
+from torch_utils.bounded import open_regular
 from torch_utils.errors import UserError
+from torch_utils.npys import names_in, read_header, read_npz
+from torch_utils.zips import BAD_ZIP
 
 MAX_ARRAY_BYTES = 2**34
 _IMAGE_KEYS = ("images", "arr_0", "x")
@@ -18,45 +16,25 @@ _LABEL_KEYS = ("labels", "arr_1", "y")
 _CHANNELS = (1, 3)
 
 
-def _read_member(archive: zipfile.ZipFile, name: str, where: str) -> np.ndarray:
-    """One array of a .npz; its header must agree with its size before memory is taken."""
-    info = archive.getinfo(name)
-    with archive.open(info) as file:
-        shape, is_fortran, dtype = _header(file)
-        num_bytes = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or not 0 < num_bytes <= min(info.file_size, MAX_ARRAY_BYTES):
-            raise UserError(f"{where} has an array {dtype} of shape {shape}, which is not readable")
-        content = file.read(num_bytes)
-    if len(content) != num_bytes:
-        raise EOFError("it ends too early")
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    version = np.lib.format.read_magic(file)
-    if version not in readers:
-        raise ValueError(f"version {version} of the format")
-    return readers[version](file)
-
-
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    with zipfile.ZipFile(path) as archive:
-        names = [Path(name).stem for name in archive.namelist() if name.endswith(".npy")]
-        images_key = next((key for key in _IMAGE_KEYS if key in names), None)
-        labels_key = next((key for key in _LABEL_KEYS if key in names), None)
-        if images_key is None:
-            raise UserError(
-                f"{path} has the arrays {', '.join(names) or 'none'}: call the images "
-                f"{', '.join(_IMAGE_KEYS[:-1])} or {_IMAGE_KEYS[-1]}"
-            )
-        images = _read_member(archive, f"{images_key}.npy", f"{images_key} in {path}")
-        if labels_key is None:
-            return images, None
-        return images, _read_member(archive, f"{labels_key}.npy", f"{labels_key} in {path}")
+    names = names_in(path)
+    images_key = next((key for key in _IMAGE_KEYS if key in names), None)
+    labels_key = next((key for key in _LABEL_KEYS if key in names), None)
+    if images_key is None:
+        raise UserError(
+            f"{path} has the arrays {', '.join(names) or 'none'}: call the images "
+            f"{', '.join(_IMAGE_KEYS[:-1])} or {_IMAGE_KEYS[-1]}"
+        )
+    keys = [key for key in (images_key, labels_key) if key is not None]
+    arrays = read_npz(path, keys, MAX_ARRAY_BYTES)
+    return arrays[images_key], arrays.get(labels_key or "")
+
+
+def _map_npy(path: Path) -> np.ndarray:
+    with open_regular(path) as file:
+        read_header(file)
+    array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+    return array
 
 
 def _images_last(images: np.ndarray, path: Path) -> np.ndarray:
@@ -78,18 +56,17 @@ def _images_last(images: np.ndarray, path: Path) -> np.ndarray:
     return images
 
 
-def _checked_labels(labels: np.ndarray, num: int, path: Path) -> list[Any]:
+def _checked_labels(labels: np.ndarray, num: int, path: Path) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     is_class = labels.ndim == 1 and labels.dtype.kind in "iu"
     is_vector = labels.ndim == 2 and labels.dtype.kind in "iufb"
-    if len(labels) != num or not (is_class or is_vector):
+    if not (is_class or is_vector) or len(labels) != num:
         raise UserError(
             f"{path} has labels {labels.dtype} of shape {labels.shape} for {num} images: give "
             "integers [N] or vectors [N, D]"
         )
-    listed: list[Any] = (labels.astype(np.float64) if is_vector else labels).tolist()
-    return listed
+    return labels
 
 
 def open_arrays(path: str) -> Source:
@@ -106,19 +83,21 @@ def open_arrays(path: str) -> Source:
         if file.suffix.lower() == ".npz":
             images, labels = _read_npz(file)
         else:
-            images, labels = np.load(file, mmap_mode="r", allow_pickle=False), None
+            images, labels = _map_npy(file), None
     except UserError:
         raise
-    except (
-        *(OSError, EOFError, ValueError, KeyError, RuntimeError),
-        *(MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, io.UnsupportedOperation),
-    ) as error:
+    except (*BAD_ZIP, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot read {path}: {reason}") from None
     images = _images_last(images, file)
     chosen = None if labels is None else _checked_labels(labels, len(images), file)
 
     def read(index: int) -> Item:
-        return np.ascontiguousarray(images[index]), None if chosen is None else chosen[index]
+        image = np.ascontiguousarray(images[index])
+        if chosen is None:
+            return image, None
+        # one at a time: as Python's numbers, all of them would need many times the memory
+        label = chosen[index] if chosen.ndim == 1 else chosen[index].astype(np.float64)
+        return image, label.tolist()
 
     return Source(len(images), read, lambda index: f"image {index} of {path}")

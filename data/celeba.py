@@ -4,22 +4,28 @@ Liu et al. 2015; Lee et al. 2020 (CelebAMask-HQ). The list has the number of ima
 line, the names in the second, then a line an image: file name and 1 or -1 for every attribute.
 """
 
+import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from data.archive import ImageArchive, Label
 from data.folders import archive_source
 from data.sources import Source, attribute_list, choose_part
+from torch_utils.bounded import read_file
 from torch_utils.errors import UserError
 
+MAX_BYTES = 2**27  # of a list; that of CelebA has 27 MB
 PARTITION = "list_eval_partition.txt"
 _PARTS = {"train": "0", "valid": "1", "test": "2"}
 
 
-def _lines(path: Path) -> list[list[str]]:
+def _lines(path: Path) -> Iterator[list[str]]:
+    """The words of each line, one line at a time: all of them would take ten times the file."""
     try:
-        return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        text = read_file(path, MAX_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+    return (line.split() for line in io.StringIO(text))
 
 
 def read_attributes(path: Path) -> tuple[dict[str, Label], list[str]]:
@@ -32,11 +38,9 @@ def read_attributes(path: Path) -> tuple[dict[str, Label], list[str]]:
         UserError: a line has another form.
     """
     lines = _lines(path)
-    if len(lines) < 3 or len(lines[0]) != 1:
-        raise UserError(f"{path} is not a list of attributes: download it again")
-    names = lines[1]
+    count, names = next(lines, []), next(lines, [])
     tags: dict[str, Label] = {}
-    for number, words in enumerate(lines[2:], 3):
+    for number, words in enumerate(lines, 3):
         if not words:
             continue
         if len(words) != len(names) + 1 or not {"1", "-1"}.issuperset(words[1:]):
@@ -44,6 +48,8 @@ def read_attributes(path: Path) -> tuple[dict[str, Label], list[str]]:
                 f"{path}, line {number}: expected a name and {len(names)} times 1 or -1"
             )
         tags[words[0]] = [int(word == "1") for word in words[1:]]
+    if len(count) != 1 or not tags:
+        raise UserError(f"{path} is not a list of attributes: download it again")
     return tags, names
 
 
@@ -54,12 +60,13 @@ def _part(path: Path, split: str) -> set[str]:
     return {words[0] for words in _lines(path) if words[1:] == [_PARTS[split]]}
 
 
-def open_celeba(path: str, split: str = "") -> Source:
+def open_celeba(path: str, split: str = "", *, skip_bad: bool = False) -> Source:
     """Open the folder that holds images and attribute list, or the image folder beside it.
 
     Args:
         path: the folder.
         split: all (the default), train, valid or test.
+        skip_bad: leave out subfolders that cannot be read, rather than refuse.
 
     Raises:
         UserError: a file is missing or has another form.
@@ -69,7 +76,7 @@ def open_celeba(path: str, split: str = "") -> Source:
         raise UserError(f"there is no list_attr_celeba.txt with img_align_celeba in {path}")
     listing, folder = Path(found[0]), found[1]
     tags, names = read_attributes(listing)
-    archive = ImageArchive(folder)
+    archive = ImageArchive(folder, skip_bad=skip_bad)
     files = archive.names
     split = choose_part(path, split, ("all", *_PARTS))
     if split != "all":

@@ -1,13 +1,22 @@
-"""Whether a dataset is fit to be trained on: every image, size and label, and duplicates."""
+"""Whether a dataset is fit to be trained on, every image and label of it, and what is in it."""
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
 
-from data.archive import INDEX_NAME, ImageArchive, Label
-from data.dataset import decode_image, describe_shape
-from data.labels import class_names, kind_of_labels, label_problems, load_labels
+from data.archive import ImageArchive, Label
+from data.dataset import decode_image
+from data.labels import (
+    absent_classes,
+    class_names,
+    kind_of_labels,
+    label_problems,
+    load_labels,
+    width_of,
+)
 from data.parallel import ordered_map
+from data.shapes import describe_shape, remedy
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 
@@ -50,13 +59,13 @@ def _image_problems(archive: ImageArchive) -> Iterator[str]:
             if shape != usual:
                 yield (
                     f"{archive.where(name)} has {describe_shape(shape)}, most have "
-                    f"{describe_shape(usual)}"
+                    f"{describe_shape(usual)}: convert with {remedy(shape, usual)}"
                 )
     yield from duplicates
 
 
 def _label_problems(archive: ImageArchive, labels: dict[str, Label]) -> Iterator[str]:
-    where = archive.where(INDEX_NAME)
+    where = archive.where_index
     known = set(archive.names)
     for name in archive.names:
         if name not in labels:
@@ -70,7 +79,7 @@ def _label_problems(archive: ImageArchive, labels: dict[str, Label]) -> Iterator
         return
     array = load_labels(archive)
     kind_of_labels(archive, array)
-    class_names(archive, int(array.max()) + 1 if array.ndim == 1 else array.shape[1])
+    class_names(archive, width_of(array))
 
 
 def problems_of(path: str) -> Iterator[str]:
@@ -85,9 +94,46 @@ def problems_of(path: str) -> Iterator[str]:
         yield str(error)
         return
     yield from _image_problems(archive)
+    for name in archive.extra_indices:
+        yield f"{archive.where(name)} is not used: give its folder, or one dataset.json for all"
     try:
         labels = archive.labels()
         if labels is not None:
             yield from _label_problems(archive, labels)
     except UserError as error:
         yield str(error)
+
+
+def facts_of(path: str) -> list[str]:
+    """Say how many images a dataset has, what labels, and what was left out, a line each.
+
+    Args:
+        path: as for `problems_of`.
+    """
+    try:
+        archive = ImageArchive(path)
+    except UserError:
+        return []
+    facts = [f"images: {len(archive.names)}"]
+    if archive.left_out:
+        facts.append(f"left out: {', '.join(archive.left_out)}")
+    with contextlib.suppress(UserError):  # problems_of() says what is wrong with dataset.json
+        facts += _label_facts(archive)
+        if former := archive.left_out_before():
+            facts.append(f"left out when it was converted: {', '.join(former)}")
+    return facts
+
+
+def _label_facts(archive: ImageArchive) -> Iterator[str]:
+    if archive.labels() is None:
+        yield "labels: none"
+        return
+    array = load_labels(archive)
+    kind, width = kind_of_labels(archive, array), width_of(array)
+    if kind != "class":
+        yield f"labels: {'tags' if kind == 'multi_hot' else 'vectors'}, {width} each"
+        return
+    present = set(array.tolist())
+    yield f"labels: {len(present)} classes"
+    if absent := absent_classes(present, archive.label_names() or ()):
+        yield absent

@@ -4,7 +4,6 @@ The batches in it are pickles; torch_utils/safe_pickle.py reads them and runs no
 """
 
 import os
-import tarfile
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from data.sources import Item, Source, choose_part
+from data.tars import tar_members
+from torch_utils.bounded import gunzipped, open_regular
 from torch_utils.errors import UserError
-from torch_utils.safe_pickle import loads
+from torch_utils.safe_pickle import Limits, loads
 
-MAX_MEMBER_BYTES = 2**28
-_MAX_MEMBERS = 100
+MAX_BYTES = 2**28  # of the archive unpacked; the published ones have 180 MB
+_LIMITS = Limits(items=2**19)  # of one batch; that of CIFAR-100 has 50,000 images
 _SIDE = 32
 
 
@@ -48,24 +49,22 @@ _LAYOUTS = {
 def _members(path: str, wanted: set[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for count, member in enumerate(archive):
-                if member.size > MAX_MEMBER_BYTES or count >= _MAX_MEMBERS:
-                    raise UserError(f"{path} is larger than CIFAR: download it again")
-                name = os.path.basename(member.name)
-                if name in wanted and member.isfile():
-                    if name in found:
-                        raise UserError(f"{path} has the member {name!r} twice: download it again")
-                    file = archive.extractfile(member)
-                    assert file is not None  # it is a regular file
-                    found[name] = file.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+        with open_regular(path) as file:
+            for name, content in tar_members(gunzipped(file), wanted, MAX_BYTES):
+                if name in found:
+                    raise UserError(f"{path} has the member {name!r} twice: download it again")
+                found[name] = content
+    except UserError:
+        raise
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise UserError(f"cannot read {path}: {error or 'it ends too early'}") from None
     if missing := sorted(wanted - set(found)):
         raise UserError(f"{path} has no member {missing[0]!r}: download it again")
     return found
+
+
+def _load(members: dict[str, bytes], name: str, path: str) -> Any:
+    return loads(members.pop(name), f"{name} in {path}", limits=_LIMITS)
 
 
 def _batch(content: Any, where: str, key: str) -> tuple[np.ndarray, list[int]]:
@@ -100,12 +99,12 @@ def open_cifar(path: str, split: str = "") -> Source:
     split = choose_part(path, split, list(parts))
     members = _members(path, {*parts[split], layout.meta})
     batches = [
-        _batch(loads(members[name], f"{name} in {path}"), f"{name} in {path}", layout.labels)
+        _batch(_load(members, name, path), f"{name} in {path}", layout.labels)
         for name in parts[split]
     ]
     images = np.concatenate([data for data, _ in batches])
     labels = [label for _, part in batches for label in part]
-    meta = loads(members[layout.meta], f"{layout.meta} in {path}")
+    meta = _load(members, layout.meta, path)
     names = meta.get(layout.names) if isinstance(meta, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{layout.meta} in {path} has no {layout.names}: download it again")

@@ -2,15 +2,17 @@
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from data.cache import cache_folder
 from data.decoding import to_channels_first
+from data.listing import LeftOut, phrases
 from data.sources import open_source
-from data.transforms import NATURAL_SIZES, TRANSFORMS
-from data.writer import DatasetWriter, EncodedImage, encode
+from data.transforms import CHANNELS, NATURAL_SIZES, TRANSFORMS, UNPADDED
+from data.writer import DatasetWriter, EncodedImage, check_dest, encode
 from torch_utils.errors import UserError, unknown_name
 from torch_utils.files import drop_temporaries, writing
 from torch_utils.locks import holding
@@ -27,21 +29,28 @@ def convert(
     transform: str = "none",
     resolution: tuple[int, int] | None = None,
     split: str | None = None,
+    channels: str | None = None,
+    skip_bad: bool = False,
+    overwrite: bool = False,
     num_threads: int | None = None,
 ) -> int:
     """Turn a source of images into a dataset.
 
     Args:
         source: what `data.sources.open_source` takes.
-        dest: name of the zip, or an empty or absent folder.
+        dest: name of the zip, or a folder.
         max_images: look only at the first so many.
         transform: a name in `data.transforms.TRANSFORMS`.
         resolution: width and height; None leaves the sizes alone, or as the transform gives them.
         split: the part of the source; None for its default.
+        channels: make all images "rgb" or "gray"; None leaves them alone, or as the transform
+            gives them.
+        skip_bad: leave out what cannot be read, with a warning, rather than refuse.
+        overwrite: replace a dataset that is at `dest`.
         num_threads: None for one a core; the result is the same.
 
     Returns:
-        The number of images written.
+        The number of images written. What was left out is counted on stderr, and in the dataset.
 
     Raises:
         UserError: an argument or an image cannot be used.
@@ -55,28 +64,44 @@ def convert(
         if not value:
             raise UserError(f"{option} is empty: give a path")
 
+    check_dest(dest, overwrite=overwrite)
+    images = open_source(source, max_images, split, skip_bad=skip_bad)
+    rows, columns = images.margins if transform in UNPADDED else (0, 0)
+
     def prepare(image: np.ndarray, where: str) -> EncodedImage | None:
+        inner = image[rows : len(image) - rows, columns : image.shape[1] - columns]
         try:
-            sized = image if size is None else TRANSFORMS[transform](image, *size)
+            sized = inner if size is None else TRANSFORMS[transform](inner, *size)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
-        return None if sized is None else encode(to_channels_first(sized))
+        if sized is None:
+            return None
+        return encode(to_channels_first(CHANNELS[channels](sized) if channels else sized))
 
-    images = open_source(source, max_images, split)
     names, kind = images.label_names, images.label_kind
+    left_out = LeftOut()
     with (
-        DatasetWriter(dest, label_names=names, label_kind=kind) as writer,
+        DatasetWriter(
+            dest, source=source, overwrite=overwrite, label_names=names, label_kind=kind
+        ) as writer,
         Progress(len(images), "converting") as progress,
     ):
-        for index, (image, label) in enumerate(images.images(prepare, num_threads)):
+        for index, visited in enumerate(images.images(prepare, num_threads)):
             progress.update()
-            if image is not None:
-                writer.add(image, label, index=index, origin=images.where(index))
+            if visited.result is not None:
+                where = images.where(index)
+                writer.add(visited.result, visited.label, index=index, origin=where)
+            else:
+                reason = "cannot be read" if visited.problem else f"too small for {transform}"
+                left_out["image", reason] += 1
         if not writer.num_images:
             raise UserError(
                 f"all {len(images)} images of {source} are too small for --transform={transform} "
                 "or cannot be read: lower --resolution"
             )
+        writer.left_out = [*images.left_out, *phrases(left_out)]
+        if writer.left_out:
+            print(f"left out: {', '.join(writer.left_out)}", file=sys.stderr)
     return writer.num_images
 
 
@@ -107,5 +132,5 @@ def as_dataset(path: str | os.PathLike[str]) -> Path:
             if is_held:
                 drop_temporaries(folder, name)
             if not kept.exists():
-                convert(text, str(kept))
+                convert(text, str(kept), overwrite=True)  # where locks do nothing
     return kept

@@ -14,10 +14,13 @@ import numpy as np
 from data.archive import ImageArchive
 from data.decoding import open_picture, orientation, to_channels_first
 from data.keys import ImageKeys, key_with_labels
-from data.labels import class_names, kind_of_labels, load_labels
+from data.labels import class_names, kind_of_labels, load_labels, present_classes, width_of
 from data.parallel import ordered_map
+from data.shapes import describe_shape, remedy
 from torch_utils.errors import UserError
+from torch_utils.notes import warn
 from torch_utils.progress import Progress
+from torch_utils.text import printable
 
 _CHANNELS = {"L": 1, "RGB": 3}
 _CHUNK = 64  # images that one thread decodes at a time
@@ -50,12 +53,15 @@ def held_out_indices(num: int, max_size: int | None, seed: int = 0) -> np.ndarra
 class ImageDataset:
     """Images of one size from a folder or zip, decoded on demand.
 
+    What else is there, and is no image, is counted in a warning.
+
     Args:
         path: the folder or zip.
         use_labels: read the labels, which must then be there.
         max_size: use only so many images, chosen by `subset_indices`.
         subset_seed: seed of the choice.
         held_out: use the images that the choice leaves out instead, e.g. to judge memorisation.
+        leave_out: file names, relative to the folder, that are no images of the dataset.
 
     Attributes:
         path: the folder or zip, as given.
@@ -69,6 +75,8 @@ class ImageDataset:
         label_kind: "class", "vector" or "multi_hot" (tags); None without labels.
         label_names: names of the classes or of the vectors' elements, if dataset.json gives them.
         raw_labels: int64 [N] classes, float32 [N, label_dim] vectors, or None.
+        present_classes: the classes that an image in use has; None if that is all of them, or
+            labels are no classes.
         keys: names for the content of the images, without the labels.
 
     Raises:
@@ -83,16 +91,21 @@ class ImageDataset:
         max_size: int | None = None,
         subset_seed: int = 0,
         held_out: bool = False,
+        leave_out: frozenset[str] = frozenset(),
     ) -> None:
         self._arguments: dict[str, Any] = {
             **{"path": path, "use_labels": use_labels, "max_size": max_size},
-            **{"subset_seed": subset_seed, "held_out": held_out},
+            **{"subset_seed": subset_seed, "held_out": held_out, "leave_out": leave_out},
         }
         self._archive = ImageArchive(path)
+        if self._archive.left_out:
+            warn(f"left out of {printable(path)}: {', '.join(self._archive.left_out)}")
         self.path = str(path)
         absolute = Path(os.path.abspath(path))
-        self.name = absolute.stem if self._archive.is_zip else absolute.name
-        all_names = self._archive.names
+        self.name = printable(absolute.stem if self._archive.is_zip else absolute.name)
+        all_names = [name for name in self._archive.names if name not in leave_out]
+        if not all_names:
+            raise UserError(f"{path} has no image beside {', '.join(sorted(leave_out)[:3])}")
         if max_size is not None and max_size < 1:
             raise UserError(f"max_size must be at least 1, not {max_size}")
         choose = held_out_indices if held_out else subset_indices
@@ -104,18 +117,21 @@ class ImageDataset:
             )
         self.names = [all_names[index] for index in indices]
         self.keys = ImageKeys(self._archive, self.names)
-        self.num_channels, self.height, self.width = self._decode(all_names[0]).shape
+        self._first = all_names[0]
+        self.num_channels, self.height, self.width = self._decode(self._first).shape
 
         self.label_dim = 0
         self.label_kind: str | None = None
         self.label_names: list[str] | None = None
         self.raw_labels: np.ndarray | None = None
+        self.present_classes: list[int] | None = None
         if use_labels:
             labels = load_labels(self._archive)
-            self.label_dim = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+            self.label_dim = width_of(labels)
             self.label_kind = kind_of_labels(self._archive, labels)
             self.label_names = class_names(self._archive, self.label_dim)
             self.raw_labels = labels[indices]
+            self.present_classes = present_classes(self.raw_labels, self.label_dim)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -182,8 +198,8 @@ class ImageDataset:
         if image.shape != self.image_shape:
             raise UserError(
                 f"{self._archive.where(name)} has {describe_shape(image.shape)}, but "
-                f"{self._archive.names[0]!r} has {describe_shape(self.image_shape)}: bring "
-                "all to one size with dataset_tool.py"
+                f"{self._first!r} has {describe_shape(self.image_shape)}: "
+                f"convert them with dataset_tool.py {remedy(image.shape, self.image_shape)}"
             )
         return image
 
@@ -282,9 +298,3 @@ def decode_bytes(content: bytes, where: str) -> np.ndarray:
             "with dataset_tool.py"
         )
     return to_channels_first(np.asarray(picture))
-
-
-def describe_shape(shape: tuple[int, ...]) -> str:
-    """Say the shape (channels, height, width) of an image in words."""
-    channels, height, width = shape
-    return f"{width}x{height} pixels and {channels} channel{'s' if channels > 1 else ''}"

@@ -3,17 +3,25 @@
 Formats that Pillow only recognises, or hands to another program, are left out; sizes are bounded.
 """
 
+import contextlib
 import functools
 import io
 import re
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import PIL.Image
 
+from data.budget import reserve
 from torch_utils.errors import UserError
 
-MAX_PIXELS = 2**27  # below the size at which Pillow itself refuses
+MAX_PIXELS = 2**27
+# Some formats hold pictures of their own size within; Pillow refuses those of twice this number.
+PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+# Blocks of Pillow's default size come from the heap of the thread, which keeps them when they are
+# freed: half a gigabyte a thread after one large picture. Larger ones are given back.
+PIL.Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
 # Stubs without a decoder, and formats that Pillow passes to Ghostscript or to Windows.
 _UNUSABLE_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _ORIENTATION_TAG = 0x0112
@@ -61,12 +69,25 @@ def open_picture(content: bytes, where: str) -> PIL.Image.Image:
         UserError: the bytes are no image, are damaged, have more than `MAX_PIXELS` pixels, or
             have 16 bits or more a channel.
     """
-    try:
+    with _named_failures(where):
         picture = PIL.Image.open(io.BytesIO(content), formats=_formats())
         num_pixels = picture.width * picture.height
-        deep = picture.mode[0] in "IF" or any(_DEEP.search(str(tile)) for tile in picture.tile)
-        if num_pixels <= MAX_PIXELS and not deep:
-            picture.load()
+        is_deep = picture.mode[0] in "IF" or any(_DEEP.search(str(tile)) for tile in picture.tile)
+    if num_pixels > MAX_PIXELS:
+        raise UserError(f"{where} has more than {MAX_PIXELS} pixels: make it smaller")
+    if is_deep:
+        raise UserError(f"{where} has more than 8 bits a channel: convert it to 8 bits first")
+    reserve(num_pixels + len(content) // 4)
+    with _named_failures(where):
+        picture.load()
+    return picture
+
+
+@contextlib.contextmanager
+def _named_failures(where: str) -> Iterator[None]:
+    """Name the file that Pillow fails on."""
+    try:
+        yield
     except PIL.UnidentifiedImageError:
         raise UserError(f"{where} is not an image in a known format: remove it") from None
     except PIL.Image.DecompressionBombError:
@@ -76,11 +97,6 @@ def open_picture(content: bytes, where: str) -> PIL.Image.Image:
     except Exception as error:  # decoders fail on damaged files in their own many ways
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where} is damaged ({reason}): replace or remove it") from None
-    if num_pixels > MAX_PIXELS:
-        raise UserError(f"{where} has more than {MAX_PIXELS} pixels: make it smaller")
-    if deep:
-        raise UserError(f"{where} has more than 8 bits a channel: convert it to 8 bits first")
-    return picture
 
 
 def orientation(picture: PIL.Image.Image) -> int:

@@ -7,7 +7,7 @@ readers, as from any other folder, so that no pickle of a download is ever execu
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def _idx(name: str, root: Path, split: str) -> Source:
     dataset = _fetch(name, root, train=split == "train")
     folder = Path(dataset.raw_folder)
     source = open_idx(str(folder / f"{_IDX_PARTS[split]}-images-idx3-ubyte"))
-    return Source(source.num, source.read, source.where, list(dataset.classes))
+    return replace(source, label_names=list(dataset.classes))
 
 
 def _celeba(name: str, root: Path, split: str) -> Source:

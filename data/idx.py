@@ -1,34 +1,34 @@
 """MNIST and Fashion-MNIST: idx files of bytes, compressed or not (LeCun et al. 1998)."""
 
-import gzip
 import math
+import os
 import re
 import struct
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from data.sources import Item, Source
+from torch_utils.bounded import chunks, collected, growth_limit, gunzipped, open_regular
 from torch_utils.errors import UserError
 
 MAX_BYTES = 2**31
 _PADDED = {28: 2}  # published: 28x28 is zero-padded to 32x32
 
 
-def _content(file: IO[bytes] | gzip.GzipFile, path: Path) -> np.ndarray:
-    zeros, kind, num_dims = struct.unpack(">HBB", file.read(4))
+def _array(content: bytearray, path: Path) -> np.ndarray:
+    zeros, kind, num_dims = struct.unpack_from(">HBB", content)
     if zeros != 0 or kind != 8 or not 1 <= num_dims <= 3:
         raise UserError(f"{path} is not an idx file of bytes: download it again")
-    shape = struct.unpack(f">{num_dims}I", file.read(4 * num_dims))
-    num_bytes = math.prod(shape)
-    if not 0 < num_bytes <= MAX_BYTES:
-        raise UserError(f"{path} says that it has {num_bytes} bytes: download it again")
-    content = file.read(num_bytes + 1)
-    if len(content) != num_bytes:
-        raise UserError(f"{path} does not have the {num_bytes} bytes it says: download it again")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    shape = struct.unpack_from(f">{num_dims}I", content, 4)
+    pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * num_dims)
+    if not 0 < math.prod(shape) == len(pixels):
+        raise UserError(
+            f"{path} says that it has {math.prod(shape)} bytes, but has {len(pixels)}:"
+            " download it again"
+        )
+    return pixels.reshape(shape)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -38,8 +38,10 @@ def read_idx(path: Path) -> np.ndarray:
         UserError: it cannot be read, or is of another kind or length.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            return _content(file, path)
+        with open_regular(path) as file:
+            limit = min(MAX_BYTES, growth_limit(os.fstat(file.fileno()).st_size))
+            parts = gunzipped(file) if path.suffix == ".gz" else chunks(file)
+            return _array(collected(parts, limit, str(path)), path)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
 
@@ -58,10 +60,10 @@ def open_idx(path: str) -> Source:
     images, labels = read_idx(images_path), read_idx(images_path.with_name(name))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise UserError(f"{path} and {name} do not have as many images as labels")
-    margins = [_PADDED.get(size, 0) for size in images.shape[1:]]
+    margins = _PADDED.get(images.shape[1], 0), _PADDED.get(images.shape[2], 0)
 
     def read(index: int) -> Item:
         padded = np.pad(images[index], [(margin, margin) for margin in margins])
         return padded, int(labels[index])
 
-    return Source(len(images), read, lambda index: f"image {index} of {path}")
+    return Source(len(images), read, lambda index: f"image {index} of {path}", margins=margins)

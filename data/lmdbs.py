@@ -1,30 +1,160 @@
-"""Images in an lmdb: LSUN's encoded pictures (Yu et al. 2015), CelebA-HQ's raw square RGB."""
+"""Images in an lmdb: LSUN's encoded pictures (Yu et al. 2015), CelebA-HQ's raw square RGB.
 
+A process of its own reads the file, data/lmdb_child.py, so that a damaged one ends that one only.
+"""
+
+import contextlib
+import importlib.util
 import math
 import os
-from typing import Any
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from data import lmdb_child
 from data.decoding import open_picture
 from data.modes import to_plain
 from data.sources import Item, Source
-from torch_utils.errors import UserError
+from torch_utils.bounded import open_regular
+from torch_utils.errors import Failure, UserError
 
 MAX_VALUE_BYTES = 2**28
+MAX_DEATHS = 100  # of reading processes, before an lmdb is given up
+_SECONDS = 5  # for a process to end by itself
+
+Result = TypeVar("Result")
 
 
-def _environment(path: str) -> Any:
+class _Unreadable(Exception):
+    """The process could not read, or ended; the message says why."""
+
+
+class _Child:
+    """A reading process and its two pipes."""
+
+    def __init__(self, path: str, *, wants_keys: bool) -> None:
+        is_folder = os.path.isdir(path)
+        with open_regular(os.path.join(path, "data.mdb") if is_folder else path) as file:
+            size = os.fstat(file.fileno()).st_size
+        numbers = (int(is_folder), int(wants_keys), size, MAX_VALUE_BYTES)
+        script = Path(lmdb_child.__file__)
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), path, *map(str, numbers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.end = weakref.finalize(self, _end, self.process)
+
+    def ask(self, key: bytes) -> bytes | None:
+        """The value of a key; None if it is larger than the limit."""
+        stdin = self.process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(lmdb_child.LENGTH.pack(len(key)) + key)
+            stdin.flush()
+        except OSError:
+            raise _Unreadable("the process that reads it has ended") from None
+        return self.receive()
+
+    def receive(self) -> bytes | None:
+        """What the process sends next; None for an end, or a value larger than the limit."""
+        size = self._number()
+        if size in (lmdb_child.END, lmdb_child.TOO_LARGE):
+            return None
+        if size == lmdb_child.ERROR:
+            raise _Unreadable(self._bytes(self._number()).decode("utf-8", "replace"))
+        if size == lmdb_child.ABSENT:
+            raise _Unreadable("its key leads nowhere")
+        return self._bytes(size)
+
+    def _number(self) -> int:
+        number: int = lmdb_child.LENGTH.unpack(self._bytes(lmdb_child.LENGTH.size))[0]
+        return number
+
+    def _bytes(self, size: int) -> bytes:
+        assert self.process.stdout is not None
+        content = self.process.stdout.read(size)
+        if len(content) < size:
+            raise _Unreadable("the process that reads it has ended, or took too long")
+        return content
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Close the pipes, at which the process leaves."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.close()
+    with contextlib.suppress(OSError):  # it has left already
+        process.stdin.close()
     try:
-        import lmdb
-    except ImportError:
-        raise UserError(f"{path} needs the package lmdb: pip install lmdb") from None
+        process.wait(_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class _Reader:
+    """An lmdb whose process is started again when it has ended; safe to share by threads."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._deaths = 0
+        self._child: _Child | None = _Child(path, wants_keys=True)
+
+    def keys(self) -> list[bytes]:
+        """The keys; to be asked for once, first of all.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+
+        def receive(child: _Child) -> list[bytes]:
+            return list(iter(child.receive, None))
+
+        return self._with_child(receive, f"{self._path} is not a readable lmdb")
+
+    def value(self, key: bytes, where: str) -> bytes | None:
+        """The value of a key; None if it is larger than `MAX_VALUE_BYTES`.
+
+        Raises:
+            UserError: it cannot be read.
+            Failure: that was so too often.
+        """
+        return self._with_child(lambda child: child.ask(key), f"cannot read {where}")
+
+    def _with_child(self, work: Callable[[_Child], Result], problem: str) -> Result:
+        with self._lock:
+            if self._child is None:
+                self._child = _Child(self._path, wants_keys=False)
+            try:
+                return work(self._child)
+            except _Unreadable as error:
+                self._child.end()
+                self._child = None
+                self._deaths += 1
+                if self._deaths > MAX_DEATHS:
+                    raise Failure(
+                        f"{self._path} is damaged in more than {MAX_DEATHS} places: replace it"
+                    ) from None
+                raise UserError(f"{problem} ({error}): it is damaged") from None
+
+
+def _reader(path: str) -> _Reader:
+    if importlib.util.find_spec("lmdb") is None:
+        raise UserError(f"{path} needs the package lmdb: pip install lmdb")
     if not os.path.exists(path):
         raise UserError(f"there is no lmdb {path}: check the path")
     try:
-        is_folder = os.path.isdir(path)
-        return lmdb.open(path, readonly=True, lock=False, readahead=False, subdir=is_folder)
-    except (lmdb.Error, OSError) as error:
+        return _Reader(path)
+    except OSError as error:
         raise UserError(f"{path} is not a readable lmdb ({error})") from None
 
 
@@ -36,36 +166,25 @@ def _raw_square(content: bytes) -> np.ndarray | None:
     return np.frombuffer(content, np.uint8).reshape(side, side, 3)
 
 
-def _keys(environment: Any, path: str) -> list[bytes]:
-    """All keys; indices in decimal by their number, others in the order of the lmdb."""
-    import lmdb
-
-    try:
-        with environment.begin() as transaction, transaction.cursor() as cursor:
-            keys = [bytes(key) for key in cursor.iternext(keys=True, values=False)]
-    except lmdb.Error as error:
-        raise UserError(f"cannot read {path}: {error}") from None
-    if not keys:
-        raise UserError(f"{path} is an empty lmdb: check the path")
-    return sorted(keys, key=int) if all(key.isdigit() for key in keys) else keys
-
-
 def open_lmdb(path: str) -> Source:
     """Open an lmdb folder or file. There are no labels; an entry that is no image is left out.
 
     Raises:
         UserError: the package lmdb is missing, or the lmdb is empty or cannot be read.
     """
-    environment = _environment(path)
-    keys = _keys(environment, path)
+    reader = _reader(path)
+    keys = reader.keys()
+    if not keys:
+        raise UserError(f"{path} is an empty lmdb: check the path")
+    if all(key.isdigit() for key in keys):
+        keys = sorted(keys, key=int)  # indices; others stay in the order of the lmdb
 
     def where(index: int) -> str:
         return f"{keys[index].decode('ascii', 'backslashreplace')} in {path}"
 
     def read(index: int) -> Item:
-        with environment.begin() as transaction:
-            content: bytes = transaction.get(keys[index])
-        if len(content) > MAX_VALUE_BYTES:
+        content = reader.value(keys[index], where(index))
+        if content is None:
             raise UserError(f"{where(index)} has more than {MAX_VALUE_BYTES} bytes")
         try:
             return to_plain(open_picture(content, where(index)), where(index)), None

@@ -7,24 +7,28 @@
 - More than 8 bits a channel, and any other mode, is refused by file name.
 """
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import PIL.Image
 
 from data.decoding import orientation
 from torch_utils.errors import UserError
 
-_UPRIGHT = {
-    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
-    3: PIL.Image.Transpose.ROTATE_180,
-    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
-    5: PIL.Image.Transpose.TRANSPOSE,
-    6: PIL.Image.Transpose.ROTATE_270,
-    7: PIL.Image.Transpose.TRANSVERSE,
-    8: PIL.Image.Transpose.ROTATE_90,
+# EXIF orientation -> what makes an image [H, W, ...] upright
+_UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: np.rot90(image),
 }
 _TARGET_MODES = {"1": "L", "L": "L", "LA": "L", "La": "L"} | dict.fromkeys(
     ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"), "RGB"
 )
+_STRIPE = 2**22  # pixels
 _STRAIGHT_ALPHA = {"La": "LA", "RGBa": "RGBA"}
 
 
@@ -44,17 +48,30 @@ def to_plain(picture: PIL.Image.Image, where: str) -> np.ndarray:
     target = _TARGET_MODES.get(picture.mode)
     if target is None:
         raise UserError(f"{where} has the colour mode {picture.mode}: convert it to RGB first")
-    method = _UPRIGHT.get(orientation(picture))
+    turn = _UPRIGHT.get(orientation(picture))
+    image = _pixels(picture, target)
+    return image if turn is None else np.ascontiguousarray(turn(image))
+
+
+def _pixels(picture: PIL.Image.Image, target: str) -> np.ndarray:
+    """A picture in the target mode; a large one part by part, as each step makes a copy of it."""
+    width, height = picture.size
+    rows = max(1, _STRIPE // width)
+    if rows >= height:
+        return np.asarray(_plain_mode(picture, target))
+    image = np.empty((height, width) if target == "L" else (height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        stripe = picture.crop((0, top, width, min(top + rows, height)))
+        image[top : top + rows] = np.asarray(_plain_mode(stripe, target))
+    return image
+
+
+def _plain_mode(picture: PIL.Image.Image, target: str) -> PIL.Image.Image:
+    if not picture.has_transparency_data:
+        return picture if picture.mode == target else picture.convert(target)
     if picture.mode in _STRAIGHT_ALPHA:
         picture = picture.convert(_STRAIGHT_ALPHA[picture.mode])
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        black = PIL.Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        picture = PIL.Image.alpha_composite(black, picture).convert("RGB")
-        if target == "L":
-            picture = picture.getchannel(0)  # all three are the gray value
-    elif picture.mode != target:
-        picture = picture.convert(target)
-    if method is not None:
-        picture = picture.transpose(method)
-    return np.asarray(picture)
+    picture = picture.convert("RGBA")
+    black = PIL.Image.new("RGBA", picture.size, (0, 0, 0, 255))
+    picture = PIL.Image.alpha_composite(black, picture).convert("RGB")
+    return picture.getchannel(0) if target == "L" else picture  # all three are the gray value

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from data.budget import Budget
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -26,22 +28,34 @@ def ordered_map(
 ) -> Iterator[Result]:
     """Yield `function(item)` for each item, in order, computed a little ahead by threads.
 
-    The first exception, in the order of the items, is raised and ends the work.
+    The first exception, in the order of the items, is raised and ends the work. What the threads
+    and the results that wait hold of large pictures is bounded, see `data.budget`.
 
     Args:
-        function: safe to be called by several threads at once.
+        function: safe to be called by several threads at once; a result counts until the next one
+            is asked for.
         items: what to call it with.
         num_threads: None for one a core, at most 8.
     """
     num_threads = num_threads or min(8, num_cores())
     pending: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(num_threads)
+    pool, budget, first = ThreadPoolExecutor(num_threads), Budget(), 0
+
+    def work(number: int, item: Item) -> Result:
+        budget.work_on(number)
+        return function(item)
+
     try:
-        for item in items:
-            pending.append(pool.submit(function, item))
+        for number, item in enumerate(items):
+            pending.append(pool.submit(work, number, item))
             if len(pending) >= 2 * num_threads:
                 yield pending.popleft().result()
+                budget.used_up(first)
+                first += 1
         while pending:
             yield pending.popleft().result()
+            budget.used_up(first)
+            first += 1
     finally:
+        budget.end()
         pool.shutdown(cancel_futures=True)

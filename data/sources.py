@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -13,9 +13,25 @@ from data.archive import Label
 from data.parallel import ordered_map
 from torch_utils.errors import UserError
 from torch_utils.registry import Row
+from torch_utils.text import printable
 
 Result = TypeVar("Result")
 Item = tuple[np.ndarray, Label | None]
+
+
+@dataclass(frozen=True)
+class Visited(Generic[Result]):
+    """An image that was read, or left out.
+
+    Attributes:
+        result: what the function made of it; None if it was left out by it or for the problem.
+        label: its label or None.
+        problem: why it could not be read; "" if it could.
+    """
+
+    result: Result | None
+    label: Label | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,8 @@ class Source:
         label_names: names of the classes or of the elements of the vectors, if they are known.
         label_kind: "multi_hot" if labels are tags; None if the labels themselves tell.
         skips_damaged: an image that cannot be read is left out with a warning.
+        margins: rows and columns of zeros that `read` adds on each side of an image.
+        left_out: what is there and is no image of the source, e.g. "6 files (.heic)".
     """
 
     num: int
@@ -38,39 +56,41 @@ class Source:
     label_names: list[str] | None = None
     label_kind: str | None = None
     skips_damaged: bool = False
+    margins: tuple[int, int] = (0, 0)
+    left_out: Sequence[str] = ()
 
     def __len__(self) -> int:
         return self.num
 
     def images(
-        self, function: Callable[[np.ndarray, str], Result], num_threads: int | None = None
-    ) -> Iterator[tuple[Result | None, Label | None]]:
+        self, function: Callable[[np.ndarray, str], Result | None], num_threads: int | None = None
+    ) -> Iterator[Visited[Result]]:
         """Read all images in order, some ahead of time in threads.
 
         Args:
-            function: applied to each image and its name by the threads.
+            function: applied to each image and its name by the threads; None leaves it out.
             num_threads: None for one a core.
 
         Yields:
-            Its result, None for an image that was left out, and the label or None.
+            One for each image.
 
         Raises:
             UserError: an image cannot be read.
         """
 
-        def work(index: int) -> tuple[Result | None, Label | None, str]:
+        def work(index: int) -> Visited[Result]:
             try:
                 image, label = self.read(index)
             except UserError as error:
                 if not self.skips_damaged:
-                    raise
-                return None, None, str(error)
-            return function(image, self.where(index)), label, ""
+                    raise UserError(f"{error} (--skip-bad leaves such images out)") from None
+                return Visited(None, None, str(error))
+            return Visited(function(image, self.where(index)), label)
 
-        for result, label, problem in ordered_map(work, range(self.num), num_threads):
-            if problem:
-                print(f"warning: left out: {problem}", file=sys.stderr)
-            yield result, label
+        for visited in ordered_map(work, range(self.num), num_threads):
+            if visited.problem:
+                print(f"warning: left out: {printable(visited.problem)}", file=sys.stderr)
+            yield visited
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +99,12 @@ class Kind(Row):
 
     Attributes:
         matches: whether a path is of this kind.
-        has_parts: whether `target` takes the name of a part, "" for its default, after the path.
+        takes: keywords that `target` knows beside the path: `split`, the name of a part or "" for
+            its default; `skip_bad`, to leave out folders that cannot be read.
     """
 
     matches: Callable[[str], bool]
-    has_parts: bool = False
+    takes: tuple[str, ...] = ()
 
 
 def _named(pattern: str) -> Callable[[str], bool]:
@@ -130,13 +151,13 @@ KINDS: Mapping[str, Kind] = {
     "torchvision": Kind(
         target="data.downloads:open_torchvision",
         matches=lambda path: path.startswith("torchvision:"),
-        has_parts=True,
+        takes=("split",),
         summary="torchvision:NAME, or torchvision:NAME@FOLDER for where downloads are kept",
     ),
     "cifar": Kind(
         target="data.cifar:open_cifar",
         matches=_named(r"cifar-100?-python\.tar\.gz"),
-        has_parts=True,
+        takes=("split",),
         summary="cifar-10-python.tar.gz and cifar-100-python.tar.gz",
     ),
     "idx": Kind(
@@ -153,19 +174,24 @@ KINDS: Mapping[str, Kind] = {
     "celeba": Kind(
         target="data.celeba:open_celeba",
         matches=lambda path: attribute_list(path) is not None,
-        has_parts=True,
+        takes=("split", "skip_bad"),
         summary="CelebA or CelebA-HQ: image folder beside its attribute list",
     ),
     "images": Kind(
         target="data.folders:open_archive",
         matches=lambda path: True,
+        takes=("skip_bad",),
         summary="folder or zip of images",
     ),
 }
 
 
 def open_source(
-    path: str | os.PathLike[str], max_images: int | None = None, split: str | None = None
+    path: str | os.PathLike[str],
+    max_images: int | None = None,
+    split: str | None = None,
+    *,
+    skip_bad: bool = False,
 ) -> Source:
     """Open whatever dataset_tool.py takes as --source.
 
@@ -173,13 +199,19 @@ def open_source(
         path: see `KINDS`.
         max_images: keep only the first so many.
         split: the part to take; None for the source's default.
+        skip_bad: leave out images and folders that cannot be read, with a warning.
 
     Raises:
         UserError: the path cannot be used, or there is no such part.
     """
     path = os.fspath(path)
     kind = next(kind for kind in KINDS.values() if kind.matches(path))
-    if split and not kind.has_parts:
+    if split and "split" not in kind.takes:
         raise UserError(f"{path} has no part {split!r}: leave --split out")
-    source: Source = kind.load()(path, *([split or ""] if kind.has_parts else []))
-    return replace(source, num=min(source.num, max_images or source.num))
+    given = {"split": split or "", "skip_bad": skip_bad}
+    source: Source = kind.load()(path, **{name: given[name] for name in kind.takes})
+    return replace(
+        source,
+        num=min(source.num, max_images or source.num),
+        skips_damaged=source.skips_damaged or skip_bad,
+    )

@@ -5,13 +5,16 @@ Exact: every statistic of the pixels comes from a histogram of the byte values.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from data.archive import Label
+from data.labels import LabelRule, absent_classes
+from data.listing import LeftOut, phrases
 from data.sources import Source
+from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 
 _SHOWN = 20  # lines of a histogram
@@ -23,6 +26,8 @@ class Statistics:
 
     Attributes:
         num_images: images that could be read.
+        num_bad: images that could not, and were left out.
+        left_out: what else the source has that is no image of it.
         gray: int64 [1, 256], how often gray images have each value.
         colour: int64 [3, 256], the same for RGB images.
         sizes: number of images by (width, height).
@@ -33,6 +38,8 @@ class Statistics:
     """
 
     num_images: int = 0
+    num_bad: int = 0
+    left_out: Sequence[str] = ()
     gray: np.ndarray = field(default_factory=lambda: np.zeros((1, 256), np.int64))
     colour: np.ndarray = field(default_factory=lambda: np.zeros((3, 256), np.int64))
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -67,9 +74,7 @@ def _histogram(image: np.ndarray, _: str) -> tuple[np.ndarray, tuple[int, int]]:
     return np.stack(counts), (image.shape[1], image.shape[0])
 
 
-def _count_label(statistics: Statistics, label: Label | None) -> None:
-    if label is None:
-        return
+def _count_label(statistics: Statistics, label: Label) -> None:
     statistics.num_labelled += 1
     if isinstance(label, list):
         statistics.has_vectors = True
@@ -82,22 +87,26 @@ def measure(source: Source) -> Statistics:
     """Read all images of a source and count.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: an image cannot be read, or a label cannot be used.
     """
-    statistics = Statistics(label_names=source.label_names)
+    rule = LabelRule()
+    statistics = Statistics(label_names=source.label_names, left_out=source.left_out)
     with Progress(len(source), "counting") as progress:
-        for found, label in source.images(_histogram):
+        for index, visited in enumerate(source.images(_histogram)):
             progress.update()
-            if found is None:
+            if visited.result is None:
+                statistics.num_bad += 1
                 continue
-            counts, size = found
+            counts, size = visited.result
             statistics.num_images += 1
             statistics.sizes[size] += 1
             if len(counts) == 1:
                 statistics.gray += counts
             else:
                 statistics.colour += counts
-            _count_label(statistics, label)
+            if visited.label is not None:
+                rule.check(visited.label, source.where(index))
+                _count_label(statistics, visited.label)
     return statistics
 
 
@@ -115,12 +124,25 @@ def _most(counts: Counter[str], what: str) -> Iterator[str]:
         yield f"  {len(rest)} more {what}, {lowest} to {highest} images each"
 
 
+def _left_out(statistics: Statistics) -> Iterator[str]:
+    bad = LeftOut({("image", "cannot be read"): statistics.num_bad} if statistics.num_bad else {})
+    if found := [*statistics.left_out, *phrases(bad)]:
+        yield f"left out: {', '.join(found)}"
+
+
 def report(statistics: Statistics) -> Iterator[str]:
-    """Yield the lines that `dataset_tool.py stats` prints."""
+    """Yield the lines that `dataset_tool.py stats` prints.
+
+    Raises:
+        UserError: there is no image to report on.
+    """
+    if not statistics.num_images:
+        raise UserError("no image could be read: see the warnings above")
     mean, std = statistics.mean_and_std()
     kinds = {"gray": statistics.gray, "RGB": statistics.colour}
     colours = " and ".join(name for name, counts in kinds.items() if counts.any())
     yield f"images: {statistics.num_images} ({colours})"
+    yield from _left_out(statistics)
     yield f"mean of channels in [-1, 1]: {_numbers(mean)}"
     yield f"std of channels in [-1, 1]: {_numbers(std)}"
     yield f"suggested sigma_data: {statistics.sigma_data():.4f}"
@@ -132,7 +154,11 @@ def report(statistics: Statistics) -> Iterator[str]:
         return
     what = "elements that are not 0" if statistics.has_vectors else "classes"
     yield f"labels: {statistics.num_labelled} images; {what}: {len(statistics.classes)}"
+    if num := statistics.num_images - statistics.num_labelled:
+        yield f"without a label: {num} images"
     names = statistics.label_names or []
+    if not statistics.has_vectors and (absent := absent_classes(statistics.classes.keys(), names)):
+        yield absent
     classes = {
         f"{number} {names[number]}" if number < len(names) else str(number): num
         for number, num in sorted(statistics.classes.items())

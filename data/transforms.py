@@ -1,6 +1,7 @@
 """How dataset_tool.py brings an image to size: EDM's three transforms, published CelebA crops.
 
-Each takes a uint8 image [H, W] or [H, W, 3] and returns one, or None for "leave it out".
+Each takes a uint8 image [H, W] or [H, W, 3] and returns one, or None for "leave it out". What
+makes images gray or RGB is here too.
 """
 
 import functools
@@ -27,11 +28,21 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
     return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
 
 
+def _to_gray(image: np.ndarray) -> np.ndarray:
+    """The luma of ITU-R 601; an RGB image that is gray keeps its values."""
+    return image if image.ndim == 2 else np.asarray(PIL.Image.fromarray(image).convert("L"))
+
+
 def scale(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize to exactly width x height; an image of that size stays as it is, gray stays gray."""
     if image.shape[:2] == (height, width):
         return image
     return _resize(image, width, height)
+
+
+def bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize to exactly width x height, bilinear: MNIST in published DDPM and v-diffusion code."""
+    return _resize(image, width, height, PIL.Image.Resampling.BILINEAR)
 
 
 def center_crop(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -96,9 +107,14 @@ TRANSFORMS: Mapping[str, Transform] = {
     "none": scale,
     "center-crop": center_crop,
     "center-crop-wide": center_crop_wide,
+    "bilinear": bilinear,
     **{name: functools.partial(celeba_crop, name=name) for name in _CELEBA_CROPS},
 }
+# Of an image with a margin of zeros, these take what is within.
+UNPADDED = frozenset({"bilinear"})
 # What a transform gives without --resolution; those that are not here need one.
 NATURAL_SIZES: Mapping[str, tuple[int, int]] = {
     name: (side, side) for name, (_, _, side) in _CELEBA_CROPS.items()
 }
+# --channels of dataset_tool.py.
+CHANNELS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"rgb": _to_rgb, "gray": _to_gray}

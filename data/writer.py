@@ -7,6 +7,7 @@ name only when it is complete, so that an interrupted run leaves nothing that lo
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -18,18 +19,72 @@ from typing import Any
 
 import numpy as np
 
-from data.archive import INDEX_NAME, Label
+from data.archive import Label
+from data.labels import LabelRule, check_labels
+from data.listing import INDEX_NAME
+from data.shapes import remedy
 from torch_utils.errors import UserError
 from torch_utils.files import replacing, sync_folder, writing
 from torch_utils.images import png_bytes
+from torch_utils.text import printable
 
 _Write = Callable[[str, bytes], None]
+_OURS = re.compile(r"[0-9]{5}/img[0-9]{8}\.png|" + re.escape(INDEX_NAME))
+
+
+def check_dest(dest: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse what a dataset cannot be written to, before the work.
+
+    Args:
+        dest: a name that ends in .zip, or a folder.
+        overwrite: an existing zip, or folder that is a dataset and nothing else, may be replaced.
+
+    Raises:
+        UserError: it exists, or its name is that of another kind of file.
+    """
+    path, name = Path(dest), os.fspath(dest)
+    with writing(name):
+        if path.suffix.lower() == ".zip":
+            if path.is_dir():
+                raise UserError(f"{name} is a folder: give the zip another name")
+            is_there = path.exists()
+        elif path.is_dir():
+            is_there = _is_dataset(path)
+        elif path.exists():
+            raise UserError(f"{name} is a file: give a folder, or a name that ends in .zip")
+        elif re.search("[A-Za-z]", path.suffix) and not name.endswith(("/", os.sep)):
+            raise UserError(
+                f"datasets are zips or folders, not {path.suffix}: give a name that ends in .zip, "
+                f"or {name}/ for a folder"
+            )
+        else:
+            is_there = False
+    if is_there and not overwrite:
+        raise UserError(f"{name} exists: give another name, or --overwrite to replace it")
+
+
+def _is_dataset(path: Path) -> bool:
+    """Whether a folder is a dataset in our layout, and nothing else; False if it is empty.
+
+    Raises:
+        UserError: it holds something else, which must not be replaced.
+    """
+    if path.is_mount():
+        raise UserError(f"{path} is a mount point: give a folder in it")
+    if not any(path.iterdir()):
+        return False
+    for folder, subfolders, files in os.walk(path):
+        links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
+        for name in [*files, *links]:
+            if not _OURS.fullmatch(Path(folder, name).relative_to(path).as_posix()):
+                raise UserError(f"the folder {path} must be empty or absent: give another one")
+    if not (path / INDEX_NAME).is_file():
+        raise UserError(f"the folder {path} must be empty or absent: give another one")
+    return True
 
 
 @contextlib.contextmanager
 def _zip_store(dest: Path) -> Iterator[_Write]:
-    if dest.is_dir():
-        raise UserError(f"{dest} is a folder: give the zip another name")
     with replacing(dest) as temporary, zipfile.ZipFile(temporary, "w") as archive:
 
         def write(name: str, content: bytes) -> None:
@@ -43,12 +98,10 @@ def _zip_store(dest: Path) -> Iterator[_Write]:
 
 @contextlib.contextmanager
 def _folder_store(dest: Path) -> Iterator[_Write]:
-    if dest.exists() and not dest.is_dir():
-        raise UserError(f"{dest} is a file: give a folder, or a name that ends in .zip")
-    if dest.is_dir() and (any(dest.iterdir()) or dest.is_mount()):
-        raise UserError(f"the folder {dest} must be empty or absent: give another one")
     target = dest.resolve()
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    temporary, former = (
+        target.with_name(f".{target.name}.{kind}-{os.getpid()}") for kind in ("tmp", "former")
+    )
     temporary.mkdir(parents=True)
 
     def write(name: str, content: bytes) -> None:
@@ -58,12 +111,18 @@ def _folder_store(dest: Path) -> Iterator[_Write]:
 
     try:
         yield write
-        if target.is_dir():
-            target.rmdir()  # Windows renames onto nothing, not even onto an empty folder
-        os.replace(temporary, target)
+        if target.is_dir():  # a rename onto it would need it to be empty, or on Windows absent
+            os.replace(target, former)
+        try:
+            os.replace(temporary, target)
+        except OSError:
+            if former.exists():
+                os.replace(former, target)
+            raise
         sync_folder(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -90,29 +149,40 @@ class DatasetWriter:
     """A context in which images are added to a new dataset, which appears when it ends well.
 
     Args:
-        dest: a name that ends in .zip (replaced if it exists), or a folder, empty or absent.
+        dest: what `check_dest` accepts.
+        source: what the images come from, for messages.
+        overwrite: replace a dataset that is there, once the new one is complete.
         label_names: the names of the classes or vector elements, written beside the labels.
         label_kind: "multi_hot" if labels are tags; None if the labels themselves tell.
 
     Attributes:
         num_images: how many images were added.
+        left_out: what the dataset lacks of its source, written beside the labels; to be set
+            before the end.
 
     Raises:
-        UserError: the destination cannot be used or written.
+        UserError: the destination cannot be used or written, or the labels cannot be trained on.
     """
 
     def __init__(
         self,
         dest: str | os.PathLike[str],
         *,
+        source: str = "the source",
+        overwrite: bool = False,
         label_names: Sequence[str] | None = None,
         label_kind: str | None = None,
     ) -> None:
+        check_dest(dest, overwrite=overwrite)
         self.dest = Path(dest)
+        self.left_out: list[str] = []
+        self._source = source
         self._label_kind = label_kind
         self._label_names = label_names
         self._labels: list[tuple[str, Label | None]] = []
         self._first: tuple[str, tuple[int, ...]] | None = None
+        self._rule = LabelRule()
+        self._unlabelled = ""
         self._stack = contextlib.ExitStack()
 
     @property
@@ -137,7 +207,8 @@ class DatasetWriter:
             origin: the file it came from, for messages.
 
         Raises:
-            UserError: it has other channels or sizes than the first image, or cannot be written.
+            UserError: it has other channels or sizes than the first image, its label cannot be
+                trained on, or it cannot be written.
         """
         self._first = self._first or (origin, image.shape)
         if image.shape != self._first[1]:
@@ -147,8 +218,12 @@ class DatasetWriter:
             ]
             raise UserError(
                 f"{origin} differs from the first image {self._first[0]}: {'; '.join(differ)} "
-                "(--resolution brings all to one size)"
+                f"({remedy(image.shape, self._first[1])} makes all alike)"
             )
+        if label is not None:
+            self._rule.check(label, origin)
+        else:
+            self._unlabelled = self._unlabelled or origin
         name = f"{index:08d}"
         name = f"{name[:5]}/img{name}.png"
         self._write(name, image.content)
@@ -157,20 +232,24 @@ class DatasetWriter:
     def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             return
-        num_labels = sum(label is not None for _, label in self._labels)
+        given = [label for _, label in self._labels if label is not None]
         index: dict[str, Any] = {"labels": None}
-        if num_labels and num_labels == self.num_images:
+        if given and len(given) == self.num_images:
+            check_labels(given, self._label_names, self._label_kind, self._source)
             index["labels"] = self._labels
             if self._label_names is not None:
                 index["label_names"] = list(self._label_names)
             if self._label_kind is not None:
                 index["label_kind"] = self._label_kind
-        elif num_labels:
+        elif given:
             print(
-                f"warning: no labels written: only {num_labels} of {self.num_images} images "
-                "have one",
+                f"warning: no labels written: only {len(given)} of {self.num_images} images have "
+                f"one, {printable(self._unlabelled)} has none",
                 file=sys.stderr,
             )
+            self.left_out.append(f"labels: only {len(given)} of {self.num_images} images have one")
+        if self.left_out:
+            index["left_out"] = self.left_out
         self._write(INDEX_NAME, json.dumps(index).encode())
 
     def __exit__(

@@ -123,6 +123,7 @@ GRIDS = {
     "iddpm": Row(
         target="diffusion.grids:iddpm_grid",
         options={"sigma_min": 0.002, "sigma_max": 81.0, "C_1": 0.001, "C_2": 0.008, "M": 1000},
+        ranges={"M": (2, 2**16)},
         summary="even steps of improved DDPM's levels; Karras et al. 2022, Table 1",
     ),
 }

@@ -22,6 +22,7 @@ from torch_utils.registry import lookup, merge_options, split_name
 MAX_LOG_SNR = 20.0
 LEAST_SIGMA = math.exp(-MAX_LOG_SNR / 2)
 LARGEST_SIGMA = math.exp(MAX_LOG_SNR / 2)
+_ROUNDING = 1e-9  # a level this near to the cap, relative to it, is not beyond it
 
 
 def elementwise(name: str, x: Any) -> Any:
@@ -46,6 +47,12 @@ class Schedule(ABC):
 
     num_steps: int = 0
     least_sigma: ClassVar[float] = LEAST_SIGMA
+
+    @property
+    def is_cut(self) -> tuple[bool, bool]:
+        """Whether the cap takes anything off its (smallest, largest) noise levels."""
+        first, last = (float(self._sigma(np.float64(time))) for time in (0, 1))
+        return first < self.least_sigma * (1 - _ROUNDING), last > LARGEST_SIGMA * (1 + _ROUNDING)
 
     def sigma(self, time: Any) -> Any:
         """Noise level at `time` in [0, 1], capped; in the type and precision of `time`."""
@@ -166,6 +173,8 @@ class VESchedule(Schedule):
 @dataclass(frozen=True)
 class FlowSchedule(Schedule):
     """Straight paths (1 - t) y + t n, seen as sigma = t / (1 - t). Lipman et al. 2023, Eq. 22."""
+
+    is_cut = (True, True)  # from 0 to infinity
 
     def _sigma(self, time: Any) -> Any:
         rest = 1 - time  # 0 at t = 1, where the cap takes over

@@ -14,6 +14,7 @@ from torch import Tensor
 from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, Schedule, capped
 from torch_utils.errors import UserError
 
+MAX_STEPS = 2**16
 _TIE = 1e-6  # relative distance of levels that the cap would make equal
 
 
@@ -36,6 +37,12 @@ class Table(Schedule):
         self.levels = ordered
         self._log_levels = {torch.device("cpu"): torch.from_numpy(np.log(ordered))}
         self.num_steps = len(ordered)
+        self._is_cut = bool(levels[0] < LEAST_SIGMA), bool(levels[-1] > LARGEST_SIGMA)
+
+    @property
+    def is_cut(self) -> tuple[bool, bool]:
+        """Whether the cap takes anything off its (smallest, largest) noise levels."""
+        return self._is_cut
 
     def log_levels(self, like: Tensor) -> Tensor:
         """ln(sigma) of every level, float64 [T], on the device of `like`, which keeps them."""
@@ -105,8 +112,11 @@ def from_betas(betas: np.ndarray) -> Table:
 
 
 def _check(name: str, num_steps: int, low: float = 0.1, high: float = 0.2) -> None:
-    if num_steps < 2:
-        raise UserError(f"schedule {name}: num_steps is {num_steps}: it must be at least 2")
+    if not 2 <= num_steps <= MAX_STEPS:
+        raise UserError(
+            f"schedule {name}: num_steps is {num_steps}: it must be at least 2 and at most"
+            f" {MAX_STEPS}"
+        )
     if not 0 < low <= high < 1:
         raise UserError(
             f"schedule {name}: betas from {low} to {high}: they must be between 0 and 1 and rise"

@@ -1,32 +1,33 @@
 """Foreign checkpoint files of the DDPM and v-diffusion families: containers and side files.
 
-Read with `weights_only=True`: nothing in a file is executed. What its tensors cannot tell comes
-from a side file, a YAML or JSON mapping of our keys or of the family's published ones.
+Nothing in a file is executed. What its tensors cannot tell comes from a side file, a YAML or JSON
+mapping of our keys or of the family's published ones.
 """
 
-import argparse
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from torch import Tensor
 
 from importers.families import Imported, detect, import_network
 from importers.published import flattened, published_keys, translate
 from importers.reading import SETTINGS
 from networks.rules import OPTION_RULES, SIZE_RULES
+from torch_utils import torch_files
 from torch_utils.errors import UserError
 from torch_utils.numbers import with_numbers
+from torch_utils.pickle_rules import inert
+from torch_utils.yaml_files import read_yaml
 
 # where each kind of weights lies in the containers that are known, outermost key first
 PLACES: dict[str, tuple[tuple[str, ...], ...]] = {
     "ema": (("model",), ("state_dict",), ()),  # unless there is a key `ema`
     "raw": (("model_dict",), ("model",), ("state_dict",), ()),
 }
+# SA-DPM keeps its command line beside the weights, which is kept as a record without behaviour
+_RECORDS = {"argparse Namespace": inert("argparse Namespace")}
 SIDE_SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -71,20 +72,16 @@ def _load(path: str | os.PathLike[str]) -> Any:
     if not Path(path).is_file():
         raise UserError(f"no checkpoint at {path}")
     try:
-        # SA-DPM keeps its command line, a record without behaviour, beside the weights
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is none can fail in any way
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds {found[1]} objects" if found else type(error).__name__
-        raise UserError(f"{path} cannot be read as plain tensors: {reason}") from None
+        return torch_files.load(path, "it", rules=_RECORDS)
+    except UserError as error:
+        raise UserError(f"{path} cannot be read as plain tensors: {error}") from None
 
 
 def find_weights(container: Any, weights: str) -> dict[str, Tensor] | None:
     """The state dict inside a container; None if there is none of that kind.
 
     Args:
-        container: what torch.load returned.
+        container: what `torch_utils.torch_files.load` returned.
         weights: key of PLACES. Averages that are there but have no names are none, and what lies
             beside them is not taken for them.
     """
@@ -123,8 +120,8 @@ def read_side_file(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, or is no mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        tree = read_yaml(path, str(path))
+    except (OSError, UnicodeDecodeError) as error:
         problem = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UserError(f"cannot read {path}: {problem}") from None
     if not isinstance(tree, dict):

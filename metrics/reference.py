@@ -1,22 +1,24 @@
 """Reference statistics as .npz files: what images are compared with.
 
 Keys `mu` and `sigma` as in EDM's files (Karras et al., 2022), and `detector`, `num`, `source`,
-which EDM's lack. Nothing in a file is ever unpickled.
+`image_shape`, which EDM's lack. Nothing in a file is ever unpickled.
 """
 
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from metrics.statistics import MAX_FEATURES, Gaussian
+from metrics.statistics import MAX_FEATURES, Gaussian, is_covariance
 from torch_utils.errors import UserError
 from torch_utils.files import prepare_folder, replacing, writing
+from torch_utils.npys import read_npz
+from torch_utils.zips import BAD_ZIP
 
 PUBLISHED_DETECTOR = "inception"  # whose features a file without the key `detector` is about
 MAX_BYTES = 2 * 8 * MAX_FEATURES**2
+_STRIPE = 256  # rows that are compared at once
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class Reference:
         gaussian: mean and covariance of its features.
         detector: the name of the detector that made the features.
         source: the name of the data set; empty if the file does not say.
+        image_shape: (C, H, W) of its images; None if the file does not say.
     """
 
     gaussian: Gaussian
     detector: str
     source: str
+    image_shape: tuple[int, int, int] | None = None
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:
@@ -64,6 +68,8 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
     }
     if reference.gaussian.num is not None:
         values["num"] = np.array(reference.gaussian.num, dtype=np.int64)
+    if reference.image_shape is not None:
+        values["image_shape"] = np.array(reference.image_shape, dtype=np.int64)
     with writing(path), replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **values)
 
@@ -79,8 +85,9 @@ def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:
         The reference, its values checked.
 
     Raises:
-        UserError: no such file, not an .npz, keys missing, shapes wrong, values not finite, or
-            made with another detector. A file that does not say its detector is an Inception one.
+        UserError: no such file, not an .npz, keys missing, shapes wrong, values not finite, a
+            covariance that cannot be one, or made with another detector. A file that does not
+            say its detector is an Inception one.
     """
     name = os.fspath(path)
     values = _read(name)
@@ -99,7 +106,18 @@ def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:
             f"use --detector={made_with} or make another reference"
         )
     gaussian = _gaussian(name, values)
-    return Reference(gaussian, detector, str(values.get("source", "")))
+    shape = _image_shape(name, values.get("image_shape"))
+    return Reference(gaussian, detector, str(values.get("source", "")), shape)
+
+
+def _image_shape(name: str, value: np.ndarray | None) -> tuple[int, int, int] | None:
+    """Check the shape of the images, if it is there."""
+    if value is None:
+        return None
+    if value.shape != (3,) or value.dtype.kind not in "iu" or not (value > 0).all():
+        raise UserError(f"{name} is not a reference: image_shape must be three positive integers")
+    channels, height, width = map(int, value)
+    return channels, height, width
 
 
 def _read(name: str) -> dict[str, np.ndarray]:
@@ -107,15 +125,11 @@ def _read(name: str) -> dict[str, np.ndarray]:
     if not os.path.isfile(name):
         raise UserError(f"no such reference file: {name}")
     try:
-        with zipfile.ZipFile(name) as archive:
-            if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
-                raise UserError(f"{name} is too large to be a reference")
-        with np.load(name, allow_pickle=False) as file:
-            wanted = ("mu", "sigma", "detector", "num", "source")
-            return {key: file[key] for key in wanted if key in file.files}
+        wanted = ("mu", "sigma", "detector", "num", "source", "image_shape")
+        return read_npz(name, wanted, MAX_BYTES)
     except UserError:
         raise
-    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for damaged bytes
+    except (*BAD_ZIP, TypeError) as error:
         raise UserError(f"{name} is damaged or not an .npz file") from error
 
 
@@ -129,12 +143,27 @@ def _gaussian(name: str, values: dict[str, np.ndarray]) -> Gaussian:
         )
     if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
         raise UserError(f"{name} is not a reference: mu and sigma must be floating point")
-    mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
-    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+    mu, sigma = mu.astype(np.float64), sigma.astype(np.float64, copy=False)
+    if not (np.isfinite(mu).all() and np.isfinite([sigma.min(), sigma.max()]).all()):
         raise UserError(f"{name} holds values that are not finite: make it again")
-    if not np.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-7 * np.abs(sigma).max()):
+    if not _is_symmetric(sigma):
         raise UserError(f"{name} is not a reference: sigma is not symmetric")
+    if not is_covariance(sigma):
+        raise UserError(
+            f"{name} is damaged: sigma is no covariance, as it is not positive semidefinite; make "
+            "it again"
+        )
     num = values.get("num")
     if num is not None and (num.shape != () or num.dtype.kind not in "iu" or num < 2):
         raise UserError(f"{name} is not a reference: num must be an integer from 2 on")
     return Gaussian(mu, sigma, None if num is None else int(num))
+
+
+def _is_symmetric(sigma: np.ndarray) -> bool:
+    """Whether a matrix is its own transpose; in stripes, as comparing makes several copies."""
+    tolerance = 1e-7 * max(sigma.max(), -sigma.min())
+    stripes = (slice(start, start + _STRIPE) for start in range(0, len(sigma), _STRIPE))
+    return all(
+        np.allclose(sigma[stripe], sigma[:, stripe].T, rtol=1e-5, atol=tolerance)
+        for stripe in stripes
+    )

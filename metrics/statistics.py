@@ -6,11 +6,13 @@ The sums are float64 tensors on the device: those of several processes can simpl
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import torch
 
 from torch_utils.errors import UserError
 
 MAX_FEATURES = 16384  # a covariance of 2 GiB
+_ROUNDING = 1e-6  # of a covariance in float32, relative to its norm
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,21 @@ class Gaussian:
     mu: np.ndarray
     sigma: np.ndarray
     num: int | None
+
+
+def is_covariance(sigma: np.ndarray) -> bool:
+    """Whether a symmetric matrix is positive semidefinite, up to the rounding of float32.
+
+    Args:
+        sigma: float64 [F, F].
+    """
+    shifted = sigma.copy()
+    np.fill_diagonal(shifted, shifted.diagonal() + _ROUNDING * np.linalg.norm(sigma) + 1e-30)
+    try:
+        scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        return False
+    return True
 
 
 class FeatureStatistics:

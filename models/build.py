@@ -1,29 +1,45 @@
 """From a model config to a denoiser."""
 
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
 import networks
 from diffusion import preconditioning
 from diffusion.denoiser import Denoiser
 from models.config import ModelConfig
+from torch_utils.errors import UserError
 from torch_utils.registry import split_name
 
 
-def build(config: ModelConfig) -> Denoiser:
+def build(config: ModelConfig, *, empty: bool = False) -> Denoiser:
     """Make the denoiser that a config describes, with freshly drawn weights, on the CPU.
 
+    Args:
+        config: of the model.
+        empty: take no memory for weights, which then have names, shapes and types only.
+
     Raises:
-        UserError: unknown names or options, or sizes that the network cannot have.
+        UserError: unknown names or options, or sizes that the network or this machine cannot
+            have.
     """
     chosen = preconditioning.create(**config.preconditioning.model_dump())
     name, options = split_name("network", config.network)
-    network = networks.create(
-        name,
-        img_resolution=config.img_resolution,
-        img_channels=config.img_channels,
-        label_dim=config.label_dim,
-        augment_dim=config.augment_dim,
-        out_channels=config.img_channels * chosen.output_multiple,
-        **options,
-    )
+    if not empty:
+        _check_memory(options)
+    with torch.device("meta") if empty else contextlib.nullcontext():
+        network = networks.create(
+            name,
+            img_resolution=config.img_resolution,
+            img_channels=config.img_channels,
+            label_dim=config.label_dim,
+            augment_dim=config.augment_dim,
+            out_channels=config.img_channels * chosen.output_multiple,
+            **options,
+        )
     return Denoiser(
         network,
         chosen,
@@ -31,3 +47,21 @@ def build(config: ModelConfig) -> Denoiser:
         img_channels=config.img_channels,
         label_dim=config.label_dim,
     )
+
+
+def _check_memory(options: Mapping[str, Any]) -> None:
+    """Refuse a network whose widest convolutions alone are larger than the machine's memory."""
+    if not hasattr(os, "sysconf"):
+        return
+    unit, mult = options.get("model_channels"), options.get("channel_mult")
+    blocks = options.get("num_blocks", 1)
+    try:
+        needed = 36 * (unit * max(mult)) ** 2 * blocks  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return  # defaults, or what the network refuses itself
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"a network of model_channels {unit}, channel_mult {mult} and num_blocks {blocks} needs"
+            f" more than {needed / 2**30:.0f} GiB, this machine has {there / 2**30:.0f}: lower them"
+        )

@@ -1,10 +1,17 @@
 """What a model is, as plain data: enough to build it, small enough to travel in a snapshot."""
 
 from collections.abc import Callable, Mapping, Sequence
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from models.sentences import reason, shown
 from torch_utils.errors import UserError, unknown_name
@@ -76,6 +83,7 @@ class ModelConfig(Section):
     augment_dim: int = Field(default=0, ge=0)
 
 
+_PLAIN = 2**63  # below it a whole number that stands for a text is written out
 Origin = Callable[[tuple[str, ...]], str]  # path of keys -> what set it, for messages
 
 
@@ -119,7 +127,7 @@ def is_text(model: type[BaseModel], path: Sequence[str]) -> bool:
     """Whether the value of a key is a text and nothing else, so that 2024 and 3e-4 are texts."""
     owner = _class_at(model, path[:-1])
     field = owner.model_fields.get(path[-1]) if owner is not None and path else None
-    return field is not None and _members(field.annotation) <= {str, type(None)}
+    return field is not None and _members(field.annotation) <= {str, NoneType}
 
 
 def mended(model: type[BaseModel], values: Any) -> Any:
@@ -144,6 +152,8 @@ def _mended(members: set[Any], value: Any) -> Any:
     if isinstance(value, list | tuple):
         items = set().union(*(_members(item) for kind in members for item in get_args(kind)))
         return [_mended(items, item) for item in value]
+    if members <= {str, NoneType} and type(value) is int and abs(value) < _PLAIN:
+        return str(value)
     return value if str in members else number(value)
 
 

@@ -1,28 +1,38 @@
 """Snapshots: one set of weights and, as JSON in the metadata, all that is needed to sample it.
 
-The file is safetensors, so reading one executes nothing.
+The file is safetensors, so reading one executes nothing. A checksum over the description and the
+weights is checked when both are read; snapshots of earlier versions have none.
 """
 
+import hashlib
 import json
 import math
 import os
 import platform
+import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from diffusion.denoiser import Denoiser
 from models.build import build
 from models.config import ModelConfig, validated
+from torch_utils.bounded import open_regular
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
+from torch_utils.jsons import parse_json
 
 FORMAT_VERSION = 1
 METADATA_KEY = "driftless"
+CHECKSUM_KEY = "sha256"
+MAX_HEADER_BYTES = 2**25
+MAX_VALUES = 2**20  # in a description
+MAX_INT = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,9 @@ class SnapshotInfo:
         sampling: default sampler settings, the flat mapping of samplers.settings.
         label_names: a name for each class or tag, or None.
         label_kind: what labels are: class, multi_hot (tags) or vector; None without labels.
+        present_classes: the classes that some training image has; None for all of them.
+        label_examples: labels of training images, for tags and vectors: what to draw from.
+        label_dropout: probability of the null label in training; None if that is not known.
         images: training images seen.
         ema: how the weights were averaged, e.g. {"halflife": 500000}; None for raw weights.
         versions: format and software versions.
@@ -43,6 +56,9 @@ class SnapshotInfo:
     sampling: dict[str, Any] = field(default_factory=dict)
     label_names: list[str] | None = None
     label_kind: str | None = None
+    present_classes: list[int] | None = None
+    label_examples: list[list[float]] | None = None
+    label_dropout: float | None = None
     images: int = 0
     ema: dict[str, Any] | None = None
     versions: dict[str, Any] = field(default_factory=dict)
@@ -102,12 +118,24 @@ def save_snapshot(
         },
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    text = json.dumps(_strict(record), allow_nan=False)
+    plain = _strict(record)
+    plain[CHECKSUM_KEY] = _checksum(plain, tensors)
+    text = json.dumps(plain, allow_nan=False)
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={METADATA_KEY: text})
         except SafetensorError as error:
             raise OSError(f"{path}: {error}") from None
+
+
+def _checksum(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """A digest of a description and the tensors, sorted by name."""
+    digest = hashlib.sha256(json.dumps(record, allow_nan=False).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_snapshot(
@@ -116,50 +144,109 @@ def load_snapshot(
     """Read a snapshot and build its denoiser, in evaluation mode, without gradients.
 
     Raises:
-        UserError: no such file, not a snapshot of ours, of a newer format, or tensors that do
-            not match its config.
+        UserError: no such file, not a snapshot of ours, of a newer format, damaged, or tensors
+            that do not match its config.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    info = read_info(path)
-    denoiser = build(info.model)
+    header = _read_header(path)
+    _check_match(path, header)
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
+        is_sound = header.checksum in (None, _checksum(header.record, tensors))
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}") from None
-    expected = {name: tuple(t.shape) for name, t in denoiser.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in tensors.items()}
-    if expected != found:
-        wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-        raise UserError(f"{path}: {len(wrong)} tensors do not match its config, first {wrong[0]}")
+    if not is_sound:
+        raise UserError(f"{path} is damaged: its checksum is wrong; copy it again")
+    denoiser = build(header.info.model)
     denoiser.load_state_dict(tensors)
-    return denoiser.eval().requires_grad_(False).to(device), info
+    return denoiser.eval().requires_grad_(False).to(device), header.info
 
 
 def read_info(path: str | os.PathLike[str]) -> SnapshotInfo:
-    """Read what a snapshot says of itself, without its weights.
+    """Read what a snapshot says of itself, without its weights and without their checksum.
 
     Raises:
         UserError: as `load_snapshot`.
     """
+    return _read_header(path).info
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What comes before the weights.
+
+    Attributes:
+        info: the description.
+        record: the same as plain data, as it is in the file.
+        checksum: of record and tensors; None in files of earlier versions.
+        tensors: shape and type of each, as safetensors names it.
+    """
+
+    info: SnapshotInfo
+    record: dict[str, Any]
+    checksum: Any
+    tensors: dict[str, tuple[tuple[int, ...], str]]
+
+
+def _read_header(path: str | os.PathLike[str]) -> _Header:
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
         raise UserError(f"no snapshot at {path}")
     try:
+        with open_regular(path) as raw:
+            (length,) = struct.unpack("<Q", raw.read(8))
+        if length > MAX_HEADER_BYTES:
+            raise ValueError
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        record = json.loads(metadata[METADATA_KEY])
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()}
+        record = parse_json(metadata[METADATA_KEY].encode(), MAX_VALUES, MAX_INT)
+        checksum = record.pop(CHECKSUM_KEY, None)
         version = record["versions"]["format"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+    except (
+        *(SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError),
+        *(RecursionError, struct.error),
+    ):
         raise UserError(
             f"{path} is not a snapshot of Driftless: give a network-snapshot-*.safetensors"
         ) from None
     if version != FORMAT_VERSION:
         raise UserError(f"{path} has format {version}, this version reads {FORMAT_VERSION}")
+    unknown = record.keys() - {entry.name for entry in fields(SnapshotInfo)}
+    if unknown or "model" not in record:
+        raise UserError(f"{path}: its description is incomplete or has unknown entries")
+    model = validated(ModelConfig, record["model"], f"{path}: model")
     try:
-        model = validated(ModelConfig, record.pop("model"), f"{path}: model")
-        return SnapshotInfo(model=model, **record)
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: its description is incomplete or has unknown entries") from None
+        info = TypeAdapter(SnapshotInfo).validate_python({**record, "model": model})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise UserError(f"{path}: its description is wrong at {where}: {problem['msg']}") from None
+    return _Header(info, record, checksum, tensors)
+
+
+def _check_match(path: str | os.PathLike[str], header: _Header) -> None:
+    """Compare the tensors with the config before anything of the size that it asks for is made."""
+    options = header.info.model.network
+    layers = options.get("num_blocks", 1), options.get("channel_mult", [1])
+    try:
+        most = layers[0] * len(layers[1])
+    except TypeError:
+        most = 0  # not what the network takes, which says so itself
+    if most > len(header.tensors):
+        raise UserError(
+            f"{path}: its config asks for {most} blocks, but it has {len(header.tensors)} tensors"
+        )
+    state = build(header.info.model, empty=True).state_dict()
+    expected = {name: (tuple(t.shape), _TYPES.get(t.dtype)) for name, t in state.items()}
+    found = header.tensors
+    if expected != found:
+        wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+        raise UserError(f"{path}: {len(wrong)} tensors do not match its config, first {wrong[0]}")
+
+
+_TYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}  # as safetensors names

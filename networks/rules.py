@@ -16,8 +16,13 @@ class Rule(NamedTuple):
     accepts: Callable[[Any], bool]
 
 
-def _is_int(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+LARGEST = 2**20  # of any whole number: more than a network can have, and not without end
+MAX_BLOCKS = 1000  # a level
+MAX_LEVELS = 16
+
+
+def _is_int(value: Any, least: int, most: int = LARGEST) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _is_number(value: Any) -> bool:
@@ -32,14 +37,16 @@ def _one_of(*names: str) -> Rule:
     return Rule("one of " + ", ".join(names), lambda value: value in names)
 
 
-POSITIVE_INT = Rule("a positive integer", lambda value: _is_int(value, 1))
-COUNT = Rule("an integer of at least 0", lambda value: _is_int(value, 0))
+POSITIVE_INT = Rule(f"a positive integer up to {LARGEST}", lambda value: _is_int(value, 1))
+COUNT = Rule(f"an integer of at least 0 and at most {LARGEST}", lambda value: _is_int(value, 0))
+BLOCKS = Rule(f"a positive integer up to {MAX_BLOCKS}", lambda value: _is_int(value, 1, MAX_BLOCKS))
 INTS = Rule(
     "a list of positive integers",
     lambda value: _is_list(value, lambda item: _is_int(item, 1)),
 )
 LEVELS = Rule(
-    "a list of positive integers, one a level", lambda value: INTS.accepts(value) and len(value) > 0
+    f"a list of 1 to {MAX_LEVELS} positive integers, one a level",
+    lambda value: INTS.accepts(value) and 1 <= len(value) <= MAX_LEVELS,
 )
 OPTIONAL_INT = Rule("a positive integer or null", lambda value: value is None or _is_int(value, 1))
 POSITIVE = Rule("a positive number", lambda value: _is_number(value) and 0 < value < float("inf"))
@@ -57,7 +64,7 @@ OPTION_RULES: dict[str, Rule] = {
     "model_channels": POSITIVE_INT,
     "channel_mult": LEVELS,
     "channel_mult_emb": POSITIVE_INT,
-    "num_blocks": POSITIVE_INT,
+    "num_blocks": BLOCKS,
     "attn_resolutions": INTS,
     "dropout": PROBABILITY,
     "embedding_type": _one_of("positional", "fourier"),

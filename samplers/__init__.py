@@ -12,6 +12,8 @@ from typing import Protocol
 from diffusion import GRIDS as GRIDS
 from torch_utils.registry import Row
 
+DEFAULT_STEPS = 18  # EDM's
+
 
 class NumCalls(Protocol):
     """Denoiser calls for n steps, the last to 0, with the default options or others."""
@@ -30,6 +32,8 @@ class SamplerRow(Row):
         order_note: what to know about the order.
         num_calls: number of denoiser calls for n steps.
         is_stochastic: from the options, whether the sampler draws noise.
+        steps: from the options, the number of steps where none is given: enough for the solver to
+            stand, see `samplers.stability`.
         paper: where it comes from.
     """
 
@@ -38,6 +42,7 @@ class SamplerRow(Row):
     order_note: str = ""
     num_calls: NumCalls
     is_stochastic: Callable[[Mapping[str, object]], bool]
+    steps: Callable[[Mapping[str, object]], int] = lambda options: DEFAULT_STEPS
     paper: str
 
 
@@ -75,6 +80,18 @@ def _of_ito_taylor(num_steps: int, options: Mapping[str, object] = _NONE, /) -> 
     if options.get("laplacian") and options.get("beta") != 0:
         calls += 2 * (num_steps - 1)
     return calls
+
+
+# Explicit steps of the reverse SDE multiply noise below some number of steps. On EDM's grid that is
+# 15 (shared), 16 (weak2), 17 (strong1.5, sra1) and 18 (published), as measured by
+# `samplers.stability.least_steps`; Euler's method in the time of ve needs 22.
+_CORRECTED_STEPS = {"none": DEFAULT_STEPS, "shared": 24, "published": 24}
+_EXPANDED_STEPS = {"strong1.5": 24, "weak2": 24}
+
+
+def _steps_of_ablation(options: Mapping[str, object]) -> int:
+    is_ve_euler = (options["schedule"], options["solver"]) == ("ve", "euler")
+    return 32 if is_ve_euler else DEFAULT_STEPS
 
 
 SAMPLERS = {
@@ -154,6 +171,7 @@ SAMPLERS = {
         order_note="1 with solver=euler",
         num_calls=_of_ablation,
         is_stochastic=lambda options: options["S_churn"] != 0,
+        steps=_steps_of_ablation,
         paper="Karras et al. 2022 (EDM), Table 1 and Algorithm 1",
     ),
     "reverse_sde": SamplerRow(
@@ -169,6 +187,7 @@ SAMPLERS = {
         order_note="in law; 2 with corrector=shared",
         num_calls=_of_reverse_sde,
         is_stochastic=lambda options: True,
+        steps=lambda options: _CORRECTED_STEPS[str(options["corrector"])],
         paper="Song et al. 2021 (Score SDE), Eq. 6; Daras et al. 2023 (CDM)",
     ),
     "ito_taylor": SamplerRow(
@@ -193,6 +212,7 @@ SAMPLERS = {
         order_note="in law; 2 with laplacian=true, beta=0 or scheme=churn, or if D is affine in x",
         num_calls=_of_ito_taylor,
         is_stochastic=lambda options: options["beta"] != 0,
+        steps=lambda options: _EXPANDED_STEPS.get(str(options["scheme"]), DEFAULT_STEPS),
         paper="Kloeden and Platen 1992, sec. 10.4 and 14.2",
     ),
     "sra1": SamplerRow(
@@ -205,6 +225,7 @@ SAMPLERS = {
         order_note="in law; strong order 1.5",
         num_calls=_two_but_the_last,
         is_stochastic=lambda options: options["beta"] != 0,
+        steps=lambda options: 24,
         paper="Roessler 2010, scheme SRA1",
     ),
 }

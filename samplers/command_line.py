@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
-import yaml
 
 from samplers.options import (
     BATCHES,
@@ -19,6 +18,7 @@ from samplers.options import (
 )
 from torch_utils.errors import UserError
 from torch_utils.numbers import with_numbers
+from torch_utils.yaml_files import parse_yaml
 
 _METAVARS = {
     "--sampler": "NAME",
@@ -31,7 +31,12 @@ _METAVARS = {
 # flag, where its value goes ("guidance." into that mapping, else the flat one), type, meaning
 OPTIONS: list[tuple[str, str, Any, str]] = [
     ("--sampler", "name", str, "Sampler; docs/sampling.md lists them.  [default: heun]"),
-    ("--steps", "steps", int, "Number of sampler steps.  [default: 18]"),
+    (
+        "--steps",
+        "steps",
+        int,
+        "Number of sampler steps.  [default: the snapshot's, else the sampler's: 18 or more]",
+    ),
     ("--sigma_min", "sigma_min", float, "Lowest noise level.  [default: the grid's]"),
     ("--sigma_max", "sigma_max", float, "Highest noise level.  [default: the grid's]"),
     ("--rho", "rho", float, "Exponent of the grid rho.  [default: 7]"),
@@ -151,7 +156,10 @@ def settings_of(
     settings = generation_settings(overlay(stored, given))
     warnings = [f"{flag} has no effect: --beta sets the noise of ito_taylor" for flag in unread]
     warnings += _warnings(given, settings, has_guide)
-    return settings, _remarks(given, settings), warnings
+    remarks = _remarks(given, settings)
+    if values.get("randn_like") == "ddb":
+        remarks.insert(0, _correlated_noise(str(settings.sampler.options["scheme"])))
+    return settings, remarks, warnings
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,10 +238,7 @@ def _key_values(entries: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--sampler-option {entry}: give KEY=VALUE")
         if key in found:
             raise UserError(f"--sampler-option {key} was given twice")
-        try:
-            found[key] = with_numbers(yaml.safe_load(text))
-        except (yaml.YAMLError, ValueError):  # the latter of a date that is none
-            raise UserError(f"--sampler-option {entry}: {text!r} cannot be read") from None
+        found[key] = with_numbers(parse_yaml(text, f"--sampler-option {entry}"))
     return found
 
 
@@ -246,6 +251,16 @@ def _remarks(given: Mapping[str, Any], settings: GenerationSettings) -> list[str
     if "S_max" in given and options.get("S_churn"):
         return [f"S_max={given['S_max']:g}: the highest noise level that gets fresh noise (churn)"]
     return []
+
+
+def _correlated_noise(scheme: str) -> str:
+    """What `--randn_like=ddb` came to mean."""
+    if scheme == "published":
+        return "--randn_like=ddb: sampler ito_taylor as published, scheme published"
+    return (
+        f"--randn_like=ddb: sampler ito_taylor, scheme {scheme}; what the published program "
+        "computes is --scheme=published"
+    )
 
 
 def _warnings(given: Mapping[str, Any], settings: GenerationSettings, has_guide: bool) -> list[str]:

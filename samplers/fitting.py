@@ -1,5 +1,6 @@
 """Settings meet a model: misfits are refused, and what the sampler calls is put together."""
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -8,6 +9,7 @@ from diffusion.denoiser import ConditionalDenoiser, DenoiseFunction, Denoiser
 from diffusion.guidance import autoguidance, classifier_free, clipped, conditional
 from samplers.derivatives import check_continuous
 from samplers.options import GenerationSettings
+from samplers.stability import falls_apart, least_steps
 from torch_utils.errors import UserError
 
 
@@ -68,7 +70,49 @@ def solver(
     settings: GenerationSettings, denoiser: Denoiser, guide: Denoiser | None = None
 ) -> Callable[..., Tensor]:
     """The sampler with its options, for this model."""
-    return settings.sampler.bound(*_range(denoiser, guide))
+    levels, _ = noise_levels(settings, denoiser, guide)
+    return settings.sampler.bound(*_range(denoiser, guide), len(levels) - 1)
+
+
+def cautions(
+    settings: GenerationSettings,
+    denoiser: Denoiser,
+    guide: Denoiser | None = None,
+    *,
+    label_dropout: float | None = None,
+) -> list[str]:
+    """A line for each reason why images of these settings cannot be right, though they can be made.
+
+    Args:
+        settings, denoiser, guide: as of `check`.
+        label_dropout: probability of the null label in training; None if that is not known.
+    """
+    lines = []
+    sampler = settings.sampler
+    schedule = denoiser.preconditioning.schedule
+    model = *_range(denoiser, guide), denoiser.round_sigma, schedule
+    if falls_apart(sampler, model):
+        enough = least_steps(sampler, model)
+        advice = f"take {enough} or more" if enough else "take another sampler or grid"
+        lines.append(
+            f"sampler {sampler.name} makes noise with {sampler.steps} steps of this grid: {advice}"
+        )
+    guidance = settings.guidance
+    if guidance is not None and guidance.is_active and guide is None and not label_dropout:
+        what = f"guidance {guidance.scale:g} needs a model that knows the null label"
+        how = "train with run.label_dropout, or guide by --guidance-network"
+        if label_dropout is None:
+            lines.append(f"{what}, and the snapshot does not say whether this one does: {how}")
+        else:
+            lines.append(f"{what}; this one was trained without label dropout: {how}")
+    return lines
+
+
+def ignores_labels(settings: GenerationSettings, guide: Denoiser | None = None) -> bool:
+    """Whether labels change nothing: at scale 0, of the model itself or a guide without labels."""
+    guidance = settings.guidance
+    is_unguided = guidance is None or guidance.scale != 0 or guidance.interval != (0.0, math.inf)
+    return not is_unguided and (guide is None or guide.label_dim == 0)
 
 
 def _range(denoiser: Denoiser, guide: Denoiser | None) -> tuple[float, float]:

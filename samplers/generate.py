@@ -1,19 +1,20 @@
 """Seeded generation: image i is a function of its seed alone, not of batch size or processes.
 
-Per seed, in this order, from one generator: the latent (float32), the class if the model has
-classes (one integer, drawn even when it is then overridden), the sampler's noises (float64). This
-is EDM's order, so equal seeds on an equal device give EDM's images.
+Per seed, in this order, from one generator: the latent (float32), the label if the model has any
+(one integer, drawn even when it is then overridden), the sampler's noises (float64). This is EDM's
+order, so equal seeds on an equal device give EDM's images.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from diffusion.denoiser import Denoiser, device_of
 from samplers.fitting import check, guided, noise_levels, solver
+from samplers.labels import LabelSource
 from samplers.options import GenerationSettings
 from torch_utils.devices import upload
 from torch_utils.errors import UserError
@@ -24,15 +25,15 @@ class Sample:
     """One image to generate.
 
     Attributes:
-        seed: determines the latent, the class unless given, and all noises.
+        seed: determines the latent, the label unless given, and all noises.
         class_index: the class asked for; None to draw it.
-        label: the label itself, for models whose labels are tags or vectors; it takes the place of
-            the class.
+        label: the label asked for, [label_dim], of a model whose labels are tags or vectors; None
+            to draw it.
     """
 
     seed: int
     class_index: int | None = None
-    label: tuple[float, ...] | None = None
+    label: Sequence[float] | np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class GeneratedBatch:
     Attributes:
         samples: what was asked for, in order.
         images: float, [N, C, H, W], data range [-1, 1] (not clipped).
-        indices: class index of each, int64 [N] on the generators' device, or None for an
-            unconditional model.
+        indices: class index of each, int64 [N] on the generators' device, or None for a model
+            without classes.
     """
 
     samples: Sequence[Sample]
@@ -106,6 +107,7 @@ def generate(
     samples: Sequence[Sample],
     *,
     guide: Denoiser | None = None,
+    source: LabelSource | None = None,
     batch_size: int = 64,
     rng_device: torch.device | str = "cpu",
     callback: Callable[[int, float, Tensor, Tensor], None] | None = None,
@@ -115,8 +117,9 @@ def generate(
     Args:
         denoiser: the model, in evaluation mode, on the device to compute on.
         settings: sampler, steps, grid, guidance, clipping, precision of the solver.
-        samples: seeds and classes.
+        samples: seeds and labels.
         guide: a second model, for autoguidance; on the same device.
+        source: what labels are drawn from; None for classes, all of them.
         batch_size: images computed at once; does not change them but for kernel rounding.
         rng_device: device of the per-seed generators; streams differ between CPU and CUDA.
         callback: given to the sampler.
@@ -125,12 +128,16 @@ def generate(
         Batches in the order of `samples`.
 
     Raises:
-        UserError: a class that the model does not have, or settings that do not fit it.
+        UserError: a class that the model does not have, no label where none can be drawn, or
+            settings that do not fit the model.
     """
     check(settings, denoiser, guide)
+    source = source or LabelSource(denoiser.label_dim)
     for sample in samples:
         if sample.class_index is not None:
             check_class(sample.class_index, denoiser.label_dim)
+        if sample.label is None and not source.is_class and source.examples is None:
+            raise UserError(f"seed {sample.seed} has no label, and the model no examples of labels")
     sigmas, _ = noise_levels(settings, denoiser, guide)
     sample_from = solver(settings, denoiser, guide)
     dtype = getattr(torch, settings.solver_dtype)
@@ -140,10 +147,8 @@ def generate(
         chunk = samples[start : start + batch_size]
         random = SeededNoise([sample.seed for sample in chunk], torch.device(rng_device))
         latents = upload(random.normal(shape, torch.float32), device).to(dtype)
-        classes = _classes(chunk, random, denoiser.label_dim)
-        labels = None
-        if classes is not None:
-            labels = _labels(chunk, upload(classes, device), denoiser.label_dim)
+        indices = _indices(chunk, random, source)
+        labels = None if indices is None else _labels(chunk, upload(indices, device), source)
         with torch.inference_mode():
             images = sample_from(
                 guided(settings, denoiser, labels, guide),
@@ -153,27 +158,41 @@ def generate(
                 round_sigma=denoiser.round_sigma,
                 callback=callback,
             )
-        yield GeneratedBatch(chunk, images, classes)
+        yield GeneratedBatch(chunk, images, indices if source.is_class else None)
 
 
-def _classes(chunk: Sequence[Sample], random: SeededNoise, label_dim: int) -> Tensor | None:
-    """Class of each image, [N]; drawn for all, then overridden where one was asked for."""
-    if label_dim == 0:
+def _indices(chunk: Sequence[Sample], random: SeededNoise, source: LabelSource) -> Tensor | None:
+    """Class or number of the example of each image, [N]; drawn for all, also where one is given."""
+    if source.dim == 0:
         return None
-    drawn = random.integers(label_dim)
+    drawn = random.integers(source.num_choices)
+    if not source.is_class:
+        return drawn
     asked = [-1 if sample.class_index is None else sample.class_index for sample in chunk]
     given = upload(torch.tensor(asked), drawn.device)
-    return torch.where(given < 0, drawn, given)
+    return torch.where(given < 0, source.classes_of(drawn), given)
 
 
-def _labels(chunk: Sequence[Sample], classes: Tensor, label_dim: int) -> Tensor:
-    """Label rows [N, label_dim]: one-hots of the classes, or the labels that were asked for."""
-    rows = one_hot(classes, label_dim).to(torch.float32)
+def _labels(chunk: Sequence[Sample], indices: Tensor, source: LabelSource) -> Tensor:
+    """Label rows [N, label_dim]: of the classes or examples, or those that were asked for."""
+    rows = source.rows(indices)
     given = {i: sample.label for i, sample in enumerate(chunk) if sample.label is not None}
     if not given:
         return rows
-    values = upload(torch.tensor(list(given.values())), rows.device)
-    return rows.index_copy(0, upload(torch.tensor(list(given)), rows.device), values)
+    values = torch.from_numpy(np.stack([np.asarray(x, np.float32) for x in given.values()]))
+    places = upload(torch.tensor(list(given)), rows.device)
+    return rows.index_copy(0, places, upload(values, rows.device))
+
+
+def not_finite(images: Tensor) -> Tensor:
+    """Which images have values that are not finite: bool [N], on their device."""
+    return ~images.isfinite().flatten(1).all(1)
+
+
+def some_seeds(seeds: Sequence[int | str], most: int = 10) -> str:
+    """Seeds for a message: `seeds 3, 5, 8`, at most so many of them."""
+    shown = ", ".join(map(str, seeds[:most]))
+    return f"seed{'s' * (len(seeds) > 1)} {shown}{', ...' if len(seeds) > most else ''}"
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ keys of samplers.settings, and beside them `clip`, `guidance` and `solver_dtype`
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from samplers import GRIDS, SAMPLERS
@@ -57,6 +57,14 @@ class GenerationSettings:
     clip: bool = False
     guidance: Guidance | None = None
     solver_dtype: str = "float64"
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The flat form that `generation_settings` reads."""
+        flat = {**self.sampler.as_mapping(), "clip": self.clip, "solver_dtype": self.solver_dtype}
+        if self.guidance is not None:
+            parts = asdict(self.guidance) | {"interval": list(self.guidance.interval)}
+            flat["guidance"] = {key: value for key, value in parts.items() if value is not None}
+        return flat
 
     @property
     def clip_rule(self) -> str:

@@ -1,5 +1,6 @@
 """Which sampler, how many steps, which grid: one flat mapping, as recipes and snapshots hold it."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from torch_utils.registry import check_values, lookup, merge_options, split_name
 if TYPE_CHECKING:
     from diffusion.schedules import Schedule
 
+MAX_STEPS = 100_000
 Round = Callable[[float], float]
 
 # the published name of the key `grid`, and of a grid; EDM's option --disc
@@ -83,6 +85,7 @@ class SamplerSettings:
         """
         from diffusion import schedules
         from diffusion.grids import finish_grid
+        from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA
 
         options = {key: value for key, value in self.grid.items() if key not in _RANGE}
         low, high = self._range(model_min, model_max)
@@ -101,6 +104,9 @@ class SamplerSettings:
         if found != self.steps:
             reason = ": repeated noise levels left out" if found < len(nodes) else ""
             notes.append(f"{self.steps} steps asked for, {found} taken{reason}")
+        chain = options.get("levels")
+        is_cut = (low < LEAST_SIGMA, high > LARGEST_SIGMA) if chain is None else chain.is_cut
+        notes += [*_cap_notes(levels, *is_cut), *_start_notes(levels[0], round_sigma(model_max))]
         return levels, notes
 
     def _range(self, model_min: float, model_max: float) -> tuple[float, float]:
@@ -111,20 +117,60 @@ class SamplerSettings:
             return model_min, model_max
         return clamp_range(self.grid["sigma_min"], self.grid["sigma_max"], model_min, model_max)
 
-    def bound(self, model_min: float = 0.0, model_max: float = float("inf")) -> Callable[..., Any]:
+    def bound(
+        self,
+        model_min: float = 0.0,
+        model_max: float = float("inf"),
+        steps_taken: int | None = None,
+    ) -> Callable[..., Any]:
         """The sampler function with its options filled in.
 
         Args:
             model_min, model_max: range of noise levels that the model accepts; to it is cut what
                 the sampler is told of the grid's range.
+            steps_taken: steps of the grid it will get, where that may differ from those asked for.
         """
         options = dict(self.options)
+        if options.get("S_churn") and steps_taken not in (None, self.steps):
+            # spread over the steps asked for, as published; the sampler divides by those taken
+            options["S_churn"] *= steps_taken / self.steps
         if set(_RANGE) & options.keys() & self.grid.keys():
             options |= dict(zip(_RANGE, self._range(model_min, model_max), strict=True))
         return partial(self.row.load(), **options)
 
 
 _RANGE = ("sigma_min", "sigma_max")
+_PURE_NOISE = 5.0  # there a hundredth of the variance is data, whose deviation is about 1/2
+
+
+def _cap_notes(levels: list[float], is_cut_below: bool, is_cut_above: bool) -> list[str]:
+    """A line for each end of a grid that the cap of the log-SNR cuts.
+
+    Args:
+        levels: decreasing, ending in 0.
+        is_cut_below, is_cut_above: whether what was asked for goes beyond the cap there.
+    """
+    from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, MAX_LOG_SNR
+
+    ends = [
+        (is_cut_above, levels[0], LARGEST_SIGMA, "highest", "e^10", -MAX_LOG_SNR),
+        (is_cut_below, levels[-2], LEAST_SIGMA, "lowest", "e^-10", MAX_LOG_SNR),
+    ]
+    return [
+        f"the {which} noise level is cut to {power} = {cap:.5g}, where log-SNR is {log_snr:g}"
+        for is_cut, level, cap, which, power, log_snr in ends
+        if is_cut and math.isclose(level, cap, rel_tol=1e-3)  # a table's levels at the cap differ
+    ]
+
+
+def _start_notes(first: float, highest: float) -> list[str]:
+    """A line if sampling starts where a state of nothing but noise is not what the model knows."""
+    if first >= _PURE_NOISE or highest <= 2 * first:
+        return []
+    return [
+        f"sampling starts at noise level {first:.3g}, too low for a start from nothing but noise: "
+        "take more steps, another spacing or a higher sigma_max"
+    ]
 
 
 def chosen_grid(mapping: Mapping[str, Any]) -> str:
@@ -183,9 +229,13 @@ def settings_from(mapping: Mapping[str, Any]) -> SamplerSettings:
     grid_name = chosen_grid(mapping)
     for key in ("grid", _GRID_KEY):
         given.pop(key, None)
-    steps = given.pop("steps", 18)
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise UserError(f"sampler {name}: steps is {steps!r}: it must be an integer of at least 1")
+    steps = given.pop("steps", None)
+    is_count = isinstance(steps, int) and not isinstance(steps, bool) and 1 <= steps <= MAX_STEPS
+    if steps is not None and not is_count:
+        raise UserError(
+            f"sampler {name}: steps is {steps!r}: it must be an integer of at least 1 and at most"
+            f" {MAX_STEPS}"
+        )
     grid_defaults = {
         key: default if row.options.get(key) is None else row.options[key]
         for key, default in GRIDS[grid_name].options.items()
@@ -197,18 +247,14 @@ def settings_from(mapping: Mapping[str, Any]) -> SamplerSettings:
     owner = f"sampler {name}"
     grid = {key: value for key, value in given.items() if key in grid_defaults}
     options = {key: value for key, value in given.items() if key in defaults}
-    settings = SamplerSettings(
-        name,
-        steps,
-        merge_options(owner, grid_defaults, grid),
-        merge_options(owner, defaults, options),
-        grid_name,
-    )
-    if settings.grid.get("levels") is not None:
-        schedule, parts = split_name(f"{owner}: levels", settings.grid["levels"])
+    grid = merge_options(owner, grid_defaults, grid)
+    options = merge_options(owner, defaults, options)
+    if grid.get("levels") is not None:
+        schedule, parts = split_name(f"{owner}: levels", grid["levels"])
         merge_options(
             f"schedule {schedule}", lookup("schedule", SCHEDULES, schedule).options, parts
         )
-    check_values(owner, GRIDS[grid_name], settings.grid)
-    check_values(owner, row, settings.options)
-    return settings
+    check_values(owner, GRIDS[grid_name], grid)
+    check_values(owner, row, options)
+    num_steps = row.steps(options) if steps is None else steps
+    return SamplerSettings(name, num_steps, grid, options, grid_name)

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
+
+from torch_utils.images import save_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = str(ROOT / "assets" / "digits-8x8.zip")
@@ -82,12 +85,16 @@ def test_a_subset_depends_on_the_seed_and_not_on_the_batch_size(
 def test_a_classifier_also_prints_its_score(references: dict[str, Path]) -> None:
     lines = calc(references["digits"], detector="digits").stdout.splitlines()
     match = re.fullmatch(
-        r"classifier score \(digits\): (\S+)   100 images; (\S+) \+- (\S+) over 10 splits", lines[1]
+        r"classifier score \(digits\): (\S+) \+- (\S+)   over 10 splits of 100 images, "
+        r"as published; (\S+) over all at once",
+        lines[1],
     )
     assert match, lines
-    assert 7 < float(match[1]) <= 10
-    few = calc(references["digits"], "--num=5", detector="digits").stdout
-    assert re.search(r"classifier score \(digits\): \S+   5 images\n", few)
+    assert 5 < float(match[1]) < float(match[3]) <= 10
+    few = calc(references["digits"], "--num=5", detector="digits")
+    line = r"classifier score \(digits\): \S+   5 images at once; published are 10 splits\n"
+    assert re.search(line, few.stdout)
+    assert "5 images are too few for 64 features: the distance is biased upwards" in few.stderr
 
 
 def test_fewer_images_than_asked_for_are_an_error(references: dict[str, Path]) -> None:
@@ -104,6 +111,48 @@ def test_a_reference_of_another_image_size_is_an_error(tmp_path: Path) -> None:
     ref = tmp_path / "ref.npz"
     np.savez(ref, mu=np.zeros(12), sigma=np.eye(12), detector="pixels")
     assert_one_error(calc(ref), "has 12 features .* 1x8x8 images have 64")
+
+
+def pictures(folder: Path, height: int, width: int, num: int = 10) -> Path:
+    folder.mkdir()
+    for seed in range(num):
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / f"{seed:06d}.png")
+    return folder
+
+
+def test_only_images_of_one_shape_are_compared(tmp_path: Path) -> None:
+    """As many pixels, turned: the number would mean nothing."""
+    ref = tmp_path / "wide.npz"
+    wide, tall = pictures(tmp_path / "wide", 4, 16), pictures(tmp_path / "tall", 16, 4)
+    made = fid("ref", f"--data={wide}", f"--dest={ref}", "--detector=pixels")
+    assert made.returncode == 0, made.stderr
+    assert "the reference's 10 images are too few for 64 features" in made.stderr
+    same = calc(ref, f"--images={wide}", "--num=10")
+    assert same.returncode == 0, same.stderr
+    assert same.stderr.count("too few for 64 features") == 2
+    done = calc(ref, f"--images={tall}", "--num=10")
+    assert_one_error(done, "made of 1x4x16 images .* these are 1x16x4")
+
+
+def test_our_own_grids_are_left_out(references: dict[str, Path], tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "images", 8, 8)
+    plain = calc(references["pixels"], f"--images={folder}", "--num=10")
+    images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
+    save_grid(folder / "a-grid.png", images, 2)
+    save_grid(folder / "of one size.png", images[:1], 1, min_side=8, gap=0)
+    done = calc(references["pixels"], f"--images={folder}", "--num=10")
+    assert done.returncode == 0, done.stderr
+    first, rest = done.stdout.split("\n", 1)
+    assert first == "left out: a-grid.png, of one size.png (grids of generate.py)"
+    assert rest == plain.stdout
+
+
+def test_a_covariance_that_cannot_be_one_is_an_error(tmp_path: Path) -> None:
+    sigma = np.eye(64)
+    sigma[3, 3] = -0.01
+    np.savez(tmp_path / "ref.npz", mu=np.zeros(64), sigma=sigma, detector="pixels")
+    assert_one_error(calc(tmp_path / "ref.npz"), "damaged: .* not positive semidefinite")
 
 
 def test_a_reference_without_detector_is_an_error(tmp_path: Path) -> None:

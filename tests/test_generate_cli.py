@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from data.sources import open_source
 from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot
@@ -84,14 +85,20 @@ def test_a_seed_is_an_image_whatever_the_batch_and_the_number_of_processes(
 def test_each_class_has_a_folder_and_a_row(conditional: Path, tmp_path: Path) -> None:
     grid = tmp_path / "grid.png"
     images = generate(conditional, tmp_path / "a", "--seeds=5-6", "--class=each", f"--grid={grid}")
-    assert list(images) == [f"{c}/{s:06d}.png" for c in range(3) for s in (5, 6)]
+    names = ("ant", "bee", "cow")
+    assert list(images) == [f"{name}/{s:06d}.png" for name in names for s in (5, 6)]
+    assert open_source(tmp_path / "a").label_names == list(names)
     with PIL.Image.open(grid) as picture:
         cell_h, cell_w = 8 * 6 + 2, 6 * 6 + 2  # enlarged until the shorter side has 32 pixels
         assert picture.height == 3 * cell_h + 2
-        assert picture.width == 2 * cell_w + 2 + (8 * 3 + 8)
+        margin = picture.width - (2 * cell_w + 2)
+        assert 8 + 3 * 4 < margin < 8 + 3 * 12  # three letters of this size
+        assert picture.text["seeds"] == "5-6"
+        assert picture.text["snapshot"] == "cond.safetensors"
+        assert "name: heun, steps: 3" in picture.text["sampler"]
     one = generate(conditional, tmp_path / "b", "--seeds=5-6", "--class=1")
     for seed in (5, 6):
-        np.testing.assert_array_equal(images[f"1/{seed:06d}.png"], one[f"{seed:06d}.png"])
+        np.testing.assert_array_equal(images[f"bee/{seed:06d}.png"], one[f"{seed:06d}.png"])
 
 
 def test_classes_and_tags_have_names(conditional: Path, tmp_path: Path) -> None:

@@ -257,8 +257,9 @@ def world(device_name: str = "auto") -> Iterator[World]:
         if isinstance(error, RuntimeError) and _is_lost(error):
             raise Failure(_lost_line(error)) from None
         raise
-    finally:
-        dist.destroy_process_group()
+    # only now: to leave the group in good order after a failure would be to wait for collectives
+    # that the others never join; the process's end tells them
+    dist.destroy_process_group()
 
 
 def _lost_line(error: BaseException) -> str:

@@ -7,16 +7,26 @@ whatever else escapes is a defect of ours and keeps its traceback.
 from collections.abc import Iterable
 
 from torch_utils.published import hint, value_hint
+from torch_utils.text import printable
 
 _PROPOSED = 3  # names that a message proposes at most
 
 
 class UserError(ValueError):
-    """Something the user gave cannot be used; the message says what, the value and what to do."""
+    """Something the user gave cannot be used; the message says what, the value and what to do.
+
+    File names and contents in a message may hold anything: it is made printable.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class Failure(Exception):
     """Work that cannot go on for a reason outside our code: one line and exit code 1."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def unknown_name(

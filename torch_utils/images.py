@@ -4,14 +4,20 @@ Only numpy and Pillow, so that data and metrics can use it without torch.
 """
 
 import io
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
+import PIL.PngImagePlugin
 
 from torch_utils.files import replacing
+from torch_utils.fonts import Font, drawable
+
+_MARK = ("Software", "Driftless grid")  # keyword and text by which a grid is known
+_MOST_LABEL = 240  # pixels that a row's name may take
 
 
 def to_picture(image: np.ndarray) -> PIL.Image.Image:
@@ -41,12 +47,22 @@ def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
         temporary.write_bytes(png_bytes(image))
 
 
+def png_bound(shape: tuple[int, int, int]) -> int:
+    """The most bytes that `png_bytes` makes of an image of shape (C, H, W), noise included."""
+    channels, height, width = shape
+    rows = height * (1 + width * channels)
+    # deflate stores what does not compress; Pillow writes it in chunks of 64 KB
+    return rows + rows // 512 + 12 * (rows // 65536) + 256
+
+
 def save_grid(
     path: str | os.PathLike[str],
-    images: np.ndarray,
+    images: Iterable[np.ndarray | None],
     num_columns: int,
     *,
     row_names: Sequence[str] = (),
+    row_numbers: Sequence[int] = (),
+    text: Mapping[str, str] | None = None,
     min_side: int = 32,
     gap: int = 2,
 ) -> None:
@@ -54,30 +70,70 @@ def save_grid(
 
     Args:
         path: the PNG to write.
-        images: uint8 [N, C, H, W], row by row; the last row may be short.
+        images: uint8 [C, H, W] each, row by row, at least one; None leaves a place empty, and the
+            last row may be short.
         num_columns: images in a row.
-        row_names: a name to print left of each row; empty for none.
+        row_names: a name to print left of each row, in any script; empty for none.
+        row_numbers: what stands for names that cannot be printed; by default the rows' own numbers.
+        text: what the PNG says of itself beside its mark as a grid: keyword -> text.
         min_side: enlarge until the shorter side of an image has at least this many pixels.
         gap: pixels between images.
     """
-    num, _, height, width = images.shape
-    num_rows = -(-num // num_columns)
+    cells = list(images)
+    _, height, width = next(image.shape for image in cells if image is not None)
+    num_rows = -(-len(cells) // num_columns)
     factor = max(1, -(-min_side // min(height, width)))
     cell_h, cell_w = height * factor + gap, width * factor + gap
-    margin = (8 * max(map(len, row_names)) + 8) if row_names else 0
+    numbers = row_numbers or range(num_rows)
+    labels = _labels(row_names[:num_rows], numbers, min(20, max(12, cell_h // 4)))
+    margin = max((math.ceil(font.getlength(name)) + 8 for name, font in labels), default=0)
     grid = PIL.Image.new(
         "RGB", (margin + num_columns * cell_w + gap, num_rows * cell_h + gap), "white"
     )
-    for index, image in enumerate(images):
+    for index, image in enumerate(cells):
+        if image is None:
+            continue
         row, column = divmod(index, num_columns)
         picture = to_picture(image).convert("RGB")
         picture = picture.resize((width * factor, height * factor), PIL.Image.Resampling.NEAREST)
         grid.paste(picture, (margin + gap + column * cell_w, gap + row * cell_h))
     draw = PIL.ImageDraw.Draw(grid)
-    for row, name in enumerate(row_names[:num_rows]):
-        draw.text((4, gap + row * cell_h + cell_h // 2), name, fill="black", anchor="lm")
+    for row, (name, font) in enumerate(labels):
+        place = (4, gap + row * cell_h + cell_h // 2)
+        draw.text(place, name, fill="black", anchor="lm", font=font)
     with replacing(path) as temporary:
-        grid.save(temporary, format="png")
+        grid.save(temporary, format="png", pnginfo=_png_text(text or {}))
+
+
+def _labels(names: Sequence[str], numbers: Sequence[int], size: int) -> list[tuple[str, Font]]:
+    """Names as they are drawn, each with its font, cut to `_MOST_LABEL` pixels."""
+    labels = []
+    for name, number in zip(names, numbers, strict=False):
+        shown, font = drawable(name, str(number), size)
+        if font.getlength(shown) > _MOST_LABEL:
+            while shown and font.getlength(f"{shown}...") > _MOST_LABEL:
+                shown = shown[:-1]
+            shown += "..."
+        labels.append((shown, font))
+    return labels
+
+
+def _png_text(text: Mapping[str, str]) -> PIL.PngImagePlugin.PngInfo:
+    """Text chunks, the mark first; long ones compressed, as in grids of many seeds."""
+    info = PIL.PngImagePlugin.PngInfo()
+    for key, value in {_MARK[0]: _MARK[1], **text}.items():
+        info.add_text(key, value, zip=len(value) > 1000)
+    return info
+
+
+def is_grid(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a PNG that `save_grid` wrote, by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(128)
+    except OSError:
+        return False
+    return b"tEXt" + b"\0".join(part.encode() for part in _MARK) in head
 
 
 def save_grid_of(
@@ -86,10 +142,19 @@ def save_grid_of(
     num_columns: int,
     *,
     row_names: Sequence[str] = (),
+    row_numbers: Sequence[int] = (),
+    text: Mapping[str, str] | None = None,
 ) -> None:
-    """`save_grid` of pictures that lie in files, all of one size."""
-    images = []
-    for file in files:
-        with PIL.Image.open(file) as picture:
-            images.append(from_picture(picture))
-    save_grid(path, np.stack(images), num_columns, row_names=row_names)
+    """`save_grid` of pictures that lie in files, all of one size; absent ones stay empty."""
+
+    def pictures() -> Iterator[np.ndarray | None]:
+        for file in files:
+            if not os.path.exists(file):
+                yield None
+                continue
+            with PIL.Image.open(file) as picture:
+                yield from_picture(picture)
+
+    save_grid(
+        path, pictures(), num_columns, row_names=row_names, row_numbers=row_numbers, text=text
+    )

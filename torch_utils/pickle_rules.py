@@ -62,13 +62,23 @@ def inert(name: str) -> Rule:
     return Rule(lambda *args: Record(name, args), _set_state)
 
 
-_ATOMS = (str, bytes, int, float, type(None))
+_MAX_KEY_LENGTH = 2**16  # equal long ones are compared byte by byte, every time
+_MAX_KEY = 2**60
 
 
 def as_key(value: Any) -> Any:
-    """A dict key or set element as it is, if flat: hashing anything deep would recurse in C."""
-    parts = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(part, _ATOMS) for part in parts):
+    """A dict key or set element as it is, if it can be one of many.
+
+    A stranger can write numbers beyond 60 bits, or tuples, that all have one hash: then each is
+    compared with all before it. Hashes of texts are secret, those of smaller numbers different.
+    """
+    if isinstance(value, str | bytes):
+        if len(value) > _MAX_KEY_LENGTH:
+            raise Refused(f"it has a key of {len(value)} characters")
+    elif isinstance(value, int):
+        if abs(value) >= _MAX_KEY:
+            raise Refused("it has a key that is too large a number")
+    elif not isinstance(value, float | None):
         raise Refused(f"it has a key of type {type(value).__name__}")
     return value
 

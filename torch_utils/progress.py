@@ -39,13 +39,17 @@ class Progress:
     def update(self, num: int = 1) -> None:
         """Count `num` more images."""
         self._done += num
-        self._bar.update(num)
+        self._bar.update(self._done - self._bar.n)
         now = time.monotonic()
         if self._has_lines and now >= self._next_line:
             rate = self._done / (now - self._start)
             line = f"{self._what}: {self._done} of {self._total} images, {rate:.0f} img/s"
             print(line, file=sys.stderr, flush=True)
             self._next_line = now + self._interval
+
+    def within(self, num: int, share: float) -> None:
+        """Show that a share of the next `num` images is done, which `update` will count."""
+        self._bar.update(self._done + int(num * share) - self._bar.n)
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()

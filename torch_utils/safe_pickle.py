@@ -7,11 +7,12 @@ without objects. A reader of another format adds rules: `inert()` keeps a call a
 """
 
 import io
+import os
 import pickletools
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from torch_utils.errors import UserError
 from torch_utils.pickle_numpy import NUMPY_RULES
@@ -22,6 +23,11 @@ _DAMAGE = (
     *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
     struct.error,
 )
+
+
+_COPIES = 4  # how often rules may copy what a pickle holds, beyond
+_FREE_COPIES = 2**16  # bytes
+_MAX_MEMO = 2**32  # larger numbers than the binary opcodes have could all have one hash
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Limits:
 
     bytes: int = 2**28
     string: int = 2**28
-    items: int = 2**22
+    items: int = 2**21
     depth: int = 64
 
 
@@ -50,7 +56,8 @@ class _Machine:
 
     rules: Mapping[str, Rule]
     persistent: Callable[[Any], Any] | None
-    budget: int
+    copied_bytes: int  # that rules may still take
+    copied_items: int
     stack: list[Any] = field(default_factory=list)
     below: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -103,7 +110,10 @@ class _Machine:
         self.last(set).update(map(as_key, items))
 
     def put(self, index: int | str | None) -> None:
-        self.memo[len(self.memo) if index is None else int(index)] = self.stack[-1]
+        place = len(self.memo) if index is None else int(index)
+        if place >= _MAX_MEMO:
+            raise Refused(f"it remembers something under the number {place}")
+        self.memo[place] = self.stack[-1]
 
     def token(self, name: str) -> None:
         if name not in self.rules:
@@ -127,9 +137,12 @@ class _Machine:
 
     def spend(self, given: Any) -> None:
         """Bound what rules copy: one long string can be handed to many of them."""
-        parts = given if isinstance(given, tuple) else (given,)
-        self.budget -= sum(len(part) for part in parts if hasattr(part, "__len__"))
-        if self.budget < 0:
+        for part in given if isinstance(given, tuple) else (given,):
+            if isinstance(part, str | bytes | bytearray):
+                self.copied_bytes -= len(part)
+            elif isinstance(part, list | tuple | dict | set | frozenset):
+                self.copied_items -= len(part)
+        if min(self.copied_bytes, self.copied_items) < 0:
             raise Refused("it uses the same content too often")
 
     def build(self, _: Any) -> None:
@@ -237,7 +250,7 @@ def _check_shape(root: Any, limit: int) -> None:
 
 
 def read_pickle(
-    stream: io.BytesIO,
+    stream: IO[bytes],
     what: str,
     *,
     rules: Mapping[str, Rule] = BASIC_RULES,
@@ -250,7 +263,7 @@ def read_pickle(
     real; a name that is used as a value comes out as a `Token`.
 
     Args:
-        stream: the bytes.
+        stream: the bytes; it can be a file.
         what: the file's name, for messages.
         rules: what stands in for a global, by "module name"; others are refused.
         persistent: turns a persistent id into a value; None refuses them.
@@ -260,11 +273,14 @@ def read_pickle(
         UserError: the pickle is damaged, too large, or asks for something that has no rule.
     """
     limits = limits or Limits()
-    machine = _Machine(rules, persistent, budget=4 * limits.bytes)
+    start = stream.tell()
+    size = min(stream.seek(0, os.SEEK_END) - start, limits.bytes)
+    stream.seek(start)
+    machine = _Machine(rules, persistent, _COPIES * size + _FREE_COPIES, limits.items)
     try:
-        if len(stream.getbuffer()) - stream.tell() > limits.bytes:
-            raise Refused(f"it has more than {limits.bytes} bytes")
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        for count, (opcode, argument, position) in enumerate(pickletools.genops(stream)):
+            if (position or 0) - start > limits.bytes:
+                raise Refused(f"it has more than {limits.bytes} bytes")
             if opcode.name not in _STEPS:
                 raise Refused(f"it uses the opcode {opcode.name}")
             if isinstance(argument, str | bytes | bytearray) and len(argument) > limits.string:

@@ -33,6 +33,8 @@ class TrainingData:
         num_classes: number of classes, if labels are classes.
         label_kind: class, multi_hot (tags) or vector; None without labels.
         device: where batches go; None for where the images are.
+        present_classes: the classes that an image has; None if that is all of them, or labels are
+            no classes.
         key: what the images and labels are, as text in five parts between slashes: number of
             images, size, kind of labels, checksums of images and of labels. None for data that is
             in no file.
@@ -46,6 +48,7 @@ class TrainingData:
     num_classes: int = 0
     label_kind: str | None = None
     device: torch.device | None = None
+    present_classes: Sequence[int] | None = None
     key: str | None = None
 
     def __len__(self) -> int:
@@ -96,6 +99,13 @@ class TrainingData:
             mask = variate >= label_dropout
         return Batch(pictures, labels, mask)
 
+    def is_resident(self, device: torch.device, where: str) -> bool:
+        """Whether the images are to lie on the GPU; see `placed`."""
+        if device.type != "cuda" or where == "cpu":
+            return False
+        free, _ = torch.cuda.mem_get_info(device)
+        return where == "cuda" or self.images.numel() <= free / 2
+
     def placed(self, device: torch.device, where: str) -> "TrainingData":
         """The same data, ready to serve a compute device.
 
@@ -103,12 +113,7 @@ class TrainingData:
             device: where to compute.
             where: cuda, cpu, or auto: on the GPU if it takes no more than half of its free memory.
         """
-        if where == "auto":
-            where = "cpu"
-            if device.type == "cuda":
-                free, _ = torch.cuda.mem_get_info(device)
-                where = "cuda" if self.images.numel() <= free / 2 else "cpu"
-        if where == "cpu" or device.type != "cuda":
+        if not self.is_resident(device, where):
             return replace(self, device=device)
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, images=self.images.to(device), labels=labels, device=device)
@@ -136,6 +141,7 @@ def load_training_data(config: DataConfig) -> TrainingData:
         config.xflip,
         dataset.label_dim if dataset.label_kind == "class" else 0,
         dataset.label_kind,
+        present_classes=dataset.present_classes,
         key=_key_of(dataset),
     )
 

@@ -14,6 +14,7 @@ from torch_utils.errors import Failure
 from training.clock import Clock, status_line
 from training.config import TrainingConfig, images
 from training.data import TrainingData
+from training.labels import label_examples
 from training.preview import Preview, plan_preview, save_preview
 from training.run_log import RunLog
 from training.setup import create_trainer, model_of, transfer
@@ -141,7 +142,7 @@ def _loop(run: Run) -> bool:
     source = MicroBatches(config, run.data, trainer.objective, world)
     preview = None
     if config.preview.enabled and run.model.img_channels in (1, 3):
-        preview = plan_preview(config.preview, config.sampler, run.model)
+        preview = plan_preview(config.preview, config.sampler, run.model, _classes(run))
     bad_steps_at_stop = 0
 
     with tqdm(
@@ -275,11 +276,20 @@ def save_outputs(run: Run) -> None:
         sampling=config.sampler,
         label_names=_label_names(run),
         label_kind=data.label_kind if model.label_dim else None,
+        present_classes=_classes(run),
+        label_examples=label_examples(data.labels, data.label_kind),
+        label_dropout=config.run.label_dropout if model.label_dim else None,
         images=trainer.seen,
         ema=config.ema.model_dump(mode="json"),
     )
     save_snapshot(snapshot_path(run.folder, trainer.seen), trainer.average.state_dict(), info)
     prune(run.folder, "network-snapshot-*.safetensors", config.run.keep_snapshots)
+
+
+def _classes(run: Run) -> list[int] | None:
+    """The classes that there are images of; None for all, and for a model without classes."""
+    present = run.data.present_classes
+    return list(present) if present is not None and run.model.label_dim else None
 
 
 def _label_names(run: Run) -> list[str] | None:

@@ -11,6 +11,7 @@ import yaml
 
 from models.config import is_text, validated
 from torch_utils.errors import UserError, nearest
+from torch_utils.yaml_files import parse_yaml, read_yaml
 from training.config import DEFAULT_NETWORK, DEFAULT_SAMPLER, TrainingConfig
 
 # entries of these sections have a `name` and options of their own: another name starts afresh
@@ -58,13 +59,10 @@ def recipe_layers(path: str | os.PathLike[str], seen: tuple[Path, ...] = ()) -> 
     if file in seen:
         raise UserError(f"{path}: its bases form a circle")
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = read_yaml(file, f"recipe {path}")
     except (OSError, UnicodeDecodeError) as error:
         problem = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read recipe {path}: {problem}{_near(Path(path))}") from None
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"recipe {path} is not YAML: {problem}") from None
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -120,10 +118,7 @@ def parse_override(text: str) -> dict[str, Any]:
         raise UserError(f"{text!r} is no override: write section.key=value, e.g. run.batch=128")
     if is_text(TrainingConfig, path) and not re.fullmatch(r"\s*(['\"].*|null|~)\s*", value, re.S):
         return nested(path, value)
-    try:
-        return nested(path, yaml.safe_load(value) if value else "")
-    except (yaml.YAMLError, ValueError):  # the latter of a date that is none
-        raise UserError(f"{text!r}: the value is not YAML") from None
+    return nested(path, parse_yaml(value, f"{text!r}: the value") if value else "")
 
 
 def nested(path: Sequence[str], value: Any) -> dict[str, Any]:

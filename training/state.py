@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from torch_utils import torch_files
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
 
@@ -88,17 +89,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise UserError(f"no training state at {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-        if bad is not None:
-            raise UserError(f"{path} is damaged: the checksum of {bad} is wrong")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged archive can fail in any way
-        first_line = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{path} is damaged or no training state: {first_line}") from None
+    state = torch_files.load(path, str(path))
     if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
         raise UserError(f"{path} is not a training state of Driftless in format {FORMAT_VERSION}")
     return state

@@ -9,8 +9,7 @@ import re
 from torch_utils.errors import UserError
 
 _UNITS = {"img": 1, "k": 1_000, "M": 1_000_000}
-_LARGEST = 1e12  # of any unit; products with sizes of data sets stay exact
-_TOO_LARGE = "it is too large"
+MAX_NUMBER = 1e12
 SUFFIXES = ("img", "k", "M", "ep", "it", "tick")
 
 
@@ -25,15 +24,15 @@ def canonical(value: object, bare_unit: str) -> str:
         ValueError: it is neither, or larger than any run.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if abs(value) > _LARGEST:
-            raise ValueError(_TOO_LARGE)
+        if abs(value) > MAX_NUMBER:
+            raise ValueError(f"the number must be at most {MAX_NUMBER:g}")
         value = str(value)
     text = value.strip() if isinstance(value, str) else ""
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)", text)
     if not match or (match[2] or bare_unit) not in SUFFIXES:
         raise ValueError("give a number with one of the suffixes img, k, M, ep, it")
-    if float(match[1]) > _LARGEST:
-        raise ValueError(_TOO_LARGE)
+    if float(match[1]) > MAX_NUMBER:
+        raise ValueError(f"the number must be at most {MAX_NUMBER:g}")
     return f"{match[1]}{match[2] or bare_unit}"
 
 

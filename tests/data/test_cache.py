@@ -146,10 +146,10 @@ def test_a_public_set_is_converted_once(tmp_path: Path, monkeypatch: pytest.Monk
 
     opened = []
 
-    def local(path: str, *options: object) -> object:
+    def local(path: str, *_: object, **options: bool) -> object:
         """The network is not there: what torchvision would bring comes from a folder."""
         opened.append(path)
-        return open_source(str(write_images(tmp_path / "images")), *options)  # type: ignore[arg-type]
+        return open_source(str(write_images(tmp_path / "images")), **options)
 
     monkeypatch.setattr(module, "open_source", local)
     first = as_dataset("torchvision:CIFAR10")

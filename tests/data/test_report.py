@@ -84,7 +84,7 @@ def test_a_sound_dataset_has_no_problems(tmp_path):
     path = write_zip(tmp_path / "s.zip", GOOD | {"dataset.json": index(CLASSES)})
     done = run("dataset_tool.py", "check", f"--data={path}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{path}: no problems\n"
+    assert done.stdout == f"images: 4\nlabels: 4 classes\n{path}: no problems\n"
     assert problems(tmp_path) == []
 
 
@@ -100,7 +100,8 @@ def test_every_bad_image_is_listed(tmp_path):
     assert found[0].startswith(f"1.png {where} is damaged")
     assert found[1].startswith(f"2.png {where} has the colour mode P")
     assert found[2:] == [
-        f"4.png {where} has 6x5 pixels and 3 channels, most have 6x4 pixels and 3 channels",
+        f"4.png {where} has 6x5 pixels and 3 channels, most have 6x4 pixels and 3 channels: "
+        "convert with --resolution=WxH",
         f"5.png {where} has the same pixels as 3.png",
     ]
 
@@ -130,6 +131,6 @@ def test_problems_are_printed_a_line_each_with_exit_code_2(tmp_path):
     files = GOOD | {"1.png": b"x", "3.png": GOOD["0.png"]}
     path = write_zip(tmp_path / "s.zip", files)
     done = run("dataset_tool.py", "check", f"--data={path}")
-    assert len(done.stdout.splitlines()) == 2
+    assert done.stdout.splitlines()[2:] == ["images: 4", "labels: none"]
     assert_refused(done, f"{path} has 2 problems")
     assert_refused(run("dataset_tool.py", "check", "--data=none.zip"), "has 1 problem,")

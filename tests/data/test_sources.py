@@ -2,6 +2,7 @@
 
 import io
 import struct
+import unicodedata
 import zlib
 
 import numpy as np
@@ -17,6 +18,7 @@ from data.sources import open_source
 from data.transforms import TRANSFORMS
 from data.writer import DatasetWriter, encode
 from tests.data.files import encoded, index, random_image, write_folder, write_zip
+from torch_utils.class_folders import folder_names
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 
@@ -121,9 +123,62 @@ def test_one_folder_alone_is_no_class(tmp_path):
     assert (found, names) == ([("cat/a.png", None)], None)
 
 
-def test_folders_in_a_zip_are_no_classes(tmp_path):
+def test_folders_in_a_zip_are_classes_too(tmp_path):
     found, names = labels_of(write_zip(tmp_path / "s.zip", PETS))
-    assert [label for _, label in found] == [None] * 3
+    assert [label for _, label in found] == [0, 0, 1]
+    assert names == ["cat", "wolf"]
+
+
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_classes_that_were_packed_with_their_folder_are_classes(tmp_path, write):
+    files = {f"my pets/all/{name}": content for name, content in PETS.items()}
+    found, names = labels_of(write(tmp_path / "s.zip", files))
+    assert [label for _, label in found] == [0, 0, 1]
+    assert names == ["cat", "wolf"]
+    files |= {"my pets/all/z.png": encoded(RGB)}
+    assert labels_of(write(tmp_path / "t.zip", files))[1] is None
+
+
+def test_folders_that_are_numbers_are_sorted_as_numbers(tmp_path):
+    files = {f"{i}/a.png": encoded(RGB) for i in range(12)}
+    found, names = labels_of(write_folder(tmp_path / "s", files))
+    assert names == [str(i) for i in range(12)]
+    assert dict(found)["10/a.png"] == 10
+
+
+def test_a_class_is_one_however_its_accents_are_encoded(tmp_path):
+    pair = [unicodedata.normalize(form, "Übung") for form in ("NFC", "NFD")]
+    files = {f"{name}/{i}.png": encoded(RGB) for i, name in enumerate([*pair, "z"])}
+    found, names = labels_of(write_zip(tmp_path / "s.zip", files))
+    assert sorted(label for _, label in found) == [0, 1, 1]
+    assert names == ["z", pair[0]]
+
+
+def generated(folder, classes, seeds, *, subdirs):
+    """Files where generate.py puts them."""
+    for name in folder_names(classes) if classes else [""]:
+        for seed in seeds:
+            thousand = f"{seed - seed % 1000:06d}" if subdirs else ""
+            path = folder / name / thousand / f"{seed:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(RGB))
+    return folder
+
+
+@pytest.mark.parametrize("subdirs", [False, True])
+def test_generated_images_have_the_classes_that_they_were_made_with(tmp_path, subdirs):
+    for number, classes in enumerate([["wolf", "cat"], [str(i) for i in range(11)], ["a", "b"]]):
+        folder = generated(tmp_path / str(number), classes, [0, 5, 1000], subdirs=subdirs)
+        found, names = labels_of(folder)
+        assert names == classes
+        assert sorted(label for _, label in found) == sorted([*range(len(classes))] * 3)
+        assert all(classes[label] in name for name, label in found)
+
+
+def test_folders_of_a_thousand_seeds_are_no_classes(tmp_path):
+    seeds = [0, 999, 1000, 1_000_000, 4_294_967_295]
+    found, names = labels_of(generated(tmp_path / "s", [], seeds, subdirs=True))
+    assert [label for _, label in found] == [None] * 5
     assert names is None
 
 
@@ -227,23 +282,23 @@ def test_what_is_written_is_read_back(tmp_path, name):
 
 
 def write_one_then_raise(dest, error):
-    with DatasetWriter(dest) as writer:
+    with DatasetWriter(dest, overwrite=True) as writer:
         writer.add(encode(CHW), index=0, origin="a")
         raise error
 
 
 @pytest.mark.parametrize("name", ["out.zip", "out"])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt("stop"), UserError("stop")])
 def test_an_interrupted_writer_leaves_nothing(tmp_path, name, error):
-    with pytest.raises(error):
+    with pytest.raises(type(error), match="stop"):
         write_one_then_raise(tmp_path / name, error)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_writer_leaves_the_former_zip(tmp_path):
     former = write_zip(tmp_path / "out.zip", PETS).read_bytes()
-    with pytest.raises(UserError):
-        write_one_then_raise(tmp_path / "out.zip", UserError)
+    with pytest.raises(UserError, match="stop"):
+        write_one_then_raise(tmp_path / "out.zip", UserError("stop"))
     assert (tmp_path / "out.zip").read_bytes() == former
 
 
@@ -252,7 +307,7 @@ def test_some_labels_are_not_written_but_counted_in_a_warning(tmp_path, capsys):
         writer.add(encode(CHW), 0, index=0, origin="a")
         writer.add(encode(CHW), None, index=1, origin="b")
     err = capsys.readouterr().err
-    assert err == "warning: no labels written: only 1 of 2 images have one\n"
+    assert err == "warning: no labels written: only 1 of 2 images have one, b has none\n"
     with pytest.raises(UserError, match="has no labels"):
         ImageDataset(tmp_path / "out.zip", use_labels=True)
 
@@ -276,3 +331,13 @@ def test_destinations_that_cannot_be_used_are_refused(tmp_path):
     with DatasetWriter(tmp_path / "empty") as writer:
         writer.add(encode(CHW), index=0, origin="a")
     assert len(ImageDataset(tmp_path / "empty")) == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "RGBa", "P", "CMYK", "YCbCr"])
+def test_large_pictures_are_converted_part_by_part_to_the_same_pixels(mode, monkeypatch):
+    picture = RGB.convert("RGBA")
+    picture.putalpha(PIL.Image.fromarray(random_image(3, channels=1)))
+    picture = picture.convert(mode) if mode != "LA" else picture.convert("L").convert("LA")
+    whole = to_plain(picture, "x")
+    monkeypatch.setattr("data.modes._STRIPE", 13)  # two rows of six
+    np.testing.assert_array_equal(to_plain(picture, "x"), whole)

@@ -17,11 +17,12 @@ def test_a_reference_survives_the_round_trip(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     gaussian = Gaussian(rng.normal(size=4), np.cov(rng.normal(size=(4, 9))), 9)
     path = tmp_path / "new" / "folder" / "ref.npz"
-    save_reference(path, Reference(gaussian, "pixels", "my-data"))
+    save_reference(path, Reference(gaussian, "pixels", "my-data", (1, 2, 2)))
     found = load_reference(path, "pixels")
     np.testing.assert_array_equal(found.gaussian.mu, gaussian.mu)
     np.testing.assert_array_equal(found.gaussian.sigma, gaussian.sigma)
     assert (found.gaussian.num, found.detector, found.source) == (9, "pixels", "my-data")
+    assert found.image_shape == (1, 2, 2)
     assert [file.name for file in path.parent.iterdir()] == ["ref.npz"]
 
 
@@ -36,7 +37,7 @@ def test_a_published_reference_is_an_inception_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not say its detector"):
         load_reference(tmp_path / "ref.npz", "pixels")
     found = load_reference(tmp_path / "ref.npz", "inception")
-    assert (found.gaussian.num, found.source) == (None, "")
+    assert (found.gaussian.num, found.source, found.image_shape) == (None, "", None)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,11 @@ def test_a_published_reference_is_an_inception_one(tmp_path: Path) -> None:
         ({"mu": np.array([0, np.nan, 0])}, "not finite"),
         ({"sigma": np.full((3, 3), np.inf)}, "not finite"),
         ({"sigma": np.triu(np.ones((3, 3)))}, "not symmetric"),
+        ({"sigma": np.diag([1.0, 1.0, -1.0])}, "not positive semidefinite"),
+        ({"sigma": np.ones((3, 3)) * 2 - np.eye(3)}, "not positive semidefinite"),
+        ({"image_shape": np.array([1, 8])}, "image_shape must be"),
+        ({"image_shape": np.array([1, 8, 0])}, "image_shape must be"),
+        ({"image_shape": np.array([1.0, 8, 8])}, "image_shape must be"),
         ({"num": np.array(1)}, "num must be"),
         ({"num": np.array("many")}, "num must be"),
         ({"mu": np.array([{}, {}, {}], dtype=object)}, "damaged"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.statistics import MAX_FEATURES, FeatureStatistics
+from metrics.statistics import MAX_FEATURES, FeatureStatistics, is_covariance
 from torch_utils.errors import UserError
 
 
@@ -53,3 +53,22 @@ def test_one_image_has_no_covariance(features: np.ndarray) -> None:
 def test_a_covariance_beyond_memory_is_refused() -> None:
     with pytest.raises(UserError, match="GiB"):
         FeatureStatistics(MAX_FEATURES + 1)
+
+
+@pytest.mark.parametrize("num", [3, 30, 300])
+def test_a_covariance_of_any_number_of_images_is_one_also_in_float32(num: int) -> None:
+    """Also of fewer images than features, where eigenvalues are 0 up to rounding."""
+    features = np.random.default_rng(0).normal(5, 1, (num, 40)) * np.logspace(-3, 3, 40)
+    statistics = FeatureStatistics(40)
+    statistics.update(torch.from_numpy(features))
+    sigma = statistics.finalize().sigma
+    assert is_covariance(sigma)
+    rounded = sigma.astype(np.float32).astype(np.float64)
+    assert is_covariance(rounded)
+    assert is_covariance(np.zeros((4, 4)))
+    for place in (0, 20, 39):
+        damaged = np.diag(np.full(40, sigma[39, 39]))
+        damaged[place, place] *= -1e-3
+        assert not is_covariance(damaged)
+    correlated = np.array([[1.0, 2.0], [2.0, 1.0]])
+    assert not is_covariance(correlated)

@@ -1,7 +1,10 @@
 """Snapshots come back as they were, and what is not one is refused in one line."""
 
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,3 +122,87 @@ def test_config_errors_name_the_key() -> None:
         validated(ModelConfig, {**tree, "preconditioning": {"sigma_dat": 3}}, "test")
     with pytest.raises(UserError, match="test: img_channels is 0"):
         validated(ModelConfig, {**tree, "img_channels": 0}, "test")
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """The same weights under a changed description, without a checksum."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["driftless"])
+    record.pop("sha256")
+    change(record)
+    save_file(load_file(path), path, metadata={"driftless": json.dumps(record)})
+
+
+def test_snapshots_without_a_checksum_are_read(tmp_path: Path) -> None:
+    path = snapshot_path(tmp_path, 1)
+    write(path)
+    rewritten(path, lambda record: None)
+    assert load_snapshot(path)[1].label_names == ["a", "b"]
+
+
+def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
+    path = snapshot_path(tmp_path, 1)
+    write(path)
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    for position in [*range(0, start, 61), start, (start + len(content)) // 2, len(content) - 1]:
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+        )
+        with pytest.raises(UserError) as caught:
+            load_snapshot(path)
+        assert position < start or "checksum" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("network", "num_blocks", 10**9, "asks for 2000000000 blocks, but it has"),
+        ("network", "num_blocks", 400, "asks for 800 blocks, but it has"),
+        ("network", "num_blocks", 2, "tensors do not match its config"),
+        ("network", "channel_mult", [1] * 10**4, "asks for 10000 blocks, but it has"),
+        ("network", "model_channels", 10**9, "must be a positive integer"),
+        ("network", "model_channels", 2**14, "tensors do not match its config"),
+        ("model", "label_dim", 10**9, "label_dim"),
+        ("model", "img_resolution", [2**40, 2], "img_resolution"),
+        ("preconditioning", "sigma_data", True, "give a number"),
+        (
+            "preconditioning",
+            "schedule",
+            {"name": "beta_linear", "num_steps": 10**9},
+            "at most 65536",
+        ),
+        (None, "label_names", [1, 2], r"wrong at label_names\.0"),
+        (None, "images", 10**30, "not a snapshot"),
+        (None, "images", "many", "wrong at images"),
+        (None, "sampling", [1], "wrong at sampling"),
+        (None, "surprise", 1, "unknown entries"),
+    ],
+)
+def test_a_description_that_asks_for_too_much_is_one_line(
+    section: str | None, key: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    path = snapshot_path(tmp_path, 1)
+    write(path)
+
+    def change(record: dict[str, Any]) -> None:
+        model = record["model"]
+        places = {None: record, "model": model, "network": model["network"]}
+        places["preconditioning"] = model["preconditioning"] = {"name": "ddpm"}
+        if section != "preconditioning":
+            model["preconditioning"] = {"name": "edm"}
+        places[section][key] = value
+
+    rewritten(path, change)
+    with pytest.raises(UserError, match=message):
+        load_snapshot(path)
+
+
+def test_a_network_larger_than_the_machine_is_refused() -> None:
+    tree = config().model_dump()
+    tree["network"] |= {"model_channels": 2**20}
+    with pytest.raises(UserError, match=r"needs more than \d+ GiB, this machine has"):
+        build(ModelConfig(**tree))

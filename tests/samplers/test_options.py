@@ -162,19 +162,25 @@ def test_correlated_noise_belongs_to_one_sampler() -> None:
 
 def test_the_published_command_of_the_second_order_solver_works() -> None:
     values = {"randn_like": "ddb", "rho": 3.0, "steps": 40, "S_churn": 80.0, "S_max": 1.0}
-    settings, _, warnings = settings_of({"name": "heun", "S_churn": 5.0}, values)
+    settings, remarks, warnings = settings_of({"name": "heun", "S_churn": 5.0}, values)
     assert settings.sampler.name == "ito_taylor"
+    assert remarks == [
+        "--randn_like=ddb: sampler ito_taylor, scheme strong1.5; what the published program "
+        "computes is --scheme=published"
+    ]
     assert settings.sampler.options["rho"] == settings.sampler.grid["rho"] == 3.0
     assert [warning.split()[0] for warning in warnings] == ["--S_churn", "--S_max"]
     values |= {"scheme": "published"}
     settings, remarks, warnings = settings_of({}, values)
     assert settings.sampler.options["S_max"] == 1.0
     assert [warning.split()[0] for warning in warnings] == ["--S_churn"]
-    assert "second-order branch" in remarks[0]
-    ordinary, _, warnings = settings_of({}, {**values, "randn_like": "db", "scheme": None})
+    assert remarks[0].endswith("as published, scheme published")
+    assert "second-order branch" in remarks[1]
+    ordinary, remarks, warnings = settings_of({}, {**values, "randn_like": "db", "scheme": None})
     assert ordinary.sampler.name == "heun"
     assert ordinary.sampler.options["S_churn"] == 80.0
     assert not warnings
+    assert "ddb" not in "".join(remarks)
 
 
 def test_values_are_read_as_yaml() -> None:
@@ -192,7 +198,7 @@ def test_values_are_read_as_yaml() -> None:
         ({"sampler_option": ("=3",)}, "give KEY=VALUE"),
         ({"sampler_option": ("steps=3", "steps=4")}, "twice"),
         ({"sampler_option": ("steps=3",), "steps": 4}, "twice"),
-        ({"sampler_option": ("steps=[3",)}, "cannot be read"),
+        ({"sampler_option": ("steps=[3",)}, "is not YAML"),
         ({"sampler_option": ("stps=3",)}, "did you mean 'steps'"),
         ({"guidance": "two"}, "'two' is not a number"),
         ({"guidance": "v=2"}, "w=FLOAT"),

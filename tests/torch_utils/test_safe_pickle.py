@@ -19,14 +19,22 @@ PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 ATOMS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 )
+KEYS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60) + 1, 2**60 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+)
 VALUES = st.recursive(
     ATOMS,
     lambda inner: (
         st.lists(inner)
-        | st.dictionaries(ATOMS, inner)
+        | st.dictionaries(KEYS, inner)
         | st.tuples(inner, inner, inner, inner)
-        | st.sets(ATOMS)
-        | st.frozensets(ATOMS)
+        | st.sets(KEYS)
+        | st.frozensets(KEYS)
     ),
     max_leaves=20,
 )
@@ -106,6 +114,11 @@ REFUSED = {
     "itself": (raw(b"]q\x00h\x00a"), "contains itself"),
     "bytearray of a size": (pickle.dumps(Run(bytearray, 2**40)), "bytearray"),
     "nested key": (raw(b"})\x85K\x01s"), "key of type tuple"),
+    "colliding keys": (pickle.dumps({n * (2**61 - 1): n for n in range(9)}), "too large a number"),
+    "colliding elements": (pickle.dumps({n * (2**61 - 1) for n in range(9)}), "too large a number"),
+    "keys of pairs": (pickle.dumps({(1, 2): 3}), "key of type tuple"),
+    "long key": (pickle.dumps({"a" * 2**17: 3}), "key of 131072 characters"),
+    "colliding memo": (raw(b"K\x01p" + b"9" * 40 + b"\n"), "under the number 9"),
 }
 DAMAGED = {
     "empty": b"",
@@ -184,6 +197,14 @@ def test_one_string_cannot_be_copied_without_end():
     content = b"\x80\x02" + text + encode * 200 + b"."
     with pytest.raises(UserError, match="same content too often"):
         loads(content, "x", limits=Limits(bytes=len(content)))
+
+
+@pytest.mark.parametrize("kind", ["set", "frozenset"])
+def test_one_list_cannot_be_copied_without_end(kind):
+    numbers = b"](" + b"K\x01" * 1000 + b"eq\x00"
+    copies = b"c__builtin__\n" + kind.encode() + b"\nh\x00\x85R0"
+    with pytest.raises(UserError, match="same content too often"):
+        loads(b"\x80\x02" + numbers + copies * 20 + b".", "x", limits=Limits(items=10_000))
 
 
 def test_a_reader_of_another_format_adds_inert_records_and_persistent_ids():

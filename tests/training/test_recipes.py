@@ -10,6 +10,7 @@ import yaml
 from models.build import build
 from samplers.options import generation_settings
 from tests.training.runs import CPU
+from torch_utils.errors import UserError
 from training.config import TrainingConfig, resolve
 from training.data import TrainingData
 from training.recipes import load_config
@@ -121,3 +122,26 @@ def test_a_recipe_builds_the_published_network(name: str) -> None:
     with torch.device("meta"):
         model = build(model_of(config, fake_data(config)))
     assert sum(p.numel() for p in model.parameters()) == PUBLISHED_SIZES[name]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.batch=yes", "run.batch is True: give a number"),
+        ("run.batch=1:30", "run.batch is '1:30'"),
+        ("run.label_dropout=off", "run.label_dropout is False: give a number"),
+        ("optimizer.betas=[yes, 0.9]", "betas"),
+        ("run.duration=1:30", "suffixes"),
+        ("run.duration=1e300M", "at most"),
+        ("run.duration=1e999M", "at most"),
+    ],
+)
+def test_truth_values_and_times_are_no_numbers(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(None, {}, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_truth_values_stay_where_they_belong() -> None:
+    config = load_config(None, {}, ["data.cond=yes", "run.bench=off"])
+    assert (config.data.cond, config.run.bench) == (True, False)

@@ -1,0 +1,70 @@
+"""How many pixels the threads of one map hold at once, from decoding until a result is taken.
+
+A thread asks before it takes the memory. The one whose result is wanted next never waits, so that
+no two can wait for each other; all others share what is left.
+"""
+
+import threading
+
+IN_FLIGHT = 2**26  # pixels, beyond those of the item that is wanted next
+
+_claim = threading.local()
+
+
+class Abandoned(Exception):
+    """The map has ended while a thread waited."""
+
+
+class Budget:
+    """The pixels of one map, by the number of the item that they belong to."""
+
+    def __init__(self, capacity: int = IN_FLIGHT) -> None:
+        self._capacity = capacity
+        self._held: dict[int, int] = {}
+        self._next = 0
+        self._is_over = False
+        self._changed = threading.Condition()
+
+    def work_on(self, number: int) -> None:
+        """From now on, this thread asks for the item of this number."""
+        _claim.of = self, number
+
+    def take(self, number: int, pixels: int) -> None:
+        """Hold so many pixels for an item, or as many as it already holds if those are more.
+
+        Raises:
+            Abandoned: the map ended.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._may_take(number, pixels))
+            if self._is_over:
+                raise Abandoned
+            self._held[number] = max(pixels, self._held.get(number, 0))
+
+    def _may_take(self, number: int, pixels: int) -> bool:
+        others = sum(self._held.values()) - self._held.get(number, 0)
+        return self._is_over or number <= self._next or others + pixels <= self._capacity
+
+    def used_up(self, number: int) -> None:
+        """The result of an item is not needed any more; that of the following is wanted next."""
+        with self._changed:
+            self._held.pop(number, None)
+            self._next = number + 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Nobody wants results any more."""
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+
+
+def reserve(pixels: int) -> None:
+    """Wait until this thread may hold so many pixels; at once outside of a map's threads.
+
+    What an item asked for before is thought to be gone: the most that it asked for counts.
+    """
+    claim = getattr(_claim, "of", None)
+    if claim is not None:
+        budget, number = claim
+        budget.take(number, pixels)

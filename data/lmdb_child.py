@@ -1,0 +1,83 @@
+"""The process that reads an lmdb for data/lmdbs.py; run as a script, it imports nothing of ours.
+
+liblmdb follows what a damaged file says, wherever that leads. The system then ends the process
+that has the file mapped, which is this one. It writes the keys, if wanted, then an answer for
+each request, to its standard output.
+"""
+
+import signal
+import struct
+import sys
+from typing import IO, Any
+
+LENGTH = struct.Struct("<q")  # of what follows; or one of these instead
+END, ABSENT, TOO_LARGE, ERROR = -1, -2, -3, -4
+SECONDS = 60  # for an answer; a page that leads to itself would take for ever
+_NODE_BYTES = 10  # that a file has for each key, beside the key
+_OFTEN = 1024  # keys
+
+
+def _watch(seconds: int) -> None:
+    """End the process, as no handler is set, unless this is called again in time."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
+
+
+def _put(out: IO[bytes], content: Any) -> None:
+    out.write(LENGTH.pack(len(content)))
+    out.write(content)
+
+
+def _send_keys(environment: Any, size: int, out: IO[bytes]) -> None:
+    """All keys in their order; more than the file can hold are a sign of damage."""
+    with environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+        for number, key in enumerate(cursor.iternext(keys=True, values=False)):
+            size -= len(key) + _NODE_BYTES
+            if size < 0:
+                raise OverflowError("it has more keys than its size allows")
+            if number % _OFTEN == 0:
+                _watch(SECONDS)
+            _put(out, key)
+    out.write(LENGTH.pack(END))
+
+
+def _answer(environment: Any, key: bytes, limit: int, out: IO[bytes]) -> None:
+    with environment.begin(buffers=True) as transaction:
+        value = transaction.get(key)
+        if value is None:
+            out.write(LENGTH.pack(ABSENT))
+        elif len(value) > limit:
+            out.write(LENGTH.pack(TOO_LARGE))
+        else:
+            _put(out, value)
+
+
+def main() -> None:
+    """Arguments: path; as numbers: is it a folder, are keys wanted, size of the file, limit."""
+    import lmdb
+
+    path, (is_folder, wants_keys, size, limit) = sys.argv[1], map(int, sys.argv[2:6])
+    requests, out = sys.stdin.buffer, sys.stdout.buffer
+    try:
+        _watch(SECONDS)
+        environment = lmdb.open(
+            path, readonly=True, lock=False, readahead=False, subdir=bool(is_folder)
+        )
+        if wants_keys:
+            _send_keys(environment, size, out)
+        out.flush()
+        _watch(0)
+        while header := requests.read(LENGTH.size):
+            key = requests.read(LENGTH.unpack(header)[0])
+            _watch(SECONDS)
+            _answer(environment, key, limit, out)
+            out.flush()
+            _watch(0)
+    except (lmdb.Error, OSError, OverflowError, MemoryError) as error:
+        out.write(LENGTH.pack(ERROR))
+        _put(out, str(error).encode())
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()

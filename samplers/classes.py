@@ -1,0 +1,49 @@
+"""Classes in the words of a command line: the number of a name, and folders with the names."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from torch_utils.class_folders import folder_names
+from torch_utils.errors import UserError, unknown_name
+
+
+def class_number(chosen: str, names: Sequence[str], num_classes: int) -> int:
+    """The class that has a name; failing that, the one of a number.
+
+    Args:
+        chosen: what was asked for.
+        names: of the classes; may be empty.
+        num_classes: how many the model has.
+
+    Raises:
+        UserError: no class is called so, or there are not so many.
+    """
+    known = [_composed(name) for name in names]
+    if _composed(chosen) in known:
+        return known.index(_composed(chosen))
+    if not (chosen.isascii() and chosen.isdecimal()):
+        raise unknown_name("class", chosen, [*names, "each"])
+    digits = chosen.lstrip("0") or "0"
+    index = int(digits) if len(digits) < 10 else num_classes
+    if index >= num_classes:
+        raise UserError(f"class {chosen} is out of range: the model has 0 to {num_classes - 1}")
+    if names and all(map(str.isdecimal, names)):
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        raise UserError(f"no class is called {chosen}: the classes' names are numbers, {shown}")
+    return index
+
+
+def class_folders(classes: Sequence[int], names: Sequence[str]) -> dict[int, str]:
+    """A folder for each class, with its name or else its number, that reads back as it is.
+
+    Args:
+        classes: numbers of the classes.
+        names: of all classes; may be empty.
+    """
+    chosen = [names[index] if names else str(index) for index in classes]
+    return dict(zip(classes, folder_names(chosen), strict=True))
+
+
+def _composed(name: str) -> str:
+    """The name with accents as one character, whichever way they are typed."""
+    return unicodedata.normalize("NFC", name)

@@ -1,0 +1,97 @@
+"""What is said of generated images: names of a grid's rows, its PNG text, lines at the end."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import yaml
+
+from samplers.generate import some_seeds
+from samplers.labels import LabelSource
+from samplers.options import GenerationSettings
+from samplers.plan import Plan, Wish
+
+_SHOWN = 20  # classes of a summary
+
+
+def row_labels(
+    images: Plan, wish: Wish, names: Sequence[str] | None, num_columns: int
+) -> tuple[list[str], list[int]]:
+    """Names of a grid's rows, and the numbers that stand for names that cannot be printed.
+
+    Rows have names where all images in one have the label that was asked for.
+
+    Args:
+        images: what was generated, in order.
+        wish: what was asked for.
+        names: of the classes.
+        num_columns: images in a row.
+    """
+    starts = [sample for sample, _ in images[::num_columns]]
+    if wish.class_ is not None:
+        numbers = [sample.class_index or 0 for sample in starts]
+        return [names[number] if names else str(number) for number in numbers], numbers
+    word = wish.tags if wish.tags is not None else wish.label
+    return ([] if word is None else [word or "no tags"] * len(starts)), []
+
+
+def summary(
+    wish: Wish,
+    source: LabelSource,
+    kind: str | None,
+    names: Sequence[str] | None,
+    classes: Sequence[int],
+) -> list[str]:
+    """Lines on the labels of all images.
+
+    Args:
+        wish: what was asked for.
+        source: what labels were drawn from.
+        kind, names: of the model's labels.
+        classes: number of images of each class.
+    """
+    if not source.is_class:
+        what = "tags" if kind == "multi_hot" else "labels"
+        if wish.given:
+            ((_, value),) = wish.given
+            return [f"{what}: {value or 'none'}"]
+        if source.examples is None:
+            return [f"{what}: none"]
+        return [f"{what}: drawn from {len(source.examples):,} of the training set"]
+    if not names:
+        return []
+    found = [f"{name} {num}" for name, num in zip(names, classes, strict=True) if num]
+    return [f"classes: {', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"]
+
+
+def png_text(settings: GenerationSettings, seeds: Sequence[int], snapshot: str) -> dict[str, str]:
+    """What a grid says of itself, keyword -> text; `sampler` can be pasted into a recipe."""
+    flat = yaml.safe_dump(
+        settings.as_mapping(), default_flow_style=True, sort_keys=False, width=math.inf
+    )
+    return {
+        "seeds": ranges(seeds),
+        "sampler": flat.strip(),
+        "snapshot": os.path.basename(snapshot),
+    }
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers as `--seeds` takes them: 0-3,7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def not_finite_line(images: Plan, lost: Sequence[int]) -> str:
+    """The error about images that are not finite, by their positions."""
+    found = [images[position] for position in lost]
+    seeds = [f"{s.seed} (class {folder})" if folder else s.seed for s, folder in found]
+    return (
+        f"{len(lost)} of {len(images)} images are not finite, of {some_seeds(seeds)}: nothing was "
+        "written for them; the snapshot's weights or the sampler's settings are at fault"
+    )

@@ -1,0 +1,145 @@
+"""Labels of images: those that were asked for, and those of the training set for the rest.
+
+A one-hot is the label of a class. Vectors and tags have a distribution of their own, of which a
+snapshot stores examples; a label that no training image had would be a guess.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from torch_utils.devices import upload
+from torch_utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """What labels are drawn from.
+
+    Attributes:
+        dim: width of a label; 0 for an unconditional model.
+        is_class: whether a label is a class, and not a vector or tags.
+        classes: the classes that some training image has, ascending; None for all of them.
+        examples: labels of training images, float32 [M, dim]; None for classes, and where a
+            snapshot does not have them.
+    """
+
+    dim: int
+    is_class: bool = True
+    classes: Tensor | None = None
+    examples: Tensor | None = None
+
+    @property
+    def num_choices(self) -> int:
+        """How many an image's label is drawn from; without any, the integer is drawn in vain."""
+        if self.examples is not None:
+            return len(self.examples)
+        return self.dim if self.classes is None else len(self.classes)
+
+    @property
+    def present(self) -> Sequence[int]:
+        """The classes that some training image has."""
+        return range(self.dim) if self.classes is None else self.classes.tolist()
+
+    def classes_of(self, drawn: Tensor) -> Tensor:
+        """The classes that integers in [0, num_choices) stand for, int64 [N]."""
+        assert self.is_class
+        return drawn if self.classes is None else upload(self.classes, drawn.device)[drawn]
+
+    def rows(self, drawn: Tensor) -> Tensor:
+        """Labels [N, dim] for classes, or for the integers drawn where labels are no classes."""
+        if self.is_class:
+            return one_hot(drawn, self.dim).to(torch.float32)
+        if self.examples is None:
+            return torch.zeros(len(drawn), self.dim, device=drawn.device)
+        return upload(self.examples, drawn.device)[drawn]
+
+
+def label_source(
+    dim: int,
+    kind: str | None,
+    *,
+    present: Sequence[int] | None = None,
+    examples: Sequence[Sequence[float]] | None = None,
+) -> LabelSource:
+    """The source that a snapshot describes.
+
+    Args:
+        dim: width of a label.
+        kind: class, vector or multi_hot; None is class, or an unconditional model.
+        present: the classes to draw from; None for all.
+        examples: labels of training images, for vectors and tags.
+
+    Raises:
+        UserError: what the snapshot says is no classes or labels of this width.
+    """
+    if kind in (None, "class"):
+        if present is None:
+            return LabelSource(dim)
+        if not present or not all(type(i) is int and 0 <= i < dim for i in present):
+            raise UserError("the snapshot's list of classes is damaged: it names none or others")
+        return LabelSource(dim, classes=torch.tensor(present))
+    if not examples:
+        return LabelSource(dim, is_class=False)
+    try:
+        rows = torch.tensor(examples, dtype=torch.float32)
+    except (TypeError, ValueError):
+        rows = torch.empty(0)
+    if rows.ndim != 2 or rows.shape[1] != dim or not bool(rows.isfinite().all()):
+        raise UserError(f"the snapshot's examples of labels are damaged: not rows of {dim} numbers")
+    return LabelSource(dim, is_class=False, examples=rows)
+
+
+def label_from_text(text: str, dim: int) -> tuple[float, ...]:
+    """The label that `--label=0.25,-3,7.5` stands for.
+
+    Raises:
+        UserError: no numbers, or not as many as the model's labels have.
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--label={text}: give {dim} numbers like 0.25,-3,7.5") from None
+    if len(values) != dim:
+        raise UserError(f"--label={text}: {len(values)} numbers, the model's labels have {dim}")
+    if not all(map(math.isfinite, values)):
+        raise UserError(f"--label={text}: all numbers must be finite")
+    return values
+
+
+def labels_from_file(path: str | os.PathLike[str], num: int, dim: int) -> np.ndarray:
+    """The labels of a file, one a seed.
+
+    Args:
+        path: a .npy file of `num` rows of `dim` numbers; one number a row may lack the second axis.
+        num: seeds.
+        dim: width of a label.
+
+    Returns:
+        float32 [num, dim].
+
+    Raises:
+        UserError: no such file, not of that form, or values that are not finite.
+    """
+    name = f"--labels={os.fspath(path)}"
+    if not os.path.isfile(path):
+        raise UserError(f"{name}: no such file")
+    try:
+        # mapped, so that a header that lies about the size is found out without memory for it
+        values = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise UserError(f"{name} is not a .npy file of numbers") from error
+    if values.dtype.kind not in "fiub":
+        raise UserError(f"{name} holds {values.dtype}, not numbers")
+    if values.shape not in ((num, dim), (num,) if dim == 1 else None):
+        raise UserError(f"{name} has shape {values.shape}, {num} seeds need ({num}, {dim})")
+    rows = np.array(values, dtype=np.float32).reshape(num, dim)
+    if not np.isfinite(rows).all():
+        raise UserError(f"{name} holds values that are not finite")
+    return rows

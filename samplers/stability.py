@@ -1,0 +1,92 @@
+"""Whether a solver stands so few steps: tried on Gaussian data, where the right answer is known.
+
+An explicit solver of the reverse SDE multiplies noise in steps that are too long, until images are
+nothing else. That depends on the solver, its options and the grid, and hardly on the data, so a
+trial with numbers in the place of images tells it before the work.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samplers.settings import SamplerSettings
+from torch_utils.errors import UserError
+
+DATA_STDS = (
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+)  # along directions in which images in [-1, 1] vary little
+VISIBLE = 0.25  # excess deviation from which images are noisy to the eye
+_SAMPLES = 256  # of each; deviations are found to 5%
+_MOST_STEPS = 1000  # to look for a number of steps that suffices
+
+Range = tuple[float, float, Callable[[float], float], Any]  # as of `SamplerSettings.plan`
+
+
+def excess_noise(sampler: Callable[..., Tensor], sigmas: Sequence[float]) -> float:
+    """The largest excess of the result's standard deviation over the data's.
+
+    Args:
+        sampler: with its options filled in.
+        sigmas: noise levels, decreasing.
+
+    Returns:
+        The excess in data range [-1, 1], the worst over Gaussian data of `DATA_STDS`; inf if
+        numbers overflow.
+    """
+    generator = torch.Generator().manual_seed(0)
+    stds = torch.tensor(DATA_STDS, dtype=torch.float64).repeat_interleave(_SAMPLES)
+    variance = stds.square().reshape(-1, 1, 1, 1)
+
+    def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
+        return variance / (variance + sigma * sigma) * x
+
+    def noise(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+    start = noise(variance) * (variance + sigmas[0] ** 2).sqrt()
+    found = sampler(denoise, start, list(sigmas), noise=noise).reshape(-1, _SAMPLES)
+    excess = float((found.square().mean(1).sqrt() - stds[::_SAMPLES]).max())
+    return excess if math.isfinite(excess) else math.inf
+
+
+def falls_apart(settings: SamplerSettings, model: Range) -> bool:
+    """Whether the images of a sampler would be visibly noisy, whatever the model.
+
+    Args:
+        settings: the sampler with its grid.
+        model: sigma_min, sigma_max, round_sigma and schedule of the model.
+
+    Raises:
+        UserError: the grid cannot be.
+    """
+    sigmas = settings.sigmas(*model)
+    sampler = settings.bound(model[0], model[1], len(sigmas) - 1)
+    return excess_noise(sampler, sigmas) > VISIBLE
+
+
+def least_steps(settings: SamplerSettings, model: Range) -> int | None:
+    """The smallest number of steps, from that of the settings up, that a sampler stands.
+
+    Args:
+        settings, model: as of `falls_apart`.
+
+    Returns:
+        The number, exact below 20 and to a tenth above; None if there is none in reach.
+    """
+    steps = settings.steps
+    while steps <= _MOST_STEPS:
+        try:
+            if not falls_apart(replace(settings, steps=steps), model):
+                return steps
+        except UserError:  # the model has not so many levels
+            return None
+        steps += max(1, steps // 10)
+    return None

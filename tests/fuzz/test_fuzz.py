@@ -1,0 +1,36 @@
+"""Damaged files of every kind end in a correct read or one line, in bounded time and memory."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from tests.command import ENVIRONMENT, ROOT
+from tests.fuzz.subjects import SUBJECTS
+
+KINDS = [k for k in SUBJECTS if k != "lmdb" or importlib.util.find_spec("lmdb") is not None]
+
+
+def fuzz(num: int, first: int, kinds: list[str]) -> None:
+    command = [sys.executable, "-m", "tests.fuzz", str(num), str(first), *kinds]
+    environment = ENVIRONMENT | {"OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=3000
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [kind for kind, *_ in lines] == kinds
+    for kind, read, refused in lines:
+        assert int(read) + int(refused) == num, kind
+        assert int(refused) > 0, kind
+
+
+def test_a_few_damaged_files_of_every_kind_never_crash_hang_or_exhaust() -> None:
+    fuzz(12, 0, KINDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_damaged_files_never_crash_hang_or_exhaust(kind: str) -> None:
+    fuzz(200 if kind == "lmdb" else 3000, 1000, [kind])

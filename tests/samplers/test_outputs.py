@@ -1,0 +1,212 @@
+"""Files of images: only what is finite, only where there is room, whole or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import yaml
+
+from samplers.describe import png_text, ranges, row_labels
+from samplers.generate import GeneratedBatch, Sample
+from samplers.options import generation_settings
+from samplers.outputs import PictureWriter, check_room, write_batches
+from samplers.plan import Wish
+from tests.command import ENVIRONMENT, ROOT
+from torch_utils.command import IntList
+from torch_utils.errors import Failure, UserError
+from torch_utils.images import png_bound, save_grid
+
+
+def batch(values: list[float], first: int = 0) -> GeneratedBatch:
+    """Images of one value each; inf or nan in the last pixel only."""
+    images = torch.zeros(len(values), 1, 4, 6)
+    images[:, 0, -1, -1] = torch.tensor(values)
+    samples = [Sample(first + i) for i in range(len(values))]
+    return GeneratedBatch(samples, images, torch.arange(len(values)))
+
+
+def test_images_that_are_not_finite_have_no_file_and_the_others_do(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for old in (1, 2):
+        paths[old].write_text("of an earlier command")
+    counted: list[int] = []
+    with PictureWriter(str(tmp_path)) as writer:
+        batches = [batch([0.1, float("nan"), 0.3]), batch([0.4, float("-inf")], 3)]
+        lost, classes = write_batches(batches, paths, writer, counted.append)
+    assert (lost, classes, counted) == ([1, 4], [0, 2, 0], [3, 2])
+    assert sorted(os.listdir(tmp_path)) == ["0.png", "2.png", "3.png"]
+    assert np.asarray(PIL.Image.open(paths[2]))[-1, -1] == int(0.3 * 127.5 + 128)
+
+
+def write_all(outdir: str, paths: list[Path], picture: np.ndarray) -> None:
+    """One picture under many names."""
+    with PictureWriter(outdir) as writer:
+        for path in paths:
+            writer.write(path, picture)
+
+
+def test_the_first_picture_that_cannot_be_written_ends_the_work(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.png" / "full").touch()
+    paths = [tmp_path / "folder.png", *(tmp_path / f"{index}.png" for index in range(20_000))]
+    with pytest.raises(Failure, match="cannot write to out: "):
+        write_all("out", paths, np.zeros((1, 4, 4), dtype=np.uint8))
+    assert len(list(tmp_path.iterdir())) < 5000
+    with pytest.raises(Failure, match="cannot write to out: "):
+        write_all("out", paths[:1], np.zeros((1, 4, 4), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 8, 8), (3, 32, 32), (3, 200, 300), (1, 1, 70000)])
+def test_noise_is_within_the_bound_that_room_is_made_for(shape: tuple[int, int, int]) -> None:
+    from torch_utils.images import png_bytes
+
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    size = len(png_bytes(noise))
+    assert size <= png_bound(shape) <= 1.03 * size + 300
+
+
+def test_room_is_looked_for_before_the_work(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{seed:06d}.png" for seed in range(3)]
+    assert check_room(str(tmp_path), paths, (3, 32, 32), has_grid=True) == []
+    with pytest.raises(UserError, match=r"of free disk space, 3 images may need 2,\d+.\d TB"):
+        check_room(str(tmp_path), paths, (3, 1 << 24, 1 << 24), has_grid=False)
+    for path in paths:
+        path.touch()  # replaced, so that no more room is needed
+    assert check_room(str(tmp_path), paths, (3, 1 << 24, 1 << 24), has_grid=False) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts need root")
+def test_a_small_disk_is_found_out_and_left_clean(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount")
+    try:
+        paths = [disk / f"{seed:06d}.png" for seed in range(40)]
+        with pytest.raises(UserError, match=r"65.5 kB of free .* 40 images may need 163.8 kB"):
+            check_room(str(disk), paths, (3, 32, 32), has_grid=False)
+        noise = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+        with pytest.raises(Failure, match="No space left"):
+            write_all(str(disk), paths, noise)
+        found = sorted(disk.iterdir())
+        assert 8 <= len(found) < 40
+        assert not [path for path in found if path.name.startswith(".")]
+        for path in found:
+            assert np.asarray(PIL.Image.open(path)).shape == (32, 32, 3)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+LIMITED = """
+import resource, sys, numpy as np
+from pathlib import Path
+from samplers.outputs import PictureWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+with PictureWriter(sys.argv[1]) as writer:
+    for seed in range(8):
+        writer.write(Path(sys.argv[1]) / f"{seed}.png", noise)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of resources")
+def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    )
+    assert "File too large; the images there are whole" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+SLOW = """
+import sys, time, numpy as np
+from pathlib import Path
+from samplers.outputs import PictureWriter
+from torch_utils.leaving import ended_by_sigterm
+noise = np.random.default_rng(0).integers(0, 256, (3, 300, 300), dtype=np.uint8)
+try:
+    with ended_by_sigterm(), PictureWriter(sys.argv[1]) as writer:
+        for seed in range(1000000):
+            writer.write(Path(sys.argv[1]) / f"{seed}.png", noise)
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize("number", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
+def test_a_signal_leaves_whole_images_only(number: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SLOW, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT)
+    while process.poll() is None and len(list(tmp_path.glob("*.png"))) < 5:
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, number))
+    assert process.wait(timeout=60) == 7
+    found = list(tmp_path.iterdir())
+    assert len(found) >= 5
+    for path in found:
+        assert path.name[0] != "."
+        assert np.asarray(PIL.Image.open(path)).shape == (300, 300, 3)
+
+
+def test_other_pngs_in_the_folder_are_said_and_our_grids_are_not(tmp_path: Path) -> None:
+    paths = [tmp_path / "3" / f"{seed:06d}.png" for seed in range(3)]
+    save_grid(tmp_path / "grid.png", np.zeros((2, 1, 4, 4), dtype=np.uint8), 2)
+    paths[0].parent.mkdir()
+    paths[0].touch()
+    assert check_room(str(tmp_path), paths, (1, 4, 4), has_grid=False) == []
+    (tmp_path / "000007.png").touch()
+    (line,) = check_room(str(tmp_path), paths, (1, 4, 4), has_grid=False)
+    assert "1 of them, such as 000007.png: they would be scored along" in line
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [([0, 1, 2, 3, 7], "0-3,7"), ([5], "5"), ([3, 2, 1], "3,2,1"), ([1, 2, 9, 10], "1-2,9-10")],
+)
+def test_seeds_are_written_as_the_command_line_reads_them(numbers: list[int], text: str) -> None:
+    assert ranges(numbers) == text
+    assert IntList().convert(text, None, None) == numbers
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {},
+        {"name": "ddim", "steps": 7, "eta": 0.5, "clip": True},
+        {"S_churn": 3.0, "guidance": {"scale": 2.0, "interval": [0.5, None], "clip": "both"}},
+        {"name": "ddpm", "grid": "rho", "rho": 5.0, "solver_dtype": "float32", "guidance": 3},
+    ],
+)
+def test_the_text_of_a_grid_gives_its_sampler_back(mapping: dict[str, object]) -> None:
+    settings = generation_settings(mapping)
+    text = png_text(settings, [0, 1, 2], "runs/x/network-snapshot-1.safetensors")
+    assert text["seeds"] == "0-2"
+    assert text["snapshot"] == "network-snapshot-1.safetensors"
+    assert "\n" not in text["sampler"]
+    assert generation_settings(yaml.safe_load(text["sampler"])) == settings
+
+
+def test_rows_are_named_where_all_images_have_the_label_that_was_asked_for() -> None:
+    names = ["ant", "bee", "cow"]
+    each = [(Sample(seed, index), str(index)) for index in range(3) for seed in range(2)]
+    assert row_labels(each, Wish("each"), names, 2) == (names, [0, 1, 2])
+    assert row_labels(each, Wish("each"), None, 2) == (["0", "1", "2"], [0, 1, 2])
+    one = [(Sample(seed, 1), "") for seed in range(5)]
+    assert row_labels(one, Wish("bee"), names, 3) == (["bee", "bee"], [1, 1])
+    vectors = [(Sample(seed, label=(1.0, 2.0)), "") for seed in range(3)]
+    assert row_labels(vectors, Wish(label="1,2"), None, 2) == (["1,2", "1,2"], [])
+    assert row_labels(vectors, Wish(tags=""), None, 2) == (["no tags", "no tags"], [])
+    assert row_labels([(Sample(0), "")], Wish(), names, 1) == ([], [])

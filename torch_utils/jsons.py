@@ -1,0 +1,35 @@
+"""JSON that others wrote: within a bound of values, so that a short text takes little memory."""
+
+import json
+from typing import Any
+
+_OBJECT = 4  # an object takes the memory of so many other values
+
+
+def parse_json(content: bytes, max_values: int, max_int: int | None = None) -> Any:
+    """Parse JSON in UTF-8.
+
+    Args:
+        content: the bytes; a byte order mark may come first.
+        max_values: numbers, texts, lists and objects that there may be. Commas and brackets within
+            texts count as well.
+        max_int: the largest whole number, in size; None for any.
+
+    Raises:
+        ValueError: it is no JSON, or has more values.
+        RecursionError: it nests too deeply.
+    """
+    values = content.count(b",") + content.count(b"[") + _OBJECT * content.count(b"{")
+    if values > max_values:
+        raise ValueError(f"it has more than {max_values} values")
+    text = content.decode("utf-8-sig")
+    if max_int is None:
+        return json.loads(text)
+
+    def whole(digits: str) -> int:
+        number = int(digits)
+        if abs(number) > max_int:
+            raise ValueError(f"the number {digits[:20]}... is too large")
+        return number
+
+    return json.loads(text, parse_int=whole)

@@ -1,0 +1,106 @@
+"""Arrays in .npz files that others made: plain numbers and texts, never objects, within bounds."""
+
+import io
+import math
+import os
+import sys
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from torch_utils.bounded import growth_limit
+from torch_utils.errors import UserError
+from torch_utils.zips import open_zip, read_member
+
+_KINDS = "biufU"  # of numpy: truth values, numbers, text
+_MAX_DIMENSIONS = 32
+
+
+def read_npz(
+    path: str | os.PathLike[str], wanted: Collection[str], limit: int
+) -> dict[str, np.ndarray]:
+    """Read arrays of a .npz.
+
+    Args:
+        path: the file.
+        wanted: names of arrays; what else there is, is not looked at.
+        limit: bytes that they may have together.
+
+    Returns:
+        Those that are there, by name.
+
+    Raises:
+        UserError: they are larger, or grow beyond what compressed arrays do; or it is no regular
+            file.
+        others: those of `torch_utils.zips.BAD_ZIP`: it is damaged, or an array is none of plain
+            numbers.
+    """
+    limit = min(limit, growth_limit(os.path.getsize(path)))
+    arrays = {}
+    with open_zip(path) as archive:
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name not in wanted or name == member.filename:
+                continue
+            if name in arrays:
+                raise ValueError(f"it has the array {name} twice")
+            if member.file_size > limit:
+                raise UserError(
+                    f"the arrays of {os.fspath(path)} have more bytes than can be true of so small"
+                    " a file: if they are sound, save them uncompressed"
+                )
+            arrays[name] = _array(read_member(archive, member, limit, f"{name} in {path}"))
+            limit -= member.file_size
+    return arrays
+
+
+def names_in(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the arrays in a .npz.
+
+    Raises:
+        as `read_npz`.
+    """
+    with open_zip(path) as archive:
+        names = archive.namelist()
+    return [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
+
+
+def _array(content: bytes) -> np.ndarray:
+    """The array of a .npy file; its header must agree with its size before memory is taken."""
+    file = io.BytesIO(content)
+    shape, is_fortran, dtype = read_header(file)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes != len(content) - file.tell():
+        raise ValueError(f"it has no array {dtype} of shape {shape}")
+    array = np.frombuffer(content, dtype, offset=file.tell())
+    if dtype.kind == "U":
+        codes = np.frombuffer(content, f"{dtype.byteorder}u4", offset=file.tell())
+        if (codes > sys.maxunicode).any():
+            raise ValueError("a text of characters that do not exist")
+    return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a .npy file.
+
+    Returns:
+        Shape, whether the order is Fortran's, and type.
+
+    Raises:
+        ValueError: it is damaged, or not of plain numbers or texts.
+    """
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        version = np.lib.format.read_magic(file)
+        shape, is_fortran, dtype = readers[version](file)
+    except Exception as error:  # it is a piece of Python, which can be wrong in many ways
+        raise ValueError(f"its header is damaged ({type(error).__name__})") from None
+    if dtype.kind not in _KINDS or not dtype.itemsize:
+        raise ValueError(f"an array of type {dtype}")
+    if len(shape) > _MAX_DIMENSIONS or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"an array of shape {shape}")
+    return shape, is_fortran, dtype
