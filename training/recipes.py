@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,17 @@ NAMED = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A part of a config, and what it is from, for messages: recipe FILE, option --lr, ..."""
+    """A part of a config and what it is from.
+
+    Attributes:
+        tree: the part.
+        source: what it is from, for messages: recipe FILE, option --lr, ...
+        sources: dotted key -> the source of that key alone, if it has one of its own.
+    """
 
     tree: Mapping[str, Any]
     source: str
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -165,10 +172,8 @@ def load_config(
         "sampler": DEFAULT_SAMPLER,
     }
     layers = [] if recipe is None else recipe_layers(recipe)
-    for path, value in leaves(options or {}):
-        key = ".".join(path)
-        flag = (flags or {}).get(key, key)
-        layers.append(Layer(nested(path, value), f"option {flag}"))
+    named = {key: f"option {flag}" for key, flag in (flags or {}).items()}
+    layers.append(Layer(options or {}, "command line", named))
     layers += [Layer(parse_override(text), f"{text} on the command line") for text in overrides]
     for layer in layers:
         tree = merge(tree, layer.tree)
@@ -185,7 +190,7 @@ def origin(layers: Sequence[Layer], path: Sequence[str]) -> str | None:
         for found, _ in leaves(layer.tree):
             shorter = min(len(found), len(path))
             if found[:shorter] == tuple(path[:shorter]):
-                return layer.source
+                return layer.sources.get(".".join(found), layer.source)
     return None
 
 

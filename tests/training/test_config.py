@@ -235,6 +235,18 @@ def test_a_message_names_the_layer_that_set_the_key(tmp_path: Path) -> None:
     )
 
 
+def test_options_act_together_in_whatever_order_they_were_given() -> None:
+    for options in ({"dropout": 0.3, "name": "adm"}, {"name": "adm", "dropout": 0.3}):
+        config = load_config(None, {"network": options}, flags={"network.name": "--arch"})
+        assert config.network == {"name": "adm", "dropout": 0.3}
+    with pytest.raises(UserError, match=r"^option --ema: ema\.halflife is 'x': "):
+        load_config(
+            None,
+            {"ema": {"halflife": "x"}, "run": {"batch": 3}},
+            flags={"ema.halflife": "--ema", "run.batch": "--batch"},
+        )
+
+
 def test_a_recipe_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "digits.yaml").write_text("run: {}\n")
     with pytest.raises(UserError, match=r"No such file .*: did you mean .*/digits\.yaml\?$"):
