@@ -29,7 +29,7 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
     ("--augment", "augment.p", float, "P", "Augmentation probability; EDM: 0.12.  [default: 0]"),
     ("--duration", "run.duration", str, "SPAN", "Length of the run, bare: Mimg.  [default: 200]"),
     ("--batch", "run.batch", int, "INT", "Global batch size.  [default: 512]"),
-    ("--batch-gpu", "run.batch_gpu", int, "INT", "Size of micro-batches.  [default: the share]"),
+    ("--batch-gpu", "run.batch_gpu", int, "INT", "Size of micro-batches.  [default: what fits]"),
     ("--lr", "optimizer.lr", float, "FLOAT", "Learning rate.  [default: 0.001]"),
     ("--ema", "ema.halflife", str, "SPAN", "Half-life of the average, bare: Mimg.  [default: 0.5]"),
     ("--precision", "run.precision", str, "NAME", "fp32, bf16 or fp16.  [default: fp32]"),

@@ -7,6 +7,7 @@ no two can wait for each other; all others share what is left.
 import threading
 
 IN_FLIGHT = 2**26  # pixels, beyond those of the item that is wanted next
+_SMALL = 2**16  # pixels that nobody counts, as locks take time
 
 _claim = threading.local()
 
@@ -65,6 +66,6 @@ def reserve(pixels: int) -> None:
     What an item asked for before is thought to be gone: the most that it asked for counts.
     """
     claim = getattr(_claim, "of", None)
-    if claim is not None:
+    if claim is not None and pixels > _SMALL:
         budget, number = claim
         budget.take(number, pixels)

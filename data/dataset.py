@@ -4,6 +4,7 @@ Reads EDM's layout (Karras et al. 2022), or any folder or zip of gray and RGB im
 """
 
 import functools
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,7 +195,7 @@ class ImageDataset:
                 than the first image of the dataset.
         """
         name = self.names[index]
-        image = self._decode(name)
+        image = self._decode(name, self.height * self.width)
         if image.shape != self.image_shape:
             raise UserError(
                 f"{self._archive.where(name)} has {describe_shape(image.shape)}, but "
@@ -226,7 +227,7 @@ class ImageDataset:
             UserError: as `image`, for the first file that cannot be used.
         """
         shape = (len(self), *self.image_shape)
-        images = np.empty(shape, np.uint8) if out is None else out
+        images = self._room(shape) if out is None else out
         assert images.shape == shape, (images.shape, shape)
         assert images.dtype == np.uint8, images.dtype
         if progress:
@@ -235,6 +236,15 @@ class ImageDataset:
         else:
             self._fill(images, 0, None)
         return images
+
+    def _room(self, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            return np.empty(shape, np.uint8)
+        except (MemoryError, ValueError):  # the largest sizes are no shape of an array
+            raise UserError(
+                f"{self.path} has {len(self)} images of {describe_shape(self.image_shape)}, which "
+                f"need {math.prod(shape) / 2**30:.0f} GiB: make them smaller, or use fewer"
+            ) from None
 
     def batches(
         self, batch_size: int, first: int = 0, stop: int | None = None
@@ -271,8 +281,8 @@ class ImageDataset:
             if progress is not None:
                 progress.update(num)
 
-    def _decode(self, name: str) -> np.ndarray:
-        return decode_bytes(self.keys.read(name), self._archive.where(name))
+    def _decode(self, name: str, usual: int | None = None) -> np.ndarray:
+        return decode_bytes(self.keys.read(name), self._archive.where(name), usual)
 
 
 def decode_image(archive: ImageArchive, name: str) -> np.ndarray:
@@ -284,9 +294,15 @@ def decode_image(archive: ImageArchive, name: str) -> np.ndarray:
     return decode_bytes(archive.read(name), archive.where(name))
 
 
-def decode_bytes(content: bytes, where: str) -> np.ndarray:
-    """As `decode_image`, from the bytes of a file that messages call `where`."""
-    picture = open_picture(content, where)
+def decode_bytes(content: bytes, where: str, usual: int | None = None) -> np.ndarray:
+    """As `decode_image`, from the bytes of a file.
+
+    Args:
+        content: of the file.
+        where: what messages call it.
+        usual: pixels that all images have to have; None if they may differ.
+    """
+    picture = open_picture(content, where, usual)
     if picture.mode not in _CHANNELS:
         raise UserError(
             f"{where} has the colour mode {picture.mode}, not L or RGB: convert the images "

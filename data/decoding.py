@@ -17,6 +17,12 @@ from data.budget import reserve
 from torch_utils.errors import UserError
 
 MAX_PIXELS = 2**27
+MAX_READS = 2**21  # of a file's parts; most sound ones have thousands
+MAX_SCANS = 100  # of a progressive JPEG, for each of which all of the picture is gone through
+_SURPRISE = 2**22  # pixels that are decoded even if they turn out to be too many
+_JPEG = b"\xff\xd8"
+# With the length that goes with its number of components; a film behind a photo has no such bytes.
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 # Some formats hold pictures of their own size within; Pillow refuses those of twice this number.
 PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 # Blocks of Pillow's default size come from the heap of the thread, which keeps them when they are
@@ -55,32 +61,55 @@ def is_image_name(name: str) -> bool:
     return f".{extension.lower()}" in _extensions() if dot else False
 
 
-def open_picture(content: bytes, where: str) -> PIL.Image.Image:
+def open_picture(content: bytes, where: str, usual: int | None = None) -> PIL.Image.Image:
     """Decode an image file; of an animation, the first frame.
 
     Args:
         content: the bytes of the file.
         where: the file's name, for messages.
+        usual: pixels that all images have to have; None if they may differ.
 
     Returns:
         The decoded picture in the mode it is stored in.
 
     Raises:
-        UserError: the bytes are no image, are damaged, have more than `MAX_PIXELS` pixels, or
-            have 16 bits or more a channel.
+        UserError: the bytes are no image, are damaged, have more than `MAX_PIXELS` pixels or very
+            many more than usual, or have 16 bits or more a channel.
     """
+    scans = _SCAN.finditer(content) if content[:2] == _JPEG else ()
+    if any(number >= MAX_SCANS for number, _ in enumerate(scans)):
+        raise UserError(f"{where} has more than {MAX_SCANS} scans: save it anew")
     with _named_failures(where):
-        picture = PIL.Image.open(io.BytesIO(content), formats=_formats())
+        file = _Counted(content) if len(content) > MAX_READS else io.BytesIO(content)
+        picture = PIL.Image.open(file, formats=_formats())
         num_pixels = picture.width * picture.height
         is_deep = picture.mode[0] in "IF" or any(_DEEP.search(str(tile)) for tile in picture.tile)
     if num_pixels > MAX_PIXELS:
         raise UserError(f"{where} has more than {MAX_PIXELS} pixels: make it smaller")
+    if usual is not None and num_pixels > max(usual, _SURPRISE):
+        raise UserError(
+            f"{where} has {picture.width}x{picture.height} pixels, the first image {usual}: bring "
+            "all to one size with dataset_tool.py"
+        )
     if is_deep:
         raise UserError(f"{where} has more than 8 bits a channel: convert it to 8 bits first")
     reserve(num_pixels + len(content) // 4)
     with _named_failures(where):
         picture.load()
     return picture
+
+
+class _Counted(io.BytesIO):
+    """The bytes of a large file, in which nobody can be kept busy by parts of no size."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As of a file; too many times is an error."""
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise ValueError(f"it has more than {MAX_READS} parts")
+        return super().read(size)
 
 
 @contextlib.contextmanager

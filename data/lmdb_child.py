@@ -12,7 +12,7 @@ from typing import IO, Any
 
 LENGTH = struct.Struct("<q")  # of what follows; or one of these instead
 END, ABSENT, TOO_LARGE, ERROR = -1, -2, -3, -4
-SECONDS = 60  # for an answer; a page that leads to itself would take for ever
+SECONDS = 15  # for an answer; a page that leads to itself would take for ever
 _NODE_BYTES = 10  # that a file has for each key, beside the key
 _OFTEN = 1024  # keys
 

@@ -132,11 +132,14 @@ class _Reader:
 
     def _with_child(self, work: Callable[[_Child], Result], problem: str) -> Result:
         with self._lock:
-            if self._child is None:
-                self._child = _Child(self._path, wants_keys=False)
             try:
+                if self._child is None:
+                    self._child = _Child(self._path, wants_keys=False)
                 return work(self._child)
+            except OSError as error:
+                raise UserError(f"{problem} ({error})") from None
             except _Unreadable as error:
+                assert self._child is not None
                 self._child.end()
                 self._child = None
                 self._deaths += 1

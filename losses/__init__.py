@@ -85,6 +85,7 @@ WEIGHTS = {
     ),
 }
 
+MAX_STEPS = 10_000  # each is a call of the network, or images in memory, for one step of training
 # Every row's lambda is the factor of the whole term; 0 leaves the term out.
 TERMS = {
     "denoising": Row(
@@ -104,7 +105,7 @@ TERMS = {
             "grid": None,
         },
         choices={"normaliser": ("K2", "K"), "weights": ("none", "trajectory")},
-        ranges={"lambda": (0, math.inf), "K": (2, math.inf)},
+        ranges={"lambda": (0, math.inf), "K": (2, MAX_STEPS)},
         summary="the summed error over K neighbouring steps; SA-DPM",
     ),
     "consistency": Row(
@@ -123,7 +124,7 @@ TERMS = {
         choices={"rollout": ("online", "ema"), "step": ("euler_maruyama", "posterior")},
         ranges={
             "lambda": (0, math.inf),
-            "num_steps": (2, math.inf),
+            "num_steps": (2, MAX_STEPS),
             "epsilon_min": (0, math.inf),
             "rho": (1e-3, 1e3),
             "sigma_floor": (1e-9, math.inf),

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion import GRIDS, schedules
 from diffusion.preconditioning import broadcast_sigma
 from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, Schedule
-from diffusion.tables import Table
+from diffusion.tables import MAX_STEPS, Table
 from losses.batch import Batch, Generators, Model, NoisedBatch
 from losses.levels import Discrete, NoiseLevel
 from losses.terms import Term
@@ -134,6 +134,8 @@ def _grid_table(grid: str | Mapping[str, Any], schedule: Schedule | None) -> Tab
     options = merge_options(owner, {"steps": 18, **row.options}, given)
     check_values(owner, row, options)
     num_steps = options.pop("steps")
+    if num_steps > MAX_STEPS:
+        raise UserError(f"{owner}: steps is {num_steps}: it must be at most {MAX_STEPS}")
     low, high = options.pop("sigma_min", LEAST_SIGMA), options.pop("sigma_max", LARGEST_SIGMA)
     if not 0 < low < high:
         raise UserError(f"{owner}: sigma_min={low:g} must be positive and below sigma_max={high:g}")

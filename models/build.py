@@ -55,10 +55,11 @@ def _check_memory(options: Mapping[str, Any]) -> None:
         return
     unit, mult = options.get("model_channels"), options.get("channel_mult")
     blocks = options.get("num_blocks", 1)
-    try:
-        needed = 36 * (unit * max(mult)) ** 2 * blocks  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return  # defaults, or what the network refuses itself
+    if not isinstance(mult, (list, tuple)) or not mult:
+        return  # the default, or what the network refuses itself
+    if not all(isinstance(number, int) for number in (unit, blocks, *mult)):
+        return
+    needed = 36 * (unit * max(mult)) ** 2 * blocks
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise UserError(

@@ -232,11 +232,10 @@ def _read_header(path: str | os.PathLike[str]) -> _Header:
 def _check_match(path: str | os.PathLike[str], header: _Header) -> None:
     """Compare the tensors with the config before anything of the size that it asks for is made."""
     options = header.info.model.network
-    layers = options.get("num_blocks", 1), options.get("channel_mult", [1])
-    try:
-        most = layers[0] * len(layers[1])
-    except TypeError:
-        most = 0  # not what the network takes, which says so itself
+    blocks, mult = options.get("num_blocks"), options.get("channel_mult")
+    most = 0  # without them, the network has its defaults; others it refuses itself
+    if isinstance(blocks, int) and isinstance(mult, list):
+        most = blocks * len(mult)
     if most > len(header.tensors):
         raise UserError(
             f"{path}: its config asks for {most} blocks, but it has {len(header.tensors)} tensors"

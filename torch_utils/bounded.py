@@ -54,7 +54,9 @@ def read_file(path: str | os.PathLike[str], limit: int, what: str | None = None)
         size = os.fstat(file.fileno()).st_size
         content = file.read(limit + 1) if size <= limit else b""
     if max(size, len(content)) > limit:
-        raise UserError(f"{what or os.fspath(path)} has {size} bytes, more than {limit}: remove it")
+        raise UserError(
+            f"{what or os.fspath(path)} has {size} bytes, more than {limit}: make it smaller"
+        )
     return content
 
 

@@ -192,6 +192,12 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def set_numerics() -> None:
+    """Let float32 mean float32: TF32 would keep 10 of its 23 bits; bf16 is the fast way."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def is_launched() -> bool:
     """Whether torchrun started this process, as the environment says.
 
@@ -233,9 +239,7 @@ def world(device_name: str = "auto") -> Iterator[World]:
     device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        # float32 means float32: TF32 would keep 10 of its 23 bits; bf16 is the fast way
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+    set_numerics()
     if not is_group:
         yield World(0, 1, device)
         return

@@ -18,14 +18,14 @@ class UserError(ValueError):
     File names and contents in a message may hold anything: it is made printable.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str = "") -> None:
         super().__init__(printable(message))
 
 
 class Failure(Exception):
     """Work that cannot go on for a reason outside our code: one line and exit code 1."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str = "") -> None:
         super().__init__(printable(message))
 
 

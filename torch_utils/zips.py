@@ -70,7 +70,7 @@ def read_member(
     """
     size = max(member.file_size, member.compress_size)
     if size > limit:
-        raise UserError(f"{what} has {size} bytes, more than {limit}: remove it")
+        raise UserError(f"{what} has {size} bytes, more than {limit}: make it smaller")
     with lock or contextlib.nullcontext():
         file = seek_member(archive, member)
         packed = file.read(member.compress_size)

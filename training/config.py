@@ -148,7 +148,7 @@ class RunConfig(Section):
     Attributes:
         duration: images to train for.
         batch: global batch size.
-        batch_gpu: micro-batch size; None for the whole share of a process.
+        batch_gpu: micro-batch size; None for the share of a process, or as much of it as fits.
         seed: of everything random.
         label_dropout: probability of training a sample on the null label.
         tick: interval of status lines and statistics.

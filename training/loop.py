@@ -11,6 +11,7 @@ from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot, snapshot_path
 from torch_utils.distributed import World
 from torch_utils.errors import Failure
+from torch_utils.no_memory import is_out_of_memory
 from training.clock import Clock, status_line
 from training.config import TrainingConfig, images
 from training.data import TrainingData
@@ -124,6 +125,8 @@ def train(
             run = Run(config, trainer, model, data, folder, log, progress, clock, signals)
             return _loop(run)
     except OSError as error:
+        if is_out_of_memory(error):
+            raise
         raise Failure(
             f"cannot write to {folder}: {error.strerror or error}; what was saved before is intact"
         ) from None

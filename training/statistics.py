@@ -60,8 +60,8 @@ class Statistics:
             name -> {num, mean, std}. A quantity without new values keeps its last ones; what is
             not finite is None, which strict JSON can write.
         """
-        for name, moments in self._moments.items():
-            num, total, squares = self.world.sum(moments).tolist()
+        for name, moments in self._totals().items():
+            num, total, squares = moments.tolist()
             if not num:
                 continue
             mean = total / num
@@ -71,10 +71,16 @@ class Statistics:
         self._moments = {}
         return dict(self._last)
 
+    def _totals(self) -> dict[str, Tensor]:
+        """Sums over all processes, on the host: one collective and one wait for all of them."""
+        if not self._moments:
+            return {}
+        stacked = self.world.sum(torch.stack(list(self._moments.values()))).cpu()
+        return {name: row.clone() for name, row in zip(self._moments, stacked, strict=True)}
+
     def state(self) -> dict[str, Any]:
         """What a later process needs to go on in the middle of a tick."""
-        moments = {name: self.world.sum(m.clone()).cpu() for name, m in self._moments.items()}
-        return {"moments": moments, "last": self._last}
+        return {"moments": self._totals(), "last": self._last}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`; the sums of all processes go on in the main one."""

@@ -17,6 +17,7 @@ from data.archive import ImageArchive
 from data.check import problems_of
 from data.convert import convert
 from data.dataset import ImageDataset
+from data.decoding import open_picture
 from data.sources import open_source
 from tests.data.files import encoded, index, random_image, write_folder, write_zip
 from torch_utils.errors import UserError
@@ -104,9 +105,9 @@ def test_members_are_read_and_bounded_whatever_packs_them(method: int, tmp_path:
 
 
 def test_a_member_that_becomes_more_than_its_header_says_is_cut_off(tmp_path: Path) -> None:
-    """A kilobyte of bzip2 becomes a gigabyte, if nobody stops it."""
+    """Some bytes of bzip2 become megabytes, if nobody stops them."""
     stream = bz2.BZ2Compressor()
-    packed = b"".join([*(stream.compress(bytes(2**24)) for _ in range(8)), stream.flush()])
+    packed = b"".join([*(stream.compress(bytes(2**24)) for _ in range(2)), stream.flush()])
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         archive.writestr("a.png", packed)
     content = (tmp_path / "s.zip").read_bytes()
@@ -232,12 +233,50 @@ def test_a_wrong_sum_in_a_tar_is_damage(tmp_path: Path) -> None:
     refused(lambda: open_source(path), "a header in it is damaged")
 
 
-def test_a_picture_of_few_bytes_and_many_pixels_is_bounded(tmp_path: Path) -> None:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        crc = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG."""
+    crc = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
 
+
+def test_a_picture_of_few_bytes_and_many_pixels_is_not_decoded(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 2**16, 2**16, 8, 6, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
     path = write_folder(tmp_path / "pets", {"a.png": content, "b.png": PNG})
     refused(lambda: convert(str(path), str(tmp_path / "o.zip")), "more than 134217728 pixels")
+
+
+def test_pictures_of_parts_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data.decoding.MAX_READS", 500)
+    start = 8 + 25
+    for number, message in ((20, None), (2000, "more than 500 parts")):
+        content = PNG[:start] + chunk(b"tEXt", b"a\0b") * number + PNG[start:]
+        if message is None:
+            open_picture(content, "a.png")
+        else:
+            refused(lambda content=content: open_picture(content, "a.png"), message)  # type: ignore[misc]
+    jpeg = encoded(random_image(0), "jpeg", progressive=True)
+    open_picture(jpeg + b"\xff\xda" * 200, "a.jpg")  # what follows the picture may be anything
+    scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    refused(lambda: open_picture(jpeg[:-2] + scan * 200, "a.jpg"), "more than 100 scans")
+
+
+def test_a_picture_much_larger_than_the_first_is_not_decoded(tmp_path: Path) -> None:
+    large = encoded(np.zeros((4096, 2048), np.uint8))
+    path = write_zip(tmp_path / "s.zip", {"a.png": PNG, "b.png": large})
+    message = "has 2048x4096 pixels, the first image 24: bring all to one size"
+    refused(lambda: ImageDataset(path).load(progress=False), message)
+
+
+def test_images_that_need_more_memory_than_there_is_are_one_line(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    first = encoded(np.zeros((8192, 8192), np.uint8))
+    files = {f"{number}.png": b"" for number in range(1023)}
+    path = write_zip(tmp_path / "s.zip", {"-.png": first} | files)
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (2**35, hard))
+    try:
+        message = "1024 images of 8192x8192 pixels and 1 channel, which need 64 GiB"
+        refused(lambda: ImageDataset(path).load(progress=False), message)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

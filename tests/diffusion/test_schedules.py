@@ -218,6 +218,7 @@ def test_levels_at_the_cap_keep_an_index_each() -> None:
     [
         ("cosine", "did you mean"),
         ({"name": "beta_linear", "num_steps": 1}, "at least 2"),
+        ({"name": "iddpm", "num_steps": 10**9}, "at most 65536"),
         ({"name": "beta_linear", "beta_start": 0.5, "beta_end": 0.1}, "between 0 and 1 and rise"),
         ({"name": "beta_const", "beta_end": 1.0}, "between 0 and 1"),
         ({"name": "beta_cosine", "offset": -1.0}, "offset"),

@@ -148,7 +148,7 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
     write(path)
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
-    for position in [*range(0, start, 61), start, (start + len(content)) // 2, len(content) - 1]:
+    for position in [*range(0, start, 997), start, (start + len(content)) // 2, len(content) - 1]:
         path.write_bytes(
             content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
         )
@@ -163,6 +163,8 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
         ("network", "num_blocks", 10**9, "asks for 2000000000 blocks, but it has"),
         ("network", "num_blocks", 400, "asks for 800 blocks, but it has"),
         ("network", "num_blocks", 2, "tensors do not match its config"),
+        ("network", "num_blocks", "a" * 10**4, "must be"),
+        ("network", "channel_mult", "a" * 10**4, "must be"),
         ("network", "channel_mult", [1] * 10**4, "asks for 10000 blocks, but it has"),
         ("network", "model_channels", 10**9, "must be a positive integer"),
         ("network", "model_channels", 2**14, "tensors do not match its config"),

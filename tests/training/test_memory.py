@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,53 +76,58 @@ def test_the_forecast_is_what_a_step_takes(remat: str, batch_gpu: int) -> None:
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
-@pytest.mark.parametrize(("precision", "on_gpu"), [("fp32", False), ("bf16", True)])
-def test_every_network_can_be_forecast(name: str, precision: str, on_gpu: bool) -> None:
+def test_every_network_can_be_forecast(name: str) -> None:
+    """With every term, in half precision, for a GPU."""
     config = tiny_config(
         f"network={{name: {name}, model_channels: 64, channel_mult: [1, 2], num_blocks: 1}}",
-        "augment.p=0",
-        f"run.precision={precision}",
+        *("augment.p=0", "run.precision=bf16"),
     )
     model = model_config(config, image_shape=(3, 16, 16), label_dim=10)
-    forecast = Forecast(config, model, share=64, on_gpu=on_gpu)
-    small, large = forecast.peak(32), forecast.peak(64)
-    assert 4 * forecast.weights < small < large < 3 * small
+    forecast = Forecast(config, model, share=64, on_gpu=True)
+    images = 64 * 3 * 16 * 16 * 4
+    assert 4 * forecast.weights + 100 * images < forecast.peak(64) < 5 * forecast.weights + GIB
 
 
 def with_batch(batch: int, batch_gpu: int | None) -> TrainingConfig:
-    """The small run with a batch of any size, not resolved."""
-    config = tiny_config()
+    """The small run with a batch of any size and plain denoising, not resolved."""
+    config = tiny_config("loss.terms=[denoising]", "loss.uncertainty=false")
     run = config.run.model_copy(update={"batch": batch, "batch_gpu": batch_gpu})
     return config.model_copy(update={"run": run})
+
+
+def forecast_for(batch: int) -> Forecast:
+    """The forecast of that run on this machine."""
+    config = with_batch(batch, None)
+    return Forecast(config, model_of(config, tiny_data()), share=batch, on_gpu=False)
 
 
 def too_large() -> int:
     """A power of two of images that this machine cannot compute at once."""
     free, num = available_bytes(CPU.device), 1024
     assert free is not None
-    config, model = tiny_config(), model_of(tiny_config(), tiny_data())
-    peak = Forecast(config, model, share=num, on_gpu=False).peak(num)
-    return int(num * 2 ** math.ceil(math.log2(2 * free / peak)))
+    return int(num * 2 ** math.ceil(math.log2(2 * free / forecast_for(num).peak(num))))
 
 
 def test_a_batch_that_fits_is_left_whole_and_another_one_is_cut() -> None:
     data, many = tiny_data(), too_large()
     assert micro_batch_that_fits(with_batch(16, None), data, CPU) == (16, None)
-    assert micro_batch_that_fits(with_batch(16, 8), data, CPU) == (8, None)
     size, line = micro_batch_that_fits(with_batch(many, None), data, CPU)
-    free = available_bytes(CPU.device)
+    free, forecast = available_bytes(CPU.device), forecast_for(many)
     assert free is not None
-    forecast = Forecast(tiny_config(), model_of(tiny_config(), data), share=many, on_gpu=False)
     assert 1 < size < many
     assert forecast.peak(size) < free < 3 * forecast.peak(2 * size)
     assert line is not None
     for part in (f"micro-batches of {size} images", "are free", "--batch-gpu", "--remat"):
         assert part in line
+
+
+def test_a_size_that_was_asked_for_is_kept_with_a_warning_if_it_does_not_fit() -> None:
+    data, many = tiny_data(), too_large()
+    assert micro_batch_that_fits(with_batch(16, 8), data, CPU) == (8, None)
     kept, line = micro_batch_that_fits(with_batch(many, many), data, CPU)
     assert kept == many
     assert line is not None
-    assert line.startswith("warning: ")
-    assert f"--batch-gpu={size} " in line
+    assert re.match(r"warning: micro-batches of \d+ images take about .* --batch-gpu=\d+ ", line)
 
 
 def test_the_size_divides_the_share() -> None:
@@ -138,6 +144,7 @@ def _choose(rank: int, store: str, batch: int, found: Any) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_all_processes_choose_what_fits_the_poorest(tmp_path: Path) -> None:
     batch = too_large()
     context = multiprocessing.get_context("spawn")
