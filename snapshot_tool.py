@@ -13,7 +13,7 @@ def main() -> None:
 
 
 @main.command(cls=Command)
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE|DIR")
 @click.option(
     "--model-config",
     metavar="YAML",
@@ -29,11 +29,14 @@ def main() -> None:
 def info(file: str, model_config: str | None, weights: str) -> None:
     """Print what a file holds: a snapshot of ours, or a DDPM or v-diffusion checkpoint.
 
-    Of a foreign checkpoint every tensor is matched with the network that it is for.
+    Of a run's directory it is the newest snapshot. Of a foreign checkpoint every tensor is matched
+    with the network that it is for.
     """
     import yaml
 
-    path = file
+    from models.snapshot import find_snapshot
+
+    path = str(find_snapshot(file))
     is_ours = path.endswith(".safetensors")
     record = _snapshot(path) if is_ours else _foreign(path, model_config, weights)
     click.echo(yaml.safe_dump(record, sort_keys=False), nl=False)

@@ -124,7 +124,7 @@ def main(
     from training import launch
     from training.data import load_training_data
     from training.loop import train
-    from training.published import with_terms
+    from training.published import preset_of, with_terms
     from training.recipes import dump_config, load_config
     from training.resume import locked, read_run_config, run_of
     from training.run_log import RunLog
@@ -137,12 +137,11 @@ def main(
         base = read_run_config(run_of(resume)).model_dump()
         base["data"]["key"] = base["run"]["batch_gpu"] = None  # found anew, and compared
     elif outdir is None:
-        raise UserError("missing option --outdir: give the folder for run directories")
+        raise UserError("missing option --outdir=DIR: where run directories go")
     given = {flag[2:]: options.pop(flag[2:]) for flag, *_ in TERM_OPTIONS}
-    is_cdm = options.get("preconditioning__name") == "cdm"
-    if is_cdm:
-        options["preconditioning__name"] = "edm"
-    wanted = load_config(config, as_tree(options), overrides, base=base)
+    options["preconditioning__name"], is_cdm = preset_of(options["preconditioning__name"])
+    flags = {key: flag for flag, key, *_ in OPTIONS}
+    wanted = load_config(config, as_tree(options), overrides, base=base, flags=flags)
     wanted = with_terms(wanted, given, is_cdm=is_cdm)
     if transfer is not None:
         wanted = launch.without_ema_rampup(wanted)

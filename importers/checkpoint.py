@@ -5,7 +5,6 @@ mapping of our keys or of the family's published ones.
 """
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from importers.reading import SETTINGS
 from networks.rules import OPTION_RULES, SIZE_RULES
 from torch_utils import torch_files
 from torch_utils.errors import UserError
+from torch_utils.numbers import with_numbers
 from torch_utils.pickle_rules import inert
 from torch_utils.yaml_files import read_yaml
 
@@ -129,7 +129,7 @@ def read_side_file(path: Path) -> dict[str, Any]:
     for key in tree:
         if not isinstance(key, str):
             raise UserError(f"{path}: the key {key!r} is no name")
-    numbers: dict[str, Any] = _numbers(tree)
+    numbers: dict[str, Any] = with_numbers(tree)
     return numbers
 
 
@@ -140,14 +140,3 @@ def _in_our_keys(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
     own = {*SETTINGS, *OPTION_RULES, *SIZE_RULES, "img_resolution"}
     ours = {k: v for k, v in flat.items() if k not in known and (k in own or not is_whole)}
     return translate(family, {k: v for k, v in flat.items() if k in known}, ours)
-
-
-def _numbers(tree: Any) -> Any:
-    """A tree whose numbers like 1e-5, which YAML reads as texts, are numbers."""
-    if isinstance(tree, dict):
-        return {key: _numbers(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_numbers(value) for value in tree]
-    if isinstance(tree, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", tree):
-        return float(tree)
-    return tree

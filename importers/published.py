@@ -96,6 +96,9 @@ PREDICTION_NAMES = {
 
 # parts of published config files that describe a model; others are about training
 SECTIONS = ("data", "model", "diffusion")
+# keys of a section that do not describe the model: also sets that models without labels are
+# trained on have classes
+OF_DATA_ALONE = {"data": {"num_classes"}}
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,9 +112,10 @@ def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for section in SECTIONS:
         if section in nested:
-            flat |= {k: v for k, v in config[section].items() if k != "params"}
             params = config[section].get("params")
-            flat |= params if isinstance(params, Mapping) else {}
+            said = {**config[section], **(params if isinstance(params, Mapping) else {})}
+            passed_over = {"params"} | OF_DATA_ALONE.get(section, set())
+            flat |= {k: v for k, v in said.items() if k not in passed_over}
     kept = {k: v for k, v in config.items() if k == "schedule" or not isinstance(v, Mapping)}
     return flat | kept
 

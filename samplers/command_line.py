@@ -17,6 +17,7 @@ from samplers.options import (
     overlay,
 )
 from torch_utils.errors import UserError
+from torch_utils.numbers import with_numbers
 from torch_utils.yaml_files import parse_yaml
 
 _METAVARS = {
@@ -237,17 +238,8 @@ def _key_values(entries: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--sampler-option {entry}: give KEY=VALUE")
         if key in found:
             raise UserError(f"--sampler-option {key} was given twice")
-        value = parse_yaml(text, f"--sampler-option {entry}")
-        found[key] = _as_number(value) if isinstance(value, str) else value
+        found[key] = with_numbers(parse_yaml(text, f"--sampler-option {entry}"))
     return found
-
-
-def _as_number(text: str) -> str | float:
-    """A float if it reads as one."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _remarks(given: Mapping[str, Any], settings: GenerationSettings) -> list[str]:

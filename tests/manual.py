@@ -17,7 +17,7 @@ from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import PRESETS, Preconditioning
 from diffusion.schedules import Schedule
 from samplers import SAMPLERS
-from torch_utils.published import SPELLINGS, SYSTEMS
+from torch_utils.published import FLAG_SPELLINGS, SPELLINGS, SYSTEMS
 from torch_utils.registry import Row
 
 PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
@@ -25,7 +25,7 @@ STEPS = 18  # the number of steps for which calls are counted
 SIGMAS = (0.01, 1.0, 100.0)  # at which weights of the network's error are shown
 
 # what a text of SPELLINGS names that can be looked up: launchers, programs, options, keys
-SECTIONS = "data|augment|network|preconditioning|loss|optimizer|ema|sampler|run"
+SECTIONS = "data|augment|network|preconditioning|loss|optimizer|ema|sampler|preview|run"
 _VALUE = r"=(?:\{[^}]*\}|[^\s,;()]+)"
 NAMED = re.compile(
     r"torchrun --\w+|\w+\.py(?: calc)?(?: --\w+)?"
@@ -117,9 +117,10 @@ def effective_weight_table() -> str:
 
 def spelling_table(system: str) -> str:
     """What a published system's names are called here."""
+    flags = {f"{'--' if len(name) > 1 else '-'}{name}": row for name, row in FLAG_SPELLINGS.items()}
     body = [
         [f"`{name}`", marked(row.ours) if row.exists else f"none: {marked(row.ours)}"]
-        for name, row in sorted(SPELLINGS.items())
+        for name, row in [*sorted(SPELLINGS.items()), *sorted(flags.items())]
         if system in row.systems
     ]
     return table([system, "here"], body)

@@ -22,7 +22,7 @@ from torch_utils.errors import UserError
 from torch_utils.registry import Row
 from train import as_tree
 from training.launch import settle
-from training.published import TERM_OPTIONS, with_terms
+from training.published import TERM_OPTIONS, preset_of, with_terms
 from training.recipes import load_config
 from training.setup import check, create_objective, create_trainer, model_of
 from training.source import MicroBatches
@@ -159,9 +159,7 @@ def test_a_training_command_could_start(page: str, words: list[str], tmp_path: P
         recipe.write_text(EXAMPLES[recipe.stem], encoding="utf-8")
         values["config"] = recipe
     options = {key: value for key, value in values.items() if "__" in key}
-    is_cdm = options["preconditioning__name"] == "cdm"
-    if is_cdm:
-        options["preconditioning__name"] = "edm"
+    options["preconditioning__name"], is_cdm = preset_of(options["preconditioning__name"])
     config = load_config(values["config"], as_tree(options), values["overrides"])
     config = with_terms(config, {key: values[key] for key in TERM_OPTIONS}, is_cdm=is_cdm)
     assert values["outdir"]

@@ -11,20 +11,54 @@ from typing import Any
 import click
 
 from torch_utils import leaving
-from torch_utils.errors import Failure, UserError, unknown_name
+from torch_utils.errors import Failure, UserError, nearest, unknown_name
 from torch_utils.files import DISK_FULL
 from torch_utils.leaving import leave
 from torch_utils.no_memory import is_out_of_memory, shortage
 from torch_utils.published import hint
+from torch_utils.text import printable
+
+# what other systems, and other programs of ours, call an option by: each row means the same
+SAME = (
+    ("data", "source", "images", "dataset"),
+    ("dest", "outdir", "out", "output"),
+    ("network", "snapshot", "model", "checkpoint", "ckpt", "pkl"),
+    ("seeds", "seed"),
+    ("num", "max_images"),
+    ("resume", "continue"),
+)
 
 
 def _one_line(error: click.ClickException) -> str:
     """The message of a click error without its usage block."""
     if isinstance(error, click.NoSuchOption):
-        near, published = error.possibilities, hint(error.option_name)
-        help_text = f"did you mean {near[0]}?" if near else "see --help"
-        return f"unknown option {error.option_name}: {published or help_text}"
+        return unknown_option(error)
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return missing(error.param)
     return " ".join(error.format_message().split())
+
+
+def unknown_option(error: click.NoSuchOption) -> str:
+    """The line for an option that a command does not have: what it is called there, if anything."""
+    name, parameters = error.option_name, error.ctx.command.params if error.ctx else []
+    known = {flag.lstrip("-"): flag for p in parameters for flag in (*p.opts, *p.secondary_opts)}
+    given = name.lstrip("-").replace("-", "_")
+    same = {other for row in SAME if given in row for other in row}
+    near = [known[other] for other in sorted(same & known.keys())]
+    published = hint(name)
+    near = near or [known[other] for other in nearest(given, known, 1 if published else None)]
+    if near:
+        return f"unknown option {name}: did you mean {' or '.join(near)}?"
+    return f"unknown option {name}: {published or 'see --help'}"
+
+
+def missing(parameter: click.Parameter) -> str:
+    """The line for an option or argument that has to be given: what it is."""
+    if not isinstance(parameter, click.Option):
+        return f"missing argument {parameter.metavar or (parameter.name or '').upper()}"
+    meaning = (parameter.help or "").removesuffix(".")
+    flag = f"{parameter.opts[0]}={parameter.metavar}" if parameter.metavar else parameter.opts[0]
+    return f"missing option {flag}: {meaning[:1].lower()}{meaning[1:]}"
 
 
 class Command(click.Command):
@@ -65,7 +99,7 @@ class Command(click.Command):
         except click.exceptions.Exit as done:
             leave(done.exit_code)
         except click.ClickException as error:
-            print(f"error: {_one_line(error)}", file=sys.stderr)
+            print(f"error: {printable(_one_line(error))}", file=sys.stderr)
             leave(2)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -78,7 +112,7 @@ class Command(click.Command):
             leave(130)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in DISK_FULL:
-                where = f" {error.filename}" if error.filename else ""
+                where = f" {printable(error.filename)}" if error.filename else ""
                 print(f"error: cannot write{where}: {error.strerror}; make room", file=sys.stderr)
                 leave(1)
             if leaving.needs_short_way:  # the other processes must not wait for this one
@@ -86,6 +120,15 @@ class Command(click.Command):
                 leave(1)
             raise
         leave(result if isinstance(result, int) else 0)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; a URL is refused as it was typed, because no program reads one."""
+        for text in args:
+            if re.match(r"(?:[\w.-]+=)?[A-Za-z][A-Za-z0-9+.-]*://", text):
+                raise UserError(
+                    f"{text}: local files are read here, no URLs: download it, and give the file"
+                )
+        return super().parse_args(ctx, args)
 
 
 class Group(Command, click.Group):

@@ -1,7 +1,7 @@
 """Names that the published systems gave to what has another name here.
 
-Used where an option or key is unknown, and for the tables of docs/migration.md. Command-line flags
-stand without dashes and with underscores. What has the same name here is not listed.
+Used where an option, key or value is unknown, and for the tables of docs/migration.md. Flags of
+command lines stand without dashes and with underscores. What has the same name here is not listed.
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,14 @@ class Spelling:
 SA = ("SA-DPM",)
 VD = ("v-diffusion",)
 DI = ("DDPM implementation",)
-SYSTEMS = (*SA, *VD, *DI, "CDM", "EDM")
+CDM = ("CDM",)
+SYSTEMS = (*SA, *VD, *DI, *CDM, "EDM")
 
 _NO_OVERWRITING = "run directories are never overwritten"
 _AVERAGED = "snapshots hold averaged weights"
+_OF_SAMPLING = "it changes nothing there; of sampling it is an option of generate.py"
+_NO_STRIPS = "generate.py writes whole images, no strips of steps"
+_NO_RECALL = "fid.py has no precision and recall"
 _DECODED = "images are decoded once and kept in memory"
 
 SPELLINGS: dict[str, Spelling] = {
@@ -41,14 +45,19 @@ SPELLINGS: dict[str, Spelling] = {
     "doc": Spelling(SA, "--desc"),
     "exp_name": Spelling(VD, "--desc"),
     "ckpt_name": Spelling(VD, "--desc"),
+    "chkpt_dir": Spelling(VD, "--outdir"),
+    "chkpt_name": Spelling(VD, "--desc"),
     "exp": Spelling(SA, "--outdir"),
     "exp_dir": Spelling((*VD, *DI), "--outdir"),
     "ckpt_dir": Spelling(VD, "--outdir"),
     "image_dir": Spelling(VD, "--outdir"),
     "config_path": Spelling(VD, "--config"),
     "config_dir": Spelling(VD, "--config"),
-    "experiment_name": Spelling(("CDM",), "--desc"),
-    "wandb_id": Spelling(("CDM",), "runs are logged to files and TensorBoard only", exists=False),
+    "default_config_path": Spelling(VD, "the defaults are not in a file", exists=False),
+    "comment": Spelling(SA, "--desc"),
+    "verbose": Spelling(SA, "what is printed does not depend on an option", exists=False),
+    "experiment_name": Spelling(CDM, "--desc"),
+    "wandb_id": Spelling(CDM, "runs are logged to files and TensorBoard only", exists=False),
     "ni": Spelling((*SA, *DI), _NO_OVERWRITING, exists=False),
     "no_interaction": Spelling(DI, _NO_OVERWRITING, exists=False),
     "resume_training": Spelling(SA, "--resume=latest"),
@@ -56,6 +65,8 @@ SPELLINGS: dict[str, Spelling] = {
     "num_process_per_node": Spelling(SA, "torchrun --nproc_per_node"),
     "num_proc_node": Spelling(SA, "torchrun --nnodes"),
     "master_address": Spelling(SA, "torchrun --master_addr"),
+    "node_rank": Spelling(SA, "torchrun --node_rank"),
+    "local_rank": Spelling(SA, "torchrun --nproc_per_node"),
     "distributed": Spelling(VD, "torchrun --nproc_per_node"),
     "train_device": Spelling(VD, "--device"),
     "eval_device": Spelling(VD, "--device"),
@@ -70,6 +81,9 @@ SPELLINGS: dict[str, Spelling] = {
     "snapshot_freq": Spelling(SA, "run.snap=...ep and run.dump=...ep"),
     "image_intv": Spelling(VD, "run.snap=...ep"),
     "ckpt_intv": Spelling(VD, "run.dump=...ep"),
+    "chkpt_intv": Spelling(VD, "run.dump=...ep"),
+    "eval_intv": Spelling(VD, "training does not score: fid.py does", exists=False),
+    "save_rng_state": Spelling(VD, "random numbers are functions of progress", exists=False),
     "save_freq": Spelling(DI, "run.snap=...it and run.dump=...it"),
     "sample_freq": Spelling(DI, "run.snap=...it"),
     "print_freq": Spelling(DI, "run.tick=...it"),
@@ -78,11 +92,15 @@ SPELLINGS: dict[str, Spelling] = {
     "sample_bsz": Spelling(VD, "the grids of a run have a fixed size", exists=False),
     "allow_bf16": Spelling(VD, "--precision=bf16"),
     "allow_fp16": Spelling(VD, "--precision=fp16"),
+    "allow_tf32": Spelling(VD, "--precision=bf16 is faster", exists=False),
+    "cudnn_benchmark": Spelling(VD, "--bench"),
+    "use_xformers": Spelling(VD, "attention is PyTorch's own", exists=False),
     "fp16": Spelling(("EDM",), "--precision=fp16"),
     # data
     "dataset": Spelling((*SA, *VD), "--data"),
     "root": Spelling((*VD, *DI), "--data"),
     "data_root": Spelling(VD, "--data"),
+    "dataroot": Spelling(DI, "--data"),
     "image_size": Spelling(SA, "dataset_tool.py --resolution"),
     "img_size": Spelling(DI, "dataset_tool.py --resolution"),
     "random_flip": Spelling(SA, "augment.set=flips"),
@@ -124,6 +142,8 @@ SPELLINGS: dict[str, Spelling] = {
         VD, "loss.weight: constant, snr, snr_trunc (truncated_snr), snr_1plus (alpha2)"
     ),
     "loss_type": Spelling(VD, "loss.terms: denoising (mse) or vlb (kl)"),
+    "x0eps_coef": Spelling(VD, "output x0_eps weights by noise level", exists=False),
+    "allow_rescale": Spelling(VD, "--clip is the only rule for large values", exists=False),
     "p_uncond": Spelling((*VD, *DI), "run.label_dropout"),
     "use_cfg": Spelling(VD, "--cond=1 with run.label_dropout, then --guidance"),
     # optimizer and average
@@ -143,6 +163,11 @@ SPELLINGS: dict[str, Spelling] = {
     "ckpt_path": Spelling(VD, "--network=SNAPSHOT"),
     "image_folder": Spelling(SA, "--outdir"),
     "save_dir": Spelling((*VD, *DI), "--outdir"),
+    "uncond": Spelling(VD, "--guidance=0"),
+    "n_denoise": Spelling(DI, _NO_STRIPS, exists=False),
+    "n_progressive": Spelling(DI, _NO_STRIPS, exists=False),
+    "n_interpolate": Spelling(DI, _NO_STRIPS, exists=False),
+    "input_dir": Spelling(DI, "images are generated, not reconstructed", exists=False),
     "num_samples": Spelling(SA, "--seeds of generate.py, 0-49999 for 50000; --num of fid.py"),
     "n_samples": Spelling(DI, "--seeds of generate.py, 0-49999 for 50000"),
     "total_size": Spelling(VD, "--seeds of generate.py, 0-49999 for 50000"),
@@ -165,7 +190,61 @@ SPELLINGS: dict[str, Spelling] = {
     "clip_denoised": Spelling(DI, "sampler.clip or --clip"),
     "w_guide": Spelling(VD, "sampler.guidance={w: ...} or --guidance=w=..."),
     "guidance_scale": Spelling(DI, "--guidance"),
+    # scoring
     "fid_log": Spelling(SA, "fid.py calc prints it", exists=False),
+    "eval_batch_size": Spelling(VD, "fid.py --batch"),
+    "eval_total_size": Spelling(VD, "fid.py --num"),
+    "eval_dir": Spelling(VD, "fid.py --images"),
+    "folder_name": Spelling(VD, "fid.py --images"),
+    "precomputed_dir": Spelling(VD, "fid.py --ref"),
+    "metrics": Spelling(VD, "fid.py --detector"),
+    "nhood_size": Spelling(VD, _NO_RECALL, exists=False),
+    "row_batch_size": Spelling(VD, _NO_RECALL, exists=False),
+    "col_batch_size": Spelling(VD, _NO_RECALL, exists=False),
+}
+
+
+# command-line options only: here these are keys, or options of another program
+FLAG_SPELLINGS: dict[str, Spelling] = {
+    "logsnr_max": Spelling(VD, "preconditioning.schedule={name: logsnr_cosine, logsnr_max: ...}"),
+    "logsnr_min": Spelling(VD, "preconditioning.schedule={name: logsnr_cosine, logsnr_min: ...}"),
+    "weight_decay": Spelling(VD, "optimizer.weight_decay with optimizer.name=adamw"),
+    "eval": Spelling(VD, "a command of its own: generate.py, then fid.py calc"),
+    "config": Spelling((*SA, *DI), "snapshots hold their config", exists=False),
+    "c": Spelling(DI, "--config of train.py; snapshots hold their config"),
+    "e": Spelling(DI, "--outdir, with --nosubdir for the folder itself"),
+    "r": Spelling(DI, "--resume"),
+    "i": Spelling(SA, f"--outdir; of -ni there is none: {_NO_OVERWRITING}"),
+    "weights": Spelling(DI, "--network=SNAPSHOT"),
+    "mode": Spelling(DI, "generate.py writes images, its mode sample", exists=False),
+    "S_churn": Spelling(CDM, _OF_SAMPLING, exists=False),
+    "S_min": Spelling(CDM, _OF_SAMPLING, exists=False),
+    "S_max": Spelling(CDM, _OF_SAMPLING, exists=False),
+    "S_noise": Spelling(CDM, _OF_SAMPLING, exists=False),
+}
+
+# values: the kind of name that is asked for -> published value -> what it is here
+VALUES: dict[str, dict[str, str]] = {
+    "preconditioning": {
+        "cdm": "edm and the term consistency: --precond=cdm, or loss.terms=[denoising, consistency]"
+    },
+    "preconditioning.output": {
+        "x_0": "x0",
+        "both": "x0_eps",
+        "pred_eps": "eps",
+        "pred_x0": "x0",
+        "pred_v": "v",
+    },
+    "network": {"SongUNet": "ddpmpp or ncsnpp", "DhariwalUNet": "adm"},
+    "weight": {"truncated_snr": "snr_trunc", "alpha2": "snr_1plus"},
+    "loss term": {"mse": "denoising", "simple": "denoising", "kl": "vlb", "sa": "sequence_aware"},
+    "sampler": {"generalized": "ddim", "ddpm_noisy": "ddpm with variance=large"},
+    "spacing": {"uniform": "leading", "uniform2": "linspace"},
+    "variance": {
+        "fixed_small": "small",
+        "fixed_large": "large",
+        "fixed_medium": "interpolated",
+    },
 }
 
 
@@ -173,13 +252,25 @@ def hint(name: str) -> str | None:
     """What a published name is called here, as the end of a sentence; None if it is not one.
 
     Args:
-        name: a flag or a dotted key.
+        name: a flag, with its dashes, or a dotted key.
     """
     key = name.lstrip("-").split(".")[-1].split("=")[0].replace("-", "_")
-    found = SPELLINGS.get(key)
+    flags = FLAG_SPELLINGS if name.startswith("-") else {}
+    found = SPELLINGS.get(key) or flags.get(key)
     if found is None:
         return None
     published = f"{key} of {', '.join(found.systems)}"
     if found.exists:
         return f"here {published} is {found.ours}"
     return f"{published} has no counterpart here: {found.ours}"
+
+
+def value_hint(kind: str, name: str) -> str | None:
+    """What a published value is called here, as the end of a sentence; None if it is not one.
+
+    Args:
+        kind: what the value names, e.g. "sampler" or "variance of sampler ddpm:".
+        name: the value.
+    """
+    ours = VALUES.get(kind.split(" of ")[0], {}).get(name)
+    return None if ours is None else f"here that is {ours}"

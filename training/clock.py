@@ -70,8 +70,12 @@ def _peak_cpu_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+WIDTH = 80  # columns of a line that people read
+_NOT_TERMS = ("Loss/loss", "Loss/sigma/")
+
+
 def status_line(statistics: dict[str, dict[str, Any]], skipped: int) -> str:
-    """One line for people about a tick.
+    """One line for people about a tick: as much of it as fits in `WIDTH` columns.
 
     Args:
         statistics: what goes to stats.jsonl.
@@ -82,13 +86,50 @@ def status_line(statistics: dict[str, dict[str, Any]], skipped: int) -> str:
         mean = statistics[name]["mean"]
         return math.nan if mean is None else float(mean)
 
-    line = (
-        f"tick {value('Progress/tick'):<5.0f} kimg {value('Progress/kimg'):<9.1f} "
-        f"loss {value('Loss/loss'):<8.4f} time {value('Timing/total_sec'):<7.0f} "
-        f"sec/kimg {value('Timing/sec_per_kimg'):<8.3f} "
-        f"maintenance {value('Timing/maintenance_sec'):<6.1f} "
-        f"cpumem {value('Resources/cpu_mem_gb'):.2f}"
-    )
+    kimg = value("Progress/kimg")
+    count = f"kimg {kimg:<8.1f}" if kimg >= 10 else f"img {kimg * 1e3:<9.0f}"
+    line = f"tick {value('Progress/tick'):<4.0f} {count} loss {value('Loss/loss'):<7.4g}"
+    last = f" skipped {skipped}" if skipped else ""
+    rest = [
+        _terms(statistics, WIDTH - len(line) - len(last)),
+        f" time {duration(value('Timing/total_sec')):<7}",
+        f" sec/kimg {value('Timing/sec_per_kimg'):<7.4g}",
+    ]
     if "Resources/peak_gpu_mem_gb" in statistics:
-        line += f" gpumem {value('Resources/peak_gpu_mem_gb'):.2f}"
-    return f"{line} skipped {skipped}" if skipped else line
+        rest.append(f" gpumem {value('Resources/peak_gpu_mem_gb'):<5.1f}")
+    rest.append(f" cpumem {value('Resources/cpu_mem_gb'):<5.1f}")
+    rest.append(f" maintenance {value('Timing/maintenance_sec'):.1f}")
+    for part in rest:
+        if len(line) + len(part.rstrip()) + len(last) <= WIDTH:
+            line += part
+    return line.rstrip() + last
+
+
+def _terms(statistics: dict[str, dict[str, Any]], width: int) -> str:
+    """The terms of a loss that has several, with as much of their names as there is room for."""
+    terms = {
+        name.removeprefix("Loss/"): entry["mean"]
+        for name, entry in statistics.items()
+        if name.startswith("Loss/") and not name.startswith(_NOT_TERMS)
+    }
+    if len(terms) < 2:
+        return ""
+    for letters in (None, 5, 3):
+        parts = [
+            f"{name[:letters]} {math.nan if mean is None else mean:.3g}"
+            for name, mean in terms.items()
+        ]
+        text = f"({', '.join(parts)}) "
+        if len(text) <= width:
+            break
+    return text
+
+
+def duration(seconds: float) -> str:
+    """A time as people read it, in at most seven characters: 45s, 12m 05s, 3h 02m, 2d 03h."""
+    whole = round(seconds)
+    for unit, part, large, small in (("h", 3600, "d", 24), ("m", 60, "h", 60)):
+        if whole >= part * small:
+            number, rest = divmod(whole // part, small)
+            return f"{number}{large} {rest:02d}{unit}"
+    return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"

@@ -7,7 +7,8 @@ CDM: --precond=cdm, --martingale_lambda, --martingale_steps. SA-DPM: --lamda and
 from collections.abc import Mapping
 from typing import Any
 
-from torch_utils.errors import UserError
+from diffusion.preconditioning import PRESETS
+from torch_utils.errors import UserError, unknown_name
 from torch_utils.registry import split_name
 from training.config import TrainingConfig
 
@@ -18,6 +19,19 @@ TERM_OPTIONS = {
     "lamda": ("sequence_aware", "lambda"),
     "num_consecutive_steps": ("sequence_aware", "K"),
 }
+
+
+def preset_of(precond: str | None) -> tuple[str | None, bool]:
+    """What --precond stands for: the preconditioning, and whether it brings CDM's term.
+
+    Raises:
+        UserError: no preconditioning has this name.
+    """
+    if precond == "cdm":
+        return "edm", True
+    if precond is not None and precond not in PRESETS:
+        raise unknown_name("preconditioning", precond, [*PRESETS, "cdm"])
+    return precond, False
 
 
 def with_terms(

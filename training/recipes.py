@@ -1,14 +1,16 @@
 """Recipes: YAML files that extend one another by `base:`, overlaid with the command line."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from models.config import validated
-from torch_utils.errors import UserError
+from models.config import is_text, validated
+from torch_utils.errors import UserError, nearest
 from torch_utils.yaml_files import parse_yaml, read_yaml
 from training.config import DEFAULT_NETWORK, DEFAULT_SAMPLER, TrainingConfig
 
@@ -23,8 +25,35 @@ NAMED = {
 }
 
 
-def read_recipe(path: str | os.PathLike[str], seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read a YAML recipe and the ones it extends.
+@dataclass(frozen=True)
+class Layer:
+    """A part of a config and what it is from.
+
+    Attributes:
+        tree: the part.
+        source: what it is from, for messages: recipe FILE, option --lr, ...
+        sources: dotted key -> the source of that key alone, if it has one of its own.
+    """
+
+    tree: Mapping[str, Any]
+    source: str
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a YAML recipe over the ones that it extends.
+
+    Raises:
+        UserError: as `recipe_layers`.
+    """
+    tree: dict[str, Any] = {}
+    for layer in recipe_layers(path):
+        tree = merge(tree, layer.tree)
+    return tree
+
+
+def recipe_layers(path: str | os.PathLike[str], seen: tuple[Path, ...] = ()) -> list[Layer]:
+    """Read a YAML recipe and the ones that it extends, those first.
 
     Args:
         path: the file; `base:` in it is relative to its folder.
@@ -39,15 +68,29 @@ def read_recipe(path: str | os.PathLike[str], seen: tuple[Path, ...] = ()) -> di
     try:
         tree = read_yaml(file, f"recipe {path}")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read recipe {path}: {getattr(error, 'strerror', error)}") from None
+        problem = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read recipe {path}: {problem}{_near(Path(path))}") from None
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
         raise UserError(f"recipe {path} is not a mapping of sections")
     base = tree.pop("base", None)
+    layer = Layer(tree, f"base {os.path.relpath(file)}" if seen else f"recipe {path}")
     if base is None:
-        return tree
-    return merge(read_recipe(file.parent / str(base), (*seen, file)), tree)
+        return [layer]
+    return [*recipe_layers(file.parent / str(base), (*seen, file)), layer]
+
+
+def _near(path: Path) -> str:
+    """A question for a recipe that is not there, if one of nearly the same name is."""
+    if path.exists():
+        return ""
+    ours = Path(__file__).parents[1] / "configs"
+    for folder in (path.parent, ours):
+        files = {file.stem: file for file in sorted(folder.glob("*.y*ml"))}
+        for near in nearest(path.stem, files):
+            return f": did you mean {os.path.relpath(files[near])}?"
+    return ""
 
 
 def merge(
@@ -71,27 +114,36 @@ def merge(
 def parse_override(text: str) -> dict[str, Any]:
     """Read `section.key=value`; the value is YAML, so `[1,2]`, `true` and `null` mean that.
 
+    Of a key whose value is a text it is that text, unless it is quoted or null.
+
     Raises:
         UserError: no `=`, an empty key, or a value that is not YAML.
     """
     key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
         raise UserError(f"{text!r} is no override: write section.key=value, e.g. run.batch=128")
-    tree: Any = parse_yaml(value, f"{text!r}: the value") if value else ""
-    if isinstance(tree, str):
-        tree = _number(tree)
-    for part in reversed(parts[1:]):
-        tree = {part: tree}
-    return {parts[0]: tree}
+    if is_text(TrainingConfig, path) and not re.fullmatch(r"\s*(['\"].*|null|~)\s*", value, re.S):
+        return nested(path, value)
+    return nested(path, parse_yaml(value, f"{text!r}: the value") if value else "")
 
 
-def _number(text: str) -> Any:
-    """YAML 1.1 reads 2e-3 as text; people mean the number."""
-    try:
-        return float(text) if any(c in text for c in "eE") and text[0] in "+-.0123456789" else text
-    except (ValueError, IndexError):
-        return text
+def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A tree with one leaf."""
+    for key in reversed(path[1:]):
+        value = {key: value}
+    return {path[0]: value}
+
+
+def leaves(
+    tree: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> list[tuple[tuple[str, ...], Any]]:
+    """Path and value of everything in a tree that is no mapping, or an empty one."""
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in tree.items():
+        here = (*path, str(key))
+        found += leaves(value, here) if isinstance(value, Mapping) and value else [(here, value)]
+    return found
 
 
 def load_config(
@@ -100,6 +152,7 @@ def load_config(
     overrides: Sequence[str] = (),
     *,
     base: Mapping[str, Any] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> TrainingConfig:
     """Build the config: defaults, then bases, the recipe, options, overrides.
 
@@ -108,31 +161,37 @@ def load_config(
         options: a tree from the command line's own options.
         overrides: `section.key=value` texts.
         base: a whole config below the recipe, in place of the defaults.
+        flags: dotted key -> the option that sets it, for messages.
 
     Raises:
-        UserError: whatever does not fit.
+        UserError: whatever does not fit; the message names what set it.
     """
     # the defaults' names must be there for options that only change an entry's options
     tree: dict[str, Any] = dict(base or {}) or {
         "network": DEFAULT_NETWORK,
         "sampler": DEFAULT_SAMPLER,
     }
-    layers: list[Mapping[str, Any]] = [options or {}, *map(parse_override, overrides)]
-    if recipe is not None:
-        layers.insert(0, read_recipe(recipe))
+    layers = [] if recipe is None else recipe_layers(recipe)
+    named = {key: f"option {flag}" for key, flag in (flags or {}).items()}
+    layers.append(Layer(options or {}, "command line", named))
+    layers += [Layer(parse_override(text), f"{text} on the command line") for text in overrides]
     for layer in layers:
-        tree = merge(tree, _floats(layer))
-    config: TrainingConfig = validated(TrainingConfig, tree, str(recipe or "command line"))
+        tree = merge(tree, layer.tree)
+    below = "the config of the run" if base else "the config"
+    config: TrainingConfig = validated(
+        TrainingConfig, tree, lambda path: origin(layers, path) or below
+    )
     return config
 
 
-def _floats(tree: Any) -> Any:
-    """Numbers like 2e-3, which YAML 1.1 leaves as text, as numbers; everywhere in a tree."""
-    if isinstance(tree, Mapping):
-        return {key: _floats(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_floats(value) for value in tree]
-    return _number(tree) if isinstance(tree, str) else tree
+def origin(layers: Sequence[Layer], path: Sequence[str]) -> str | None:
+    """What set a key: the last layer that says something of it, or of what it is part of."""
+    for layer in reversed(layers):
+        for found, _ in leaves(layer.tree):
+            shorter = min(len(found), len(path))
+            if found[:shorter] == tuple(path[:shorter]):
+                return layer.sources.get(".".join(found), layer.source)
+    return None
 
 
 def dump_config(config: TrainingConfig) -> str:

@@ -8,24 +8,54 @@ from pathlib import Path
 
 from torch_utils.errors import UserError
 from torch_utils.files import drop_temporaries, prepare_folder, sync_folder, writing
+from torch_utils.registry import split_name
 from training.config import TrainingConfig
+from training.recipes import load_config
 from training.state import images_of
 
 
-def describe(config: TrainingConfig, *, dataset: str, world_size: int) -> str:
-    """The name of a run without its number: data, model, processes, batch, precision."""
-    parts = [
-        dataset,
-        "cond" if config.data.cond else "uncond",
-        config.network["name"],
-        config.preconditioning.name,
-        f"gpus{world_size}",
-        f"batch{config.run.batch}",
-        config.run.precision,
-    ]
+def describe(
+    config: TrainingConfig,
+    *,
+    dataset: str,
+    world_size: int,
+    recipe: str | os.PathLike[str] | None = None,
+) -> str:
+    """The name of a run without its number: what is trained, processes, batch, precision.
+
+    What is trained is the recipe's name and what the command line made different from it; without
+    a recipe the data, the model and the terms of the loss beside plain denoising.
+
+    Args:
+        config: of the run.
+        dataset: the name of the data set.
+        world_size: number of processes.
+        recipe: the file that --config named.
+    """
+    parts = _objective(config, dataset)
+    if recipe is not None:
+        own = load_config(recipe)
+        is_other_data = own.data.path != config.data.path
+        before = _objective(own, dataset=None if is_other_data else dataset)
+        stem = re.sub(r"[^\w.+=-]+", "_", Path(recipe).stem)
+        parts = [stem, *(part for part in parts if part not in before)]
+    parts += [f"gpus{world_size}", f"batch{config.run.batch}", config.run.precision]
     if config.run.desc:
         parts.append(config.run.desc)
     return "-".join(parts)
+
+
+def _objective(config: TrainingConfig, dataset: str | None) -> list[str]:
+    """Data, network, preconditioning and terms by name."""
+    preset, output = config.preconditioning.name, config.preconditioning.output
+    terms = [split_name("loss.terms entry", entry)[0] for entry in config.loss.terms]
+    return [
+        *([] if dataset is None else [dataset]),
+        "cond" if config.data.cond else "uncond",
+        config.network["name"],
+        preset if output is None else f"{preset}_{output}",
+        *(term for term in terms if term != "denoising"),
+    ]
 
 
 def next_number(outdir: Path) -> int:

@@ -21,9 +21,13 @@ def canonical(value: object, bare_unit: str) -> str:
         bare_unit: the unit of a bare number.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or larger than any run.
     """
-    text = str(value).strip() if not isinstance(value, bool) else ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if abs(value) > MAX_NUMBER:
+            raise ValueError(f"the number must be at most {MAX_NUMBER:g}")
+        value = str(value)
+    text = value.strip() if isinstance(value, str) else ""
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)", text)
     if not match or (match[2] or bare_unit) not in SUFFIXES:
         raise ValueError("give a number with one of the suffixes img, k, M, ep, it")

@@ -12,7 +12,7 @@ import yaml
 
 from importers.checkpoint import load_checkpoint
 from tests.command import assert_refused, run
-from tests.importers.foreign import numbered, sa_dpm
+from tests.importers.foreign import ddpm_xyf, numbered, sa_dpm
 from torch_utils.errors import UserError
 
 STATE = numbered(sa_dpm(32, [1, 2], 1, [False, True]))
@@ -106,6 +106,42 @@ def test_a_published_config_file_serves_as_side_file(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("labels", [0, 10], ids=["unconditional", "conditional"])
+def test_a_published_file_of_the_ddpm_implementation_counts_the_classes_of_its_data(
+    labels: int, tmp_path: Path
+) -> None:
+    shapes = ddpm_xyf(32, [1, 2], 1, [False, True], num_classes=labels)
+    path = write(tmp_path / "model.pt", {"model": numbered(shapes)})
+    published = """
+        seed: 2022
+        data:
+          target: datasets.cifar10.CIFAR10
+          params: {root: ~/data/CIFAR-10/, img_size: 16, img_channels: 3}
+          num_classes: 10
+        dataloader: {num_workers: 4, pin_memory: true, prefetch_factor: 2}
+        model:
+          target: models.unet.UNet
+          params:
+            {dim: 32, dim_mults: [1, 2], use_attn: [false, true], num_res_blocks: 1, n_heads: 1,
+             dropout: 0.1}
+        diffusion:
+          target: diffusions.ddpm.DDPM
+          params:
+            {total_steps: 1000, beta_schedule: linear, beta_start: 1e-4, beta_end: 2e-2,
+             objective: pred_eps, var_type: fixed_large}
+        train: {n_steps: 800000, batch_size: 128, ema_decay: 0.9999, ema_gradual: true}
+    """
+    path.with_suffix(".yaml").write_text(published)
+    found = load_checkpoint(path)
+    assert found.sizes["label_dim"] == labels
+    assert found.settings["schedule"]["beta_start"] == 1e-4
+    # what describes the model has to agree with its tensors
+    wrong = published.replace("dim: 32,", f"dim: 32, num_classes: {labels + 1},")
+    path.with_suffix(".yaml").write_text(wrong)
+    with pytest.raises(UserError, match=f"label_dim is given as {labels + 1}"):
+        load_checkpoint(path)
+
+
 def test_the_training_checkpoint_of_sa_dpm_is_opened(tmp_path: Path) -> None:
     arguments = argparse.Namespace(config="afhq.yml", lamda=0.2)
     raw = {f"module.{name}": tensor for name, tensor in STATE.items()}
@@ -191,4 +227,8 @@ def test_the_command_reads_our_snapshots(tmp_path: Path) -> None:
     path = write_snapshot(tmp_path / "net.safetensors", 3)
     found = yaml.safe_load(run("snapshot_tool.py", "info", path).stdout)
     assert found["model"]["label_dim"] == 3
+    for images in (3, 20):  # of a run the newest
+        write_snapshot(tmp_path / f"network-snapshot-{images:010d}.safetensors", images)
+    found = yaml.safe_load(run("snapshot_tool.py", "info", tmp_path).stdout)
+    assert found["model"]["label_dim"] == 20
     assert found["label_names"] == ["ant", "bee", "cow"]

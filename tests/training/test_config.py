@@ -1,5 +1,6 @@
 """Configs: spans, recipes that extend one another, overrides, and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def test_spans_mean_images(value: object, bare: str, expected: int) -> None:
 def test_what_is_no_span_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="suffixes"):
         canonical(value, "M")
+
+
+def test_what_is_beyond_every_run_is_refused() -> None:
+    for value in (10**5000, "9" * 5000, "1e400M", 1e300, float("inf")):
+        with pytest.raises(ValueError, match="at most 1e"):
+            canonical(value, "M")
 
 
 def test_less_than_an_image_is_refused() -> None:
@@ -94,7 +101,6 @@ def test_another_name_drops_the_options_of_the_old_one() -> None:
 
 def test_overrides_are_yaml() -> None:
     assert parse_override("a.b=[1, 2]") == {"a": {"b": [1, 2]}}
-    assert parse_override("a.b=2e-3") == {"a": {"b": 0.002}}
     assert parse_override("a=null") == {"a": None}
     assert parse_override("run.desc=") == {"run": {"desc": ""}}
     for wrong in ("a.b", "=3", "a..b=3", "a={"):
@@ -105,26 +111,150 @@ def test_overrides_are_yaml() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("run.bath=3", "did you mean 'run.batch'"),
+        ("run.bath=3", r"key in run\.bath=3 on the command line: .* did you mean 'run\.batch'"),
         ("optimiser.lr=3", "did you mean 'optimizer'"),
-        ("run.batch=0", "run.batch is 0"),
-        ("augment.p=1.5", "augment.p is 1.5"),
-        ("augment.set=all", "augment.set is 'all'"),
+        ("lr=3", r"did you mean 'optimizer\.lr'"),
+        ("run.lr=3", r"did you mean 'optimizer\.lr'"),
+        ("run.batch=0", "^run.batch=0 on the command line: it must be at least 1$"),
+        ("run={batch: 0}", r"^run=\{batch: 0\} on the command line: run.batch is 0: it must be"),
+        ("augment.p=1.5", "^augment.p=1.5 .*: it must be at most 1$"),
+        ("augment.set=all", "^augment.set=all .*: it must be edm or flips$"),
         ("augment={set: flips, p: 0.1}", "leave p out"),
-        ("run.batch=many", "run.batch is 'many'"),
-        ("optimizer.lr=-1", "optimizer.lr is -1"),
-        ("optimizer.lr=.inf", "finite"),
+        ("run.batch=many", "it must be a whole number"),
+        ("run.batch=1.5", "it must be a whole number"),
+        ("run.batch=yes", "give a number"),
+        ("optimizer.lr=fast", "^optimizer.lr=fast on the command line: it must be a number$"),
+        ("optimizer.lr=-1", "it must be greater than 0"),
+        ("optimizer.lr=.inf", "it must be finite"),
+        ("optimizer.lr=inf", "it must be finite"),
+        ("optimizer.betas=0.9", "give a list"),
+        ("optimizer.betas=[0.9]", "give a list of at least 2"),
+        ("optimizer.betas=[0.9, 0.9, 0.9]", "give a list of 2"),
         ("optimizer.weight_decay=0.1", "needs name: adamw"),
         ("optimizer.decay=inverse_sqrt", "decay_reference go together"),
-        ("run.precision=fp8", "run.precision is 'fp8'"),
-        ("run.desc=a/b", "run.desc is 'a/b'"),
+        ("loss.terms=sequence_aware", r"give a list, e\.g\. \[sequence_aware\]"),
+        ("loss.weight=3", "give a name, or a mapping with a name"),
+        ("network={1: 2}", "its key 1 must be a text"),
+        ("run=3", "^run=3 on the command line: it must be a mapping of keys to values$"),
+        ("run.precision=fp8", "it must be fp32, bf16 or fp16"),
+        ("run.desc=a/b", "it may have letters, digits"),
         ("run.duration=5x", "suffixes"),
+        ("network.dropout=[", "the value is not YAML"),
     ],
 )
 def test_bad_values_are_one_line_that_names_the_key(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_config(None, {}, [override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "text"),
+    [
+        ("run", "desc", "3e-4"),
+        ("run", "desc", "2024"),
+        ("run", "desc", "007"),
+        ("run", "desc", "yes"),
+        ("run", "desc", "2024-01-02"),
+        ("data", "path", "2024"),
+        ("data", "path", "a b: c #1"),
+    ],
+)
+def test_the_value_of_a_text_is_that_text(section: str, key: str, text: str) -> None:
+    for options, overrides in [({section: {key: text}}, []), ({}, [f"{section}.{key}={text}"])]:
+        config = load_config(None, options, overrides)
+        assert getattr(getattr(config, section), key) == text
+        assert TrainingConfig.model_validate(yaml.safe_load(dump_config(config))) == config
+
+
+def test_a_text_of_a_recipe_may_look_like_a_number(tmp_path: Path) -> None:
+    recipe = tmp_path / "a.yaml"
+    for text in ("2024", "3e-4", "007", "2024-01-02", "'1.10'"):
+        recipe.write_text(f"run: {{desc: {text}}}\n")
+        assert load_config(recipe).run.desc == text.strip("'")
+    for text in ("1.10", "yes"):  # of which YAML does not keep how they were written
+        recipe.write_text(f"run: {{desc: {text}}}\n")
+        with pytest.raises(UserError, match=r"run\.desc is .*: it must be a text: write"):
+            load_config(recipe)
+
+
+def test_a_text_may_be_quoted_and_unset() -> None:
+    unset = load_config(None, {"run": {"desc": "old"}}, ["run.desc=null"])
+    assert unset.run.desc is None
+    assert load_config(None, {}, ["run.desc='null'"]).run.desc == "null"
+
+
+def test_numbers_that_yaml_takes_for_text_are_read_by_the_type_of_the_field(tmp_path: Path) -> None:
+    recipe = tmp_path / "a.yaml"
+    recipe.write_text(
+        "optimizer: {lr: 1e-3, betas: [9e-1, 0.99], clip_norm: null}\n"
+        "run: {batch: 1e2, desc: 1e-3, duration: 1e3img}\n"
+        "network: {name: ddpmpp, dropout: 1e-1}\n"
+        "loss: {weight: {name: min_snr, gamma: 5e0}, terms: [{name: denoising, lambda: 1e-1}]}\n"
+    )
+    config = load_config(recipe, {}, ["sampler.rho=2e0"])
+    assert (config.optimizer.lr, config.optimizer.betas) == (1e-3, (0.9, 0.99))
+    assert (config.run.batch, config.run.desc, config.run.duration) == (100, "1e-3", "1e3img")
+    assert config.network["dropout"] == 0.1
+    assert config.loss.weight == {"name": "min_snr", "gamma": 5.0}
+    assert config.loss.terms == ({"name": "denoising", "lambda": 0.1},)
+    assert config.sampler["rho"] == 2.0
+
+
+def test_a_message_names_the_layer_that_set_the_key(tmp_path: Path) -> None:
+    base, recipe = tmp_path / "base.yaml", tmp_path / "recipe.yaml"
+    flags = {"optimizer.lr": "--lr"}
+
+    def refused(below: str, above: str, options: dict, *overrides: str) -> str:
+        base.write_text(below)
+        recipe.write_text(f"base: base.yaml\n{above}")
+        with pytest.raises(UserError) as caught:
+            load_config(recipe, options, overrides, flags=flags)
+        return str(caught.value)
+
+    low = "optimizer: {lr: -1}"
+    good = "optimizer: {lr: 1}"
+    shown = f"base {os.path.relpath(base)}: optimizer.lr is -1: it must be greater than 0"
+    assert refused(low, "", {}) == shown
+    assert refused(good, low, {}).startswith(f"recipe {recipe}: optimizer.lr is -1: ")
+    assert refused(good, good, {"optimizer": {"lr": -3.0}}).startswith(
+        "option --lr: optimizer.lr is -3.0: "
+    )
+    last = refused(low, low, {"optimizer": {"lr": -3.0}}, "optimizer.lr=0", "run.seed=3")
+    assert last == "optimizer.lr=0 on the command line: it must be greater than 0"
+    # unknown keys, and what several keys together do wrong: the last one that said something
+    assert f"unknown key in base {os.path.relpath(base)}: 'lose'" in refused("lose: {}", "", {})
+    assert f"unknown key in recipe {recipe}: 'run.bath'" in refused("", "run: {bath: 1}", {})
+    together = refused("optimizer: {weight_decay: 0.1}", "", {}, "optimizer.name=adam")
+    assert together == (
+        "optimizer.name=adam on the command line: optimizer: weight_decay needs name: adamw"
+    )
+    # of a name's options, the layer that changed the name
+    assert refused("loss: {weight: snr}", "loss: {weight: {a: 1}}", {}, "loss.weight=[1]") == (
+        "loss.weight=[1] on the command line: give a name, or a mapping with a name"
+    )
+
+
+def test_options_act_together_in_whatever_order_they_were_given() -> None:
+    for options in ({"dropout": 0.3, "name": "adm"}, {"name": "adm", "dropout": 0.3}):
+        config = load_config(None, {"network": options}, flags={"network.name": "--arch"})
+        assert config.network == {"name": "adm", "dropout": 0.3}
+    with pytest.raises(UserError, match=r"^option --ema: ema\.halflife is 'x': "):
+        load_config(
+            None,
+            {"ema": {"halflife": "x"}, "run": {"batch": 3}},
+            flags={"ema.halflife": "--ema", "run.batch": "--batch"},
+        )
+
+
+def test_a_recipe_that_is_not_there_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "digits.yaml").write_text("run: {}\n")
+    with pytest.raises(UserError, match=r"No such file .*: did you mean .*/digits\.yaml\?$"):
+        load_config(tmp_path / "digit.yaml")
+    with pytest.raises(UserError, match=r"did you mean .*configs/digits-tiny\.yaml\?$"):
+        load_config("digits_tiny")
+    with pytest.raises(UserError, match=r"No such file or directory$"):
+        load_config(tmp_path / "unheard-of.yaml")
 
 
 def test_unreadable_recipes_are_refused(tmp_path: Path) -> None:

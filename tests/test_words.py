@@ -1,0 +1,75 @@
+"""What the programs answer to wrong command lines: one line in one style that says what helps."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+TINY = "--config=configs/digits-tiny.yaml"
+URL = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/edm-cifar10-32x32-cond-vp.pkl"
+NO_URL = "local files are read here, no URLs: download it, and give the file"
+
+
+def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) -> str:
+    """The line with which a program refuses, run in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(script).main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2, captured
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: "), line
+    return line.removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("train", "missing option --outdir=DIR: where run directories go"),
+        ("generate --outdir=x", "missing option --network=FILE|DIR: snapshot, or a run for its "),
+        ("generate --network=x", "missing option --outdir=DIR: where the images go"),
+        ("fid calc --images=x --ref=y", "missing option --detector=[pixels|digits]: pixels: "),
+        ("fid calc --detector=pixels", "missing option --images=PATH: folder or zip of the images"),
+        (
+            "fid ref --data=x --detector=pixels",
+            "missing option --dest=NPZ: reference file",
+        ),
+        ("dataset_tool", "missing option --source=PATH: "),
+        ("dataset_tool --source=x", "missing option --dest=PATH: "),
+        ("dataset_tool check", "missing option --data=PATH: zip or folder, as for train.py"),
+        ("snapshot_tool info", "missing argument FILE|DIR"),
+        # URLs as they were typed
+        (f"generate --outdir=x --network={URL}", f"--network={URL}: {NO_URL}"),
+        (f"generate --outdir=x --network {URL}", f"{URL}: {NO_URL}"),
+        ("fid calc --images=x --ref=https://a.b/c.npz", f"--ref=https://a.b/c.npz: {NO_URL}"),
+        ("train --outdir=x --transfer=http://a", f"--transfer=http://a: {NO_URL}"),
+        ("train --outdir=x data.path=s3://a/b", f"data.path=s3://a/b: {NO_URL}"),
+        ("dataset_tool --source=https://a/b.zip", f"--source=https://a/b.zip: {NO_URL}"),
+        # names
+        ("train --outdir=x --data=y --arch=ddpm++ -n", "did you mean 'ddpmpp'?"),
+        ("train --outdir=x --precond=EDM", "unknown preconditioning 'EDM': did you mean 'edm'?"),
+        ("train --outdir=x --precond=best", "known are cdm, ddpm, edm, flow, "),
+        ("train --outdir=x --config=configs/digit.yaml", "did you mean configs/digits.yaml?"),
+        ("train --outdir=x -c a.yml", "unknown option -c: here c of DDPM implementation is --conf"),
+        ("train --outdir=x -ni", "unknown option -i: here i of SA-DPM is --outdir; of -ni there"),
+        ("generate --config=a.yml", "unknown option --config: config of SA-DPM, DDPM implement"),
+        # what set a key
+        (f"train --outdir=x {TINY} --lr=-3", "option --lr: optimizer.lr is -3.0: it must be great"),
+        (f"train --outdir=x {TINY} --duration=abc", "option --duration: run.duration is 'abc': "),
+        (f"train --outdir=x {TINY} loss.lamda=1", "unknown key in loss.lamda=1 on the command li"),
+        (f"train --outdir=x {TINY} optimizer.lr=fast", "optimizer.lr=fast on the command line: "),
+    ],
+)
+def test_a_wrong_command_line_is_answered(
+    words: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    script, *arguments = words.split(" ")
+    if "--arch" in words:
+        arguments = [part.replace("--data=y", "--data=assets/digits-8x8.zip") for part in arguments]
+    assert line in answer(capsys, script, *arguments)
+
+
+def test_what_a_terminal_would_obey_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    line = answer(capsys, "train", "--outdir=x", "run.desc=a\x1b[31m\nb")
+    assert r"run.desc=a\x1b[31m\nb on the command line: it may have letters" in line
+    assert answer(capsys, "generate", "--outdir=x", "--network=no\nwhere").endswith(r"no\nwhere")

@@ -1,0 +1,87 @@
+"""What about a config is probably not meant: lines for the start of a run, never errors."""
+
+import math
+
+import losses
+from torch_utils.registry import split_name
+from training.config import TrainingConfig, images
+
+# networks and preconditionings of EDM's own program, which augments unless told otherwise
+_EDM_NETWORKS = ("ddpmpp", "ncsnpp")
+_EDM_PRESETS = ("edm", "vp", "ve")
+_LARGEST_SHARE = 0.05  # of the initial weights in the average at the end
+
+
+def remarks(config: TrainingConfig, *, has_recipe: bool = False) -> list[str]:
+    """One line for each setting that defeats another, or differs from what people may expect.
+
+    Args:
+        config: resolved.
+        has_recipe: a recipe was given, which says what it wants of augmentation.
+    """
+    lines = [_warmup(config), _average(config), _kept_objective(config)]
+    lines += [] if has_recipe else [_augmentation(config)]
+    return [line for line in lines if line]
+
+
+def in_short(number: int) -> str:
+    """A number of images: 500, 6k, 10M, 1.5M."""
+    for unit, suffix in ((1_000_000, "M"), (1_000, "k")):
+        if number >= unit:
+            return f"{number / unit:.4g}{suffix}"
+    return str(number)
+
+
+def _warmup(config: TrainingConfig) -> str:
+    optimizer, duration = config.optimizer, images(config.run.duration)
+    warmup = images(optimizer.warmup)
+    if warmup <= duration:
+        return ""
+    verb = "ends at" if optimizer.decay == "constant" else "stays below"
+    return (
+        f"warm-up ({in_short(warmup)} images) is longer than the run ({in_short(duration)}): "
+        f"the learning rate {verb} {100 * duration / warmup:.2g}% of {optimizer.lr:g}; "
+        "set optimizer.warmup"
+    )
+
+
+def _average(config: TrainingConfig) -> str:
+    """The share of the initial weights in the average that is sampled from."""
+    ema, duration = config.ema, images(config.run.duration)
+    steps = math.ceil(duration / config.run.batch)
+    share, key = 0.0, "ema.decay"
+    if ema.kind == "halflife" and ema.rampup_ratio is None and images(ema.halflife):
+        share, key = 0.5 ** (duration / images(ema.halflife)), "ema.halflife"
+    elif ema.kind == "constant":
+        share = ema.decay**steps
+    if share <= _LARGEST_SHARE:
+        return ""
+    first = "initial weights" if ema.starts == "initial" else "weights of the first step"
+    return f"at the end {share:.0%} of the averaged weights are still the {first}: lower {key}"
+
+
+def _kept_objective(config: TrainingConfig) -> str:
+    preset = config.preconditioning.name
+    published = losses.PUBLISHED[preset]
+    differing = []
+    for key in ("noise_level", "weight"):
+        entry = getattr(config.loss, key)
+        if entry is not None:
+            name, _ = split_name(f"loss.{key}", entry)
+            wanted = getattr(published, key)
+            if name != wanted:
+                differing.append(f"loss.{key} {name} ({preset}: {wanted})")
+    if not differing:
+        return ""
+    return (
+        f"preconditioning {preset} is trained with what the config says, {' and '.join(differing)};"
+        " null takes the preset's"
+    )
+
+
+def _augmentation(config: TrainingConfig) -> str:
+    is_edm = config.network["name"] in _EDM_NETWORKS
+    is_edm &= config.preconditioning.name in _EDM_PRESETS
+    if not is_edm or config.augment.settings is not None:
+        return ""
+    return "no augmentation: EDM's program has --augment=0.12 unless told otherwise, this one 0"
