@@ -153,9 +153,9 @@ def main(
         data = load_training_data(wanted.data)
         here.meet()  # each machine decodes for itself
         check(launch.settle(wanted, data, here), data)
-        plan, remarks = None, []
+        plan, notes = None, []
         if resume == "latest":
-            plan, remarks = launch.resume_latest(
+            plan, notes = launch.resume_latest(
                 outdir, wanted, data, here, allow_config_change=allow_config_change
             )
         elif resume is not None:
@@ -166,15 +166,19 @@ def main(
             check(launch.settle(wanted, data, here), data, transfer)
         elif plan is not None and transfer is not None:
             plan.notes.append(f"--transfer={transfer} is for a new run: this one has weights")
-        if here.is_main:
-            for line in remarks:
-                click.echo(line, err=dry_run)
         if dry_run:
-            shown = launch.planned(wanted, data, here)[0] if plan is None else plan.config
-            click.echo(dump_config(shown) if here.is_main else "", nl=False)
+            shown = plan.config if plan is not None else None
+            if shown is None:
+                shown, remarks = launch.planned(wanted, data, here, recipe=config)
+                notes = [*notes, *remarks]
+            if here.is_main:
+                click.echo("".join(f"{line}\n" for line in notes), err=True, nl=False)
+                click.echo(dump_config(shown), nl=False)
             return 0
         if plan is None:
-            plan = launch.start(outdir, wanted, data, here, subdir=not nosubdir)
+            if here.is_main and notes:
+                click.echo("\n".join(notes))
+            plan = launch.start(outdir, wanted, data, here, subdir=not nosubdir, recipe=config)
         log = RunLog(plan.folder if here.is_main else None)
         if plan.is_complete:
             log.say(f"already done: {plan.seen:,} images; {plan.folder}")

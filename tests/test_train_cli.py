@@ -26,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_directory_holds_what_it_should(trained: Path) -> None:
-    assert trained.name == "00000-digits-8x8-cond-ddpmpp-edm-gpus1-batch32-fp32-first"
+    assert trained.name == "00000-digits-tiny-gpus1-batch32-fp32-first"
     names = {path.name for path in trained.iterdir()}
     assert {"config.yaml", "log.txt", "stats.jsonl"} <= names
     for images in (32, 352, 640):

@@ -23,6 +23,7 @@ from training.config import TrainingConfig, images, resolve
 from training.data import TrainingData
 from training.memory import micro_batch_that_fits
 from training.recipes import dump_config
+from training.remarks import remarks
 from training.resume import CONFIG_FILE, candidates, read_run_config, run_of
 from training.run_dir import create_run_dir, describe, prepare, set_aside
 from training.setup import model_of
@@ -107,17 +108,31 @@ def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
 
 
 def planned(
-    wanted: TrainingConfig, data: TrainingData, world: World
+    wanted: TrainingConfig, data: TrainingData, world: World, *, recipe: str | None
 ) -> tuple[TrainingConfig, list[str]]:
-    """The resolved config of a new run, with micro-batches that fit into memory, and notes."""
+    """The resolved config of a new run, with micro-batches that fit into memory, and notes.
+
+    Args:
+        wanted: as read.
+        data: for resolving.
+        world: the processes; every one must call.
+        recipe: the file that the config was read from, if any.
+    """
     size, note = micro_batch_that_fits(wanted, data, world)
     run = wanted.run.model_copy(update={"batch_gpu": size})
     config = settle(wanted.model_copy(update={"run": run}), data, world)
-    return config, [] if note is None else [note]
+    notes = remarks(config, has_recipe=recipe is not None)
+    return config, notes if note is None else [*notes, note]
 
 
 def start(
-    outdir: str, wanted: TrainingConfig, data: TrainingData, world: World, *, subdir: bool
+    outdir: str,
+    wanted: TrainingConfig,
+    data: TrainingData,
+    world: World,
+    *,
+    subdir: bool,
+    recipe: str | None = None,
 ) -> Launch:
     """Make the directory of a new run.
 
@@ -127,11 +142,12 @@ def start(
         data: names the run.
         world: the processes; every one must call.
         subdir: make a numbered directory in `outdir`, or use `outdir` itself.
+        recipe: the file that the config was read from, if any; names the run.
     """
-    config, notes = planned(wanted, data, world)
+    config, notes = planned(wanted, data, world, recipe=recipe)
 
     def make() -> Choice:
-        name = describe(config, dataset=data.name, world_size=world.size)
+        name = describe(config, dataset=data.name, world_size=world.size, recipe=recipe)
         return Choice(folder=str(create_run_dir(outdir, name if subdir else None)))
 
     chosen = decided_by_main(world, make)
