@@ -27,6 +27,7 @@ from torch_utils.zips import BAD_ZIP, open_zip, read_member, seek_member
 LIMITS = Limits(bytes=2**26, items=2**22)
 _SHARING = 4  # how many times the bytes of the storages all tensors together may have
 _MAX_SIZE = 2**48
+_MAX_DIMENSIONS = 64  # of torch
 _ZIP_START = b"PK\x03\x04"
 _OLD_START = [0x1950A86A20F9469CFC6C, 1001]  # what the stream of pickles begins with
 _TYPES: Mapping[str, torch.dtype] = {
@@ -84,9 +85,9 @@ class _Storages:
         if not isinstance(storage, _Storage):
             raise Refused("it has a tensor without a storage")
         sizes, strides = tuple(size), tuple(stride)
-        if len(sizes) != len(strides) or not all(
-            type(value) is int and 0 <= value < _MAX_SIZE for value in (offset, *sizes, *strides)
-        ):
+        numbers = (offset, *sizes, *strides)
+        is_shape = len(sizes) == len(strides) <= _MAX_DIMENSIONS
+        if not is_shape or not all(type(n) is int and 0 <= n < _MAX_SIZE for n in numbers):
             raise Refused("it has a tensor whose sizes are none")
         elements = storage.elements
         last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))

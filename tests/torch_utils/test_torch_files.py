@@ -94,11 +94,23 @@ class Run:
         return self.call
 
 
+class Shaped:
+    """A tensor of one element under another shape."""
+
+    def __init__(self, shape: list[int]) -> None:
+        self.shape = shape
+
+    def __reduce__(self) -> Any:
+        rebuild, (storage, *_) = torch.ones(1).__reduce_ex__(2)
+        return rebuild, (storage, 0, tuple(self.shape), tuple(self.shape), False, OrderedDict())
+
+
 BIG = torch.zeros(1).expand(10**10)
 HOSTILE = {
     "bytearray": (Run(bytearray, 10**10), "bytearray of something else"),
     "expanded": (BIG, r"a tensor of size \[10000000000\] in 1 elements"),
     "expanded a little": (torch.zeros(4).expand(5, 4), "a tensor of size"),
+    "dimensions": (Shaped([2**40] * 2000), "a tensor whose sizes are none"),
     "sparse": (torch.zeros(3).to_sparse(), "_rebuild_sparse_tensor"),
     "meta": (torch.empty(10**10, device="meta"), "it names"),
     "call": (Run(print, "ran"), "it names '__builtin__.print'"),
