@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 # all that is large is loaded before the limit
-import torch._dynamo  # noqa: F401
+import torch
+import torch._dynamo
 
 import training.loop  # noqa: F401
 
@@ -28,6 +29,7 @@ if __name__ == "__main__":
     if sys.argv[0].startswith("--rank="):
         rank = sys.argv.pop(0).removeprefix("--rank=")
     if rank in (None, os.environ.get("RANK")):
+        torch.ones(1, requires_grad=True).sum().backward()  # starts autograd's threads
         limit = mapped() + int(mebibytes) * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     runpy.run_path(sys.argv[0], run_name="__main__")
