@@ -116,7 +116,7 @@ def test_a_launch_or_a_gib_more_is_seen() -> None:
 
 def test_the_counts_on_record_are_of_the_published_recipes_and_nothing_waits_in_them() -> None:
     for name, recipes in json.loads(counts.FILE.read_text(encoding="utf-8")).items():
-        assert sorted(recipes) == list(counts.RECIPES), name
+        assert sorted(recipes) == counts.RECIPES, name
         for recipe, expected in recipes.items():
             assert expected["step"]["waits"] == expected["call"]["waits"] == 0, (name, recipe)
 
