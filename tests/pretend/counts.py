@@ -214,7 +214,8 @@ def main() -> None:
     found = in_process(options.recipes)
     if options.write:
         everything = _file()
-        everything[torch_version()] = recorded() | found
+        merged = recorded() | found
+        everything[torch_version()] = {name: merged[name] for name in RECIPES if name in merged}
         FILE.write_text(_as_text(everything), encoding="utf-8")
     for recipe, counts in found.items():
         print(recipe, json.dumps(counts))
