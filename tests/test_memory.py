@@ -138,7 +138,7 @@ def test_a_gpu_without_memory_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     after = contents(folder)
     assert before.keys() == after.keys()
     assert all(after[name] == before[name] for name in before if name.endswith((".pt", "tensors")))
-    images = ["--seeds=0-99999", "--batch=100000", "--steps=2", f"--outdir={tmp_path / 'images'}"]
+    images = ["--seeds=0-99999", "--batch=100000", "--steps=4", f"--outdir={tmp_path / 'images'}"]
     done = on_gpu(200, "generate.py", f"--network={folder}", "--device=cuda", *images)
     assert_out_of_memory(done, "on the GPU", "(--batch)")
 
