@@ -95,7 +95,7 @@ class SequenceAware(Term):
         inside = index > -_SLACK
         # those past the end are evaluated at the last step and left out of the sum: shapes that
         # depended on the draws would make the device wait
-        least = float(self.table.levels[0])  # numpy's float would be copied to the device
+        least = float(self.table.levels[0])
         levels = torch.where(inside[1:], self.table.at(index[1:].clamp(min=0)), least)
         return torch.cat([sigma[None], levels.to(sigma.dtype)]), inside
 

@@ -96,6 +96,7 @@ def combine(part: Evaluation, first: int, num: int, world: World) -> Evaluation:
     """
     if not world.is_group:
         return part
+    world.meet()  # shares may take longer on one machine than on another
     for tensor in (part.statistics.count, part.statistics.total, part.statistics.outer):
         world.sum(tensor)
     # an empty share has no probabilities: its width comes from the others

@@ -29,6 +29,18 @@ CHECKS = (
     "a_process_computes_on_its_own_device",
 )
 
+# one of each network, and of each way to train
+REPRESENTATIVE = (
+    "cdm-cifar10-uncond",
+    "cifar10-uncond-ddpmpp",
+    "cifar10-uncond-ncsnpp-ve",
+    "ddpm-cifar10-guided",
+    "imagenet64-adm",
+    "sa-dpm-celebahq256",
+    "vdiff-celeba64-tags",
+)
+RENEW = "`python -m tests.pretend.counts --write`"
+
 
 def run(*command: str, devices: int = 1, computing: bool = False) -> str:
     """Run Python where pretended GPUs are seen; its output."""
@@ -46,30 +58,17 @@ def run(*command: str, devices: int = 1, computing: bool = False) -> str:
     return done.stdout
 
 
-RENEW = "`python -m tests.pretend.counts --write`"
-
-# one of each network, and of each way to train
-REPRESENTATIVE = (
-    "cdm-cifar10-uncond",
-    "cifar10-uncond-ddpmpp",
-    "cifar10-uncond-ncsnpp-ve",
-    "ddpm-cifar10-guided",
-    "imagenet64-adm",
-    "sa-dpm-celebahq256",
-    "vdiff-celeba64-tags",
-)
-
-
 def asked(request: pytest.FixtureRequest, name: str) -> list[str]:
-    """The values of a parameter in the tests of this session."""
+    """The values of a parameter in those tests of this file that were chosen."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    found = [item.callspec.params.get(name) for item in items if hasattr(item, "callspec")]
+    ours = [item for item in items if item.module.__name__ == __name__]
+    found = [item.callspec.params.get(name) for item in ours if hasattr(item, "callspec")]
     return [value for value in found if value is not None]
 
 
 @pytest.fixture(scope="session")
 def errors(request: pytest.FixtureRequest) -> dict[str, str | None]:
-    """What became of the checks of this session, all in one process."""
+    """What became of the chosen checks, all in one process."""
     output = run("-m", "tests.pretend.checks", *asked(request, "check"), devices=2)
     return dict(json.loads(line) for line in output.splitlines())
 
@@ -114,6 +113,13 @@ def test_a_launch_or_a_gib_more_is_seen() -> None:
     ]
 
 
+def test_the_counts_on_record_are_of_the_published_recipes_and_nothing_waits_in_them() -> None:
+    for name, recipes in json.loads(counts.FILE.read_text(encoding="utf-8")).items():
+        assert sorted(recipes) == counts.RECIPES, name
+        for recipe, expected in recipes.items():
+            assert expected["step"]["waits"] == expected["call"]["waits"] == 0, (name, recipe)
+
+
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_a_pretended_gpu(check: str, errors: dict[str, str | None]) -> None:
     assert errors[check] is None, errors[check]
@@ -121,7 +127,7 @@ def test_on_a_pretended_gpu(check: str, errors: dict[str, str | None]) -> None:
 
 @pytest.fixture(scope="session")
 def counted(request: pytest.FixtureRequest) -> dict[str, counts.Counts]:
-    """The counts of this session's recipes, all in one process."""
+    """The counts of the chosen recipes, all in one process."""
     if not counts.recorded():
         pytest.skip(
             f"counts.json has no counts of PyTorch {counts.torch_version()}: add them by {RENEW}"
