@@ -43,6 +43,7 @@ detector_option = click.option(
 batch_option = click.option(
     "--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at a time."
 )
+NEEDS_LESS = "compute fewer images at once (--batch)"
 device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -57,7 +58,7 @@ def main() -> None:
     """Compare images with a data set by the Frechet distance of their features."""
 
 
-@main.command(cls=Command)
+@main.command(cls=Command, needs_less=NEEDS_LESS)
 @click.option("--images", required=True, metavar="PATH", help="Folder or zip of the images.")
 @click.option("--ref", required=True, metavar="NPZ", help="Reference made by `fid.py ref`.")
 @click.option(
@@ -105,7 +106,7 @@ def calc(
         _print_scores(detector, found.probabilities)
 
 
-@main.command(cls=Command)
+@main.command(cls=Command, needs_less=NEEDS_LESS)
 @click.option("--data", required=True, metavar="PATH", help="Folder or zip of the data set.")
 @click.option("--dest", required=True, metavar="NPZ", help="Reference file to write.")
 @batch_option
@@ -179,6 +180,7 @@ def _evaluate(detector: Detector, dataset: ImageDataset, batch: int, here: World
     with Progress(stop - first, dataset.name, shown=here.is_main) as bar:
         batches = _counted(dataset.batches(batch, first, stop), bar)
         part = evaluate(detector, batches, dataset.image_shape)
+    here.meet()  # some have slower images than others
     return combine(part, first, len(dataset), here)
 
 

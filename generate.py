@@ -11,7 +11,7 @@ from torch_utils.command import Command, IntList
 from torch_utils.errors import Failure
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, needs_less="compute fewer images at once (--batch)")
 @click.option(
     "--network", metavar="FILE|DIR", required=True, help="Snapshot, or a run for its newest."
 )
@@ -160,6 +160,7 @@ def main(
         is_lost = torch.zeros(len(images), dtype=torch.int32)
         is_lost[[first + position for position in own_lost]] = 1
         counts = torch.bincount(torch.tensor(classes, dtype=torch.int64), minlength=label_dim)
+        here.meet()
         here.sum(counts)
         here.sum(is_lost)
         if not here.is_main:

@@ -74,7 +74,11 @@ def as_tree(options: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    needs_less="take smaller micro-batches (--batch-gpu), or keep less for the backward pass "
+    "(--remat=1); what was saved before is intact",
+)
 @click.option("--outdir", metavar="DIR", help="Where run directories go.")
 @click.option("--nosubdir", is_flag=True, help="Write into --outdir itself.")
 @click.option("--config", metavar="FILE", help="YAML recipe; the options below override it.")
@@ -90,7 +94,11 @@ def as_tree(options: dict[str, Any]) -> dict[str, Any]:
     is_flag=True,
     help="Go on with --resume although the config differs from the run's.",
 )
-@click.option("--transfer", metavar="SNAPSHOT", help="Take the first weights from a snapshot.")
+@click.option(
+    "--transfer",
+    metavar="SNAPSHOT|RUNDIR",
+    help="Take the first weights from a snapshot, or from a run's newest.",
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved config and exit.")
 @click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
 def main(
@@ -112,20 +120,22 @@ def main(
     SIGTERM saves and stops after the current step, with exit code 75; --resume goes on.
     """
     from torch_utils.distributed import world
+    from torch_utils.streams import outlive_readers
     from training import launch
     from training.data import load_training_data
     from training.loop import train
     from training.published import with_terms
     from training.recipes import dump_config, load_config
     from training.resume import locked, read_run_config, run_of
-    from training.run_dir import RunLog
+    from training.run_log import RunLog
     from training.setup import check
 
-    if resume is not None and transfer is not None:
+    if resume not in (None, "latest") and transfer is not None:
         raise UserError("--resume and --transfer exclude each other: a resumed run has weights")
     base = None
     if resume not in (None, "latest"):
         base = read_run_config(run_of(resume)).model_dump()
+        base["data"]["key"] = base["run"]["batch_gpu"] = None  # found anew, and compared
     elif outdir is None:
         raise UserError("missing option --outdir: give the folder for run directories")
     given = {flag[2:]: options.pop(flag[2:]) for flag, *_ in TERM_OPTIONS}
@@ -139,21 +149,31 @@ def main(
     if wanted.data.path is None:
         raise UserError("no data set: give --data=ZIP|DIR or data.path in the recipe")
 
+    outlive_readers()
     with world(wanted.run.device) as here:
         data = load_training_data(wanted.data)
-        check(launch.settle(wanted, data, here), data, transfer)
-        plan = None
+        here.meet()  # each machine decodes for itself
+        check(launch.settle(wanted, data, here), data)
+        plan, remarks = None, []
         if resume == "latest":
-            plan = launch.resume_latest(outdir, wanted, data, here)
+            plan, remarks = launch.resume_latest(
+                outdir, wanted, data, here, allow_config_change=allow_config_change
+            )
         elif resume is not None:
             plan = launch.resume(
                 resume, wanted, data, here, allow_config_change=allow_config_change
             )
+        if plan is None and transfer is not None:
+            check(launch.settle(wanted, data, here), data, transfer)
+        elif plan is not None and transfer is not None:
+            plan.notes.append(f"--transfer={transfer} is for a new run: this one has weights")
+        if here.is_main:
+            for line in remarks:
+                click.echo(line, err=dry_run)
         if dry_run:
             shown = launch.settle(wanted, data, here) if plan is None else plan.config
             click.echo(dump_config(shown) if here.is_main else "", nl=False)
             return 0
-        here.barrier()  # all have looked before one of them makes a directory
         if plan is None:
             plan = launch.start(outdir, wanted, data, here, subdir=not nosubdir)
         log = RunLog(plan.folder if here.is_main else None)
@@ -161,7 +181,7 @@ def main(
             log.say(f"already done: {plan.seen:,} images; {plan.folder}")
             return 0
         with locked(plan.folder, here):
-            launch.claim(plan, here)
+            plan = launch.claim(plan, here)
             for note in plan.notes:
                 log.say(note)
             is_complete = train(

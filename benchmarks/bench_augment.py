@@ -13,11 +13,10 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.hardware import hardware, write_results
+from benchmarks.hardware import hardware, prepared_device, write_results
 from data.augment import apply, draw, edm
 from data.augment_geometry import AFFINE
 from torch_utils.command import Command
-from torch_utils.distributed import choose_device
 
 NEARLY_NOTHING = 1e-9  # a variate that counts as one, yet moves nothing
 
@@ -71,7 +70,7 @@ def _now(device: torch.device) -> float:
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(device: str, batch: int, p: float, min_seconds: float, out: str | None) -> None:
     """Measure augmentation at 32x32 and 64x64."""
-    where = choose_device(device)
+    where = prepared_device(device)
     record: dict[str, Any] = {"hardware": hardware(where), "batch": batch, "p": p, "sizes": {}}
     for size in (32, 64):
         record["sizes"][str(size)] = row = rates(size, batch, p, where, min_seconds)

@@ -18,14 +18,13 @@ import click
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hardware import hardware, write_results
+from benchmarks.hardware import hardware, prepared_device, write_results
 from benchmarks.timing import now
 from diffusion.denoiser import Denoiser
 from losses.batch import Batch, Generators
 from losses.objective import Objective
 from models.build import build
 from torch_utils.command import Command
-from torch_utils.distributed import choose_device
 from torch_utils.errors import UserError, unknown_name
 from training.config import model_config
 from training.ema import average_of
@@ -182,7 +181,7 @@ def main(device: str, size: str, batch: int, rounds: int, precision: str, out: s
         raise UserError(f"batch is {batch}: an eighth of it must be a whole number")
     if rounds < 2:
         raise UserError(f"rounds is {rounds}: quartiles need at least 2")
-    where = choose_device(device)
+    where = prepared_device(device)
     setting, objectives = prepare(size, batch, precision, where)
     counts = {name: samples(setting, objective) for name, objective in objectives.items()}
     found, plain_times = ratios(setting, objectives, rounds)

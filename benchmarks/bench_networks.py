@@ -22,12 +22,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import networks
-from benchmarks.hardware import hardware, write_results
+from benchmarks.hardware import hardware, prepared_device, write_results
 from benchmarks.memory import peak_gb, reset_peak, resident_gb
 from benchmarks.reference_step import reference_forward
 from benchmarks.timing import now
 from torch_utils.command import Command
-from torch_utils.distributed import choose_device
 from torch_utils.errors import UserError
 
 
@@ -249,7 +248,7 @@ def main(
     device: str, sizes: str, modes: str, batch: int, min_seconds: float, out: str | None
 ) -> None:
     """Measure the networks and print a table."""
-    where = choose_device(device)
+    where = prepared_device(device)
     sets = {"all": tuple(SIZES), "cifar": CIFAR}
     chosen = sets[sizes] if sizes in sets else tuple(sizes.split(","))
     for name in chosen:

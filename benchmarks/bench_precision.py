@@ -11,11 +11,10 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.hardware import hardware, write_results
+from benchmarks.hardware import hardware, prepared_device, write_results
 from data.dataset import ImageDataset
 from models.snapshot import find_snapshot, load_snapshot
 from torch_utils.command import Command
-from torch_utils.distributed import choose_device
 
 BANDS = [(0.002, 0.02), (0.02, 0.2), (0.2, 1.0), (1.0, 5.0), (5.0, 80.0)]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,7 +33,7 @@ def rms(x: torch.Tensor) -> float:
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(network: str, data: str, num: int, device: str, out: str | None) -> None:
     """Print the rounding error of D per band of noise levels."""
-    where = choose_device(device)
+    where = prepared_device(device)
     denoiser, info = load_snapshot(find_snapshot(network), where)
     dataset = ImageDataset(data, use_labels=info.model.label_dim > 0, max_size=num)
     y = torch.from_numpy(dataset.load()).to(where).float() / 127.5 - 1

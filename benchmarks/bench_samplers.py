@@ -19,7 +19,7 @@ import click
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hardware import hardware, write_results
+from benchmarks.hardware import hardware, prepared_device, write_results
 from benchmarks.timing import Stopwatch, now
 from diffusion.denoiser import Denoiser
 from models.build import build
@@ -31,7 +31,6 @@ from samplers.generate import SeededNoise
 from samplers.options import GenerationSettings, generation_settings
 from tests.samplers.orders import MIXTURE, Draws, final_variance, images, law_error, zeros
 from torch_utils.command import Command, IntList
-from torch_utils.distributed import choose_device
 from torch_utils.errors import UserError
 
 DATA_STD = 0.5  # of the Gaussian
@@ -277,7 +276,7 @@ def main(
     for name, value in (("call-ms", call_ms), ("batch", batch), ("rounds", rounds)):
         if value <= 0:
             raise UserError(f"{name} is {value:g}: it must be positive")
-    where = choose_device(device)
+    where = prepared_device(device)
     record: dict[str, Any] = {"hardware": hardware(where), "batch": batch, "rounds": rounds}
     denoiser, width = tuned_denoiser(call_ms, batch, where)
     print(f"network: {width} channels; medians of {rounds} rounds of {steps} steps, batch {batch}")

@@ -8,9 +8,21 @@ from typing import Any
 
 import torch
 
+from torch_utils.distributed import choose_device, set_numerics
+
+
+def prepared_device(name: str) -> torch.device:
+    """The device that auto, cpu or cuda means, computing with the numerics of our programs.
+
+    Raises:
+        UserError: CUDA was asked for and there is none.
+    """
+    set_numerics()
+    return choose_device(name)
+
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """Device, threads, versions and commit."""
+    """Device, threads or numerics, versions and commit."""
     root = Path(__file__).parents[1]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=root
@@ -23,6 +35,8 @@ def hardware(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         record["cuda"] = torch.version.cuda
+        rounds = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+        record["float32"] = "tf32" if rounds else "exact"
     else:
         record["threads"] = torch.get_num_threads()
         record["avx512_bf16"] = has_fast_bf16()

@@ -72,6 +72,11 @@ def _zip_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipI
     return members
 
 
+def checksum_of(content: bytes) -> str:
+    """The checksum of a file's content, as `ImageArchive.checksum` gives it for a member."""
+    return f"{zlib.crc32(content):08x}-{len(content)}"
+
+
 class ImageArchive:
     """The images in a folder (with its subfolders) or in a .zip, by name; safe to share by threads.
 
@@ -121,16 +126,28 @@ class ImageArchive:
         shown = name if name.isprintable() else repr(name)[1:-1]
         return f"{shown} in {self.path}" if self.is_zip else str(self.path / shown)
 
-    def fingerprint(self, name: str) -> str:
-        """What changes when a file's content does: in a zip its checksum, else its time of change.
+    def checksum(self, name: str) -> str:
+        """What is another when a member's content is: CRC-32 and size, as the zip has them."""
+        member = self._members[name]
+        return f"{member.CRC:08x}-{member.file_size}"
 
-        Both go with the size.
+    def fingerprint(self, name: str) -> str:
+        """What is another when a file is, without reading it: inode, times and size, or checksum.
+
+        The time of change (ctime) and the inode tell files apart that an unpacking program gave
+        equal names, sizes and times of modification. The number of the device is no part of it:
+        that of a network share is another one on each machine.
+
+        Raises:
+            UserError: the file is gone or cannot be looked at.
         """
         if self.is_zip:
-            member = self._members[name]
-            return f"{member.CRC:08x}-{member.file_size}"
-        stat = self._files[name].stat()
-        return f"{stat.st_mtime_ns}-{stat.st_size}"
+            return self.checksum(name)
+        try:
+            stat = self._files[name].stat()
+        except OSError as error:
+            raise UserError(f"cannot read {self.where(name)}: {error.strerror or error}") from None
+        return f"{stat.st_ino}-{stat.st_ctime_ns}-{stat.st_mtime_ns}-{stat.st_size}"
 
     def read(self, name: str) -> bytes:
         """Return the bytes of the file called `name`.

@@ -1,29 +1,35 @@
 """Decoded images as memory-mapped arrays in a cache folder, made once and shared by processes.
 
-An entry is named by its content, so it never goes stale: a changed data set is another entry.
-`DRIFTLESS_CACHE` names the folder, `DRIFTLESS_CACHE_GB` the limit of its size.
+An entry is named by the files that it was made of, so it never goes stale: a changed data set is
+another entry. It holds images only; labels are read with every start. `DRIFTLESS_CACHE` names the
+folder, `DRIFTLESS_CACHE_GB` the limit of its size. Where there is no room for it, or no leave to
+write, images are decoded into memory.
 """
 
 import contextlib
-import multiprocessing
+import math
 import os
+import re
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data import entry
 from data.dataset import ImageDataset
 from data.parallel import num_cores
-from torch_utils.errors import UserError
-from torch_utils.files import replacing
-from torch_utils.progress import Progress
+from data.workers import decode_in_processes
+from torch_utils import cache_folder as folders
+from torch_utils.errors import Failure, UserError
+from torch_utils.files import drop_temporaries, replacing
+from torch_utils.locks import holding
+from torch_utils.notes import warn
 
 DEFAULT_LIMIT_GB = 50.0
 MIN_FOR_PROCESSES = 10_000  # images; for fewer, starting processes takes longer than it saves
-RANGE = 1_000  # images that a process decodes at a time
+_ABANDONED = 24 * 3600  # seconds after which a half-written entry is nobody's
 
 
 @dataclass(frozen=True)
@@ -42,33 +48,44 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """Where decoded data sets are kept; the folder need not exist."""
-    given = os.environ.get("DRIFTLESS_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given) if given else base / "driftless" / "datasets"
-
-
-def cache_limit() -> int:
-    """Largest size of the cache in bytes.
+    """Where decoded data sets are kept; the folder need not exist.
 
     Raises:
-        UserError: DRIFTLESS_CACHE_GB is no number.
+        UserError: no folder is given and none can be found.
     """
-    text = os.environ.get("DRIFTLESS_CACHE_GB", str(DEFAULT_LIMIT_GB))
+    return folders.cache_folder(folders.DATASETS)
+
+
+def cache_limit() -> float:
+    """Largest size of the cache in bytes; may be infinite.
+
+    Raises:
+        UserError: DRIFTLESS_CACHE_GB is no number, or below 0.
+    """
+    text = os.environ.get("DRIFTLESS_CACHE_GB") or str(DEFAULT_LIMIT_GB)
     try:
-        return int(float(text) * 1e9)
+        gigabytes = float(text)
     except ValueError:
-        raise UserError(f"DRIFTLESS_CACHE_GB is {text!r}: give a number of gigabytes") from None
+        gigabytes = math.nan
+    if not gigabytes >= 0:
+        raise UserError(
+            f"DRIFTLESS_CACHE_GB is {text!r}: give a number of gigabytes from 0 up, or inf"
+        )
+    return gigabytes * 1e9
 
 
 def entries(folder: Path | None = None) -> list[Entry]:
-    """What is in the cache, the least recently used first."""
+    """What is in the cache, the least recently used first.
+
+    Raises:
+        UserError: as `cache_folder`.
+    """
     found = []
     for path in (folder or cache_folder()).glob("*.npy"):
-        with contextlib.suppress(FileNotFoundError):  # another process may have dropped it
+        with contextlib.suppress(OSError):  # another process may have dropped it
             stat = path.stat()
             found.append(Entry(path, stat.st_size, stat.st_atime))
-    return sorted(found, key=lambda entry: entry.used)
+    return sorted(found, key=lambda kept: kept.used)
 
 
 def clear(folder: Path | None = None) -> int:
@@ -76,18 +93,28 @@ def clear(folder: Path | None = None) -> int:
 
     Returns:
         Bytes that were freed.
+
+    Raises:
+        UserError: an entry cannot be deleted, e.g. another user's; the others are gone.
     """
-    found = entries(folder)
-    for entry in found:
-        entry.path.unlink(missing_ok=True)
-    return sum(entry.size for entry in found)
+    where = folder or cache_folder()
+    found = entries(where)
+    kept = [each for each in found if not _drop(each.path)]
+    drop_temporaries(where, older_than=_ABANDONED)
+    if kept:
+        raise UserError(
+            f"{len(kept)} of {len(found)} entries of {where} cannot be deleted, first "
+            f"{kept[0].path.name}: delete them as the user who made them"
+        )
+    return sum(each.size for each in found)
 
 
 def cached_images(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray:
     """All images of a data set, decoded at the first call and mapped into memory afterwards.
 
-    Several processes may ask at once: one decodes, the others wait for it. A data set larger than
-    the limit is decoded into memory instead, and so is any if the folder cannot be written.
+    Several processes may ask at once: one decodes, the others wait for it, for as long as it
+    takes, and say so. A data set larger than the limit is decoded into memory instead, and so is
+    any that the folder does not take. A mapped entry was checked against its checksums.
 
     Args:
         dataset: the images.
@@ -97,105 +124,121 @@ def cached_images(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray
         uint8 [N, C, H, W]; writing to it changes no file.
 
     Raises:
-        UserError: an image cannot be used.
+        UserError: an image cannot be used, or files changed while they were read.
+        Failure: they do not fit into memory, where they have to.
     """
-    folder, limit = cache_folder(), cache_limit()
-    shape = (len(dataset), *dataset.image_shape)
-    if int(np.prod(shape)) > limit:
-        return dataset.load(progress=progress)
-    path = folder / f"{dataset.name[:80]}-{dataset.content_key()}.npy"
-    mapped = _map(path, shape)
-    if mapped is not None:
-        return mapped
+    shape: entry.Shape = (len(dataset), *dataset.image_shape)
+    limit = cache_limit()
+    if entry.size_of(shape) > limit:
+        reason = f"more than DRIFTLESS_CACHE_GB={limit / 1e9:g} allows" if limit else ""
+        return _in_memory(dataset, shape, progress, reason)
     try:
-        with only_one(folder, path.stem):
-            mapped = _map(path, shape)  # made while this process waited
-            if mapped is None:
-                _write(dataset, path, shape, progress)
+        folder = cache_folder()
+    except UserError as error:
+        return _in_memory(dataset, shape, progress, str(error))
+    files = dataset.keys.of_files()
+    path = folder / f"{_plain(dataset.name)}-{files}.npy"
+    try:
+        images = _kept(dataset, path, shape)
+        if images is not None:
+            return images
+        folder.mkdir(parents=True, exist_ok=True)
+        with holding(folder / f".{path.stem}.lock", f"decodes {dataset.name}") as is_held:
+            images = _kept(dataset, path, shape)  # made while this process waited
+            if images is None:
+                if is_held:  # what is there now is of a process that was killed
+                    drop_temporaries(folder, path.stem)
+                images = _make(dataset, files, path, shape, progress)
                 _evict(folder, limit, keep=path)
-    except OSError:
-        return dataset.load(progress=progress)  # a cache is only a cache
-    return _map(path, shape) if mapped is None else mapped  # type: ignore[return-value]
+            return images
+    except OSError as error:
+        reason = f"{folder} does not take it ({error.strerror or error})"
+    return _in_memory(dataset, shape, progress, reason)
 
 
-def _map(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The entry as an array; None if it is not there or not whole."""
+def _plain(name: str) -> str:
+    """A data set's name as a part of a file name that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)[:80]
+
+
+def _in_memory(
+    dataset: ImageDataset, shape: entry.Shape, progress: bool, reason: str
+) -> np.ndarray:
+    """Decode for this process alone; tell why, unless that is what was asked for."""
+    size = f"{math.prod(shape) / 1e9:.3g} GB"
+    if reason:
+        warn(f"{dataset.name} is decoded into memory, {size} for each process: {reason}")
     try:
-        array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
-        os.utime(path, (time.time(), path.stat().st_mtime))
-    except (OSError, ValueError, EOFError):
+        return dataset.load(progress=progress)
+    except MemoryError:
+        raise Failure(
+            f"{dataset.name} takes {size} decoded, which do not fit into memory"
+            f"{f' ({reason})' if reason else ''}: let DRIFTLESS_CACHE name a folder with room"
+        ) from None
+
+
+def _kept(dataset: ImageDataset, path: Path, shape: entry.Shape) -> np.ndarray | None:
+    """The images as they are in the cache; None if they are not, or damaged."""
+    if not path.exists():
         return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+    try:
+        found = entry.load(path, shape)
+    except OSError:
+        return None  # it cannot be read or mapped: it is made again, elsewhere if need be
+    if found is None:
+        warn(f"{path} is damaged: it is made again")
+        return None
+    images, key = found
+    dataset.keys.know(key)
+    with contextlib.suppress(OSError):  # another user's, or a file system without times
+        os.utime(path, (time.time(), path.stat().st_mtime))
+    return images
 
 
-def _write(dataset: ImageDataset, path: Path, shape: tuple[int, ...], progress: bool) -> None:
+def _make(
+    dataset: ImageDataset, files: str, path: Path, shape: entry.Shape, progress: bool
+) -> np.ndarray:
+    """Decode into a new entry and map it."""
     with replacing(path) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        if len(dataset) < MIN_FOR_PROCESSES or num_cores() == 1:
-            dataset.load(out=array, progress=progress)
-        else:
-            _decode_in_processes(dataset, temporary, progress)
+        entry.create(temporary, shape)
+        array = entry.mapped(temporary, shape, writable=True)
+        _decode(dataset, array, progress)
         array.flush()
         del array
+        if dataset.keys.of_files() != files:
+            raise UserError(
+                f"{dataset.path} changed while it was read: start again when it is done"
+            )
+        entry.seal(temporary, shape, dataset.keys.of_content())
+    return entry.mapped(path, shape)
 
 
-def _decode_in_processes(dataset: ImageDataset, path: Path, progress: bool) -> None:
-    """Fill the array in a file by several processes; small images leave threads little to share."""
-    jobs = [(str(path), i, min(i + RANGE, len(dataset))) for i in range(0, len(dataset), RANGE)]
-    # A fork need not import and open everything again; the children touch neither torch nor locks.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
-    with (
-        Progress(len(dataset), f"reading {dataset.name}", shown=progress) as shown,
-        ProcessPoolExecutor(num_cores(), context, _start_worker, (dataset,)) as pool,
-    ):
+def _decode(dataset: ImageDataset, array: np.memmap, progress: bool) -> None:
+    if len(dataset) >= MIN_FOR_PROCESSES and num_cores() > 1:
         try:
-            for (_, first, stop), _ in zip(jobs, pool.map(_decode_range, jobs), strict=True):
-                shown.update(stop - first)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            decode_in_processes(dataset, array, progress)
+            return
+        except BrokenProcessPool:
+            warn("a process that decoded images was killed: this one goes on alone")
+    dataset.load(out=array, progress=progress)
 
 
-_worker_dataset: ImageDataset | None = None  # of a worker process
-
-
-def _start_worker(dataset: ImageDataset) -> None:
-    """Make a worker process ready: file handles are not shared with its parent."""
-    global _worker_dataset
-    dataset.reopen()
-    _worker_dataset = dataset
-
-
-def _decode_range(job: tuple[str, int, int]) -> None:
-    """Decode a range of images into the array in a file; runs in a worker process."""
-    path, first, stop = job
-    assert _worker_dataset is not None
-    array = np.lib.format.open_memmap(path, mode="r+")
-    _worker_dataset.load_range(array, first, stop)
-
-
-def _evict(folder: Path, limit: int, keep: Path) -> None:
+def _evict(folder: Path, limit: float, keep: Path) -> None:
     """Drop what was used longest ago until the cache is within its limit."""
+    drop_temporaries(folder, older_than=_ABANDONED)
     found = entries(folder)
-    total = sum(entry.size for entry in found)
-    for entry in found:
+    total = sum(each.size for each in found)
+    for old in found:
         if total <= limit:
             return
-        if entry.path != keep:
-            entry.path.unlink(missing_ok=True)
-            total -= entry.size
+        if old.path != keep and _drop(old.path):
+            total -= old.size
 
 
-@contextlib.contextmanager
-def only_one(folder: Path, name: str) -> Iterator[None]:
-    """Hold the lock of a name; the system frees it when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _drop(path: Path) -> bool:
+    """Delete an entry; False if it stays, because it is another user's."""
     try:
-        import fcntl
-    except ImportError:  # no such locks outside POSIX; the rename is atomic all the same
-        yield
-        return
-    with open(folder / f".{name}.lock", "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

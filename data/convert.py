@@ -1,16 +1,19 @@
 """From a source of images to a dataset in EDM's layout: what `dataset_tool.py convert` does."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import numpy as np
 
-from data.cache import cache_folder, only_one
+from data.cache import cache_folder
 from data.decoding import to_channels_first
 from data.sources import open_source
 from data.transforms import NATURAL_SIZES, TRANSFORMS
 from data.writer import DatasetWriter, EncodedImage, encode
 from torch_utils.errors import UserError, unknown_name
+from torch_utils.files import drop_temporaries, writing
+from torch_utils.locks import holding
 from torch_utils.progress import Progress
 
 TORCHVISION = "torchvision:"
@@ -96,7 +99,13 @@ def as_dataset(path: str | os.PathLike[str]) -> Path:
     folder = cache_folder() / "converted"
     kept = folder / f"{name}.zip"
     if not kept.exists():
-        with only_one(folder, name):
+        with contextlib.ExitStack() as stack:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = holding(folder / f".{name}.lock", f"converts {text}")
+                is_held = stack.enter_context(lock)
+            if is_held:
+                drop_temporaries(folder, name)
             if not kept.exists():
                 convert(text, str(kept))
     return kept

@@ -4,7 +4,6 @@ Reads EDM's layout (Karras et al. 2022), or any folder or zip of gray and RGB im
 """
 
 import functools
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from data.archive import ImageArchive
 from data.decoding import open_picture, orientation, to_channels_first
+from data.keys import ImageKeys, key_with_labels
 from data.labels import class_names, kind_of_labels, load_labels
 from data.parallel import ordered_map
 from torch_utils.errors import UserError
@@ -70,6 +70,7 @@ class ImageDataset:
         label_kind: "class", "vector" or "multi_hot" (tags); None without labels.
         label_names: names of the classes or of the vectors' elements, if dataset.json gives them.
         raw_labels: int64 [N] classes, float32 [N, label_dim] vectors, or None.
+        keys: names for the content of the images, without the labels.
 
     Raises:
         UserError: the path cannot be used, the labels cannot, or the choice is empty.
@@ -106,6 +107,7 @@ class ImageDataset:
                 f"that instead of {max_size}"
             )
         self.names = [all_names[index] for index in indices]
+        self.keys = ImageKeys(self._archive, self.names)
         self._first = all_names[0]
         self.num_channels, self.height, self.width = self._decode(self._first).shape
 
@@ -155,11 +157,23 @@ class ImageDataset:
         return functools.partial(ImageDataset, **self._arguments), ()
 
     def content_key(self) -> str:
-        """A name for the chosen images' content, which is another when any of them changes."""
-        digest = hashlib.sha256(repr(self.image_shape).encode())
-        for name in self.names:
-            digest.update(f"\0{name}\0{self._archive.fingerprint(name)}".encode())
-        return digest.hexdigest()[:32]
+        """A name for the images and labels in use, which is another when any of them changes.
+
+        It is made of file names, checksums of the files and, if the dataset was opened with
+        labels, the labels as numbers. So it is the same for a zip, its copy elsewhere and the
+        folder that it unpacks to. What of a folder was not decoded yet is read; after
+        `cached_images` nothing is.
+
+        Returns:
+            32 hexadecimal digits.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        images = self.keys.of_content()
+        if self.raw_labels is None:
+            return images
+        return key_with_labels(images, str(self.label_kind), self.label_dim, self.raw_labels)
 
     def image(self, index: int) -> np.ndarray:
         """Decode one image: uint8 [C, H, W].
@@ -247,7 +261,7 @@ class ImageDataset:
                 progress.update(num)
 
     def _decode(self, name: str) -> np.ndarray:
-        return decode_image(self._archive, name)
+        return decode_bytes(self.keys.read(name), self._archive.where(name))
 
 
 def decode_image(archive: ImageArchive, name: str) -> np.ndarray:
@@ -256,8 +270,12 @@ def decode_image(archive: ImageArchive, name: str) -> np.ndarray:
     Raises:
         UserError: it is damaged, not gray or RGB, or stored turned.
     """
-    where = archive.where(name)
-    picture = open_picture(archive.read(name), where)
+    return decode_bytes(archive.read(name), archive.where(name))
+
+
+def decode_bytes(content: bytes, where: str) -> np.ndarray:
+    """As `decode_image`, from the bytes of a file that messages call `where`."""
+    picture = open_picture(content, where)
     if picture.mode not in _CHANNELS:
         raise UserError(
             f"{where} has the colour mode {picture.mode}, not L or RGB: convert the images "

@@ -4,6 +4,7 @@ torchvision fetches the files and checks their hash. CIFAR and CelebA are then r
 readers, as from any other folder, so that no pickle of a download is ever executed.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from data.cifar import open_cifar
 from data.idx import open_idx
 from data.modes import to_plain
 from data.sources import Item, Source, choose_part
+from torch_utils.cache_folder import TORCHVISION, cache_folder
 from torch_utils.errors import UserError, unknown_name
 
-DEFAULT_FOLDER = "~/.cache/driftless/torchvision"
 _IDX_PARTS = {"train": "train", "test": "t10k"}
 
 
@@ -122,6 +123,8 @@ PUBLIC: Mapping[str, _Public] = {
 def open_torchvision(path: str, split: str = "") -> Source:
     """Open torchvision:NAME, or torchvision:NAME@FOLDER to say where the files are kept.
 
+    By default they are kept where the cache is: see `torch_utils.cache_folder`.
+
     Args:
         path: see above; the names are those of `PUBLIC`.
         split: a part of the dataset; empty for its first.
@@ -133,4 +136,5 @@ def open_torchvision(path: str, split: str = "") -> Source:
     if name not in PUBLIC:
         raise unknown_name("torchvision dataset", name, PUBLIC)
     part = choose_part(f"torchvision:{name}", split, PUBLIC[name].splits)
-    return PUBLIC[name].read(name, Path(folder or DEFAULT_FOLDER).expanduser(), part)
+    root = Path(os.path.expanduser(folder)) if folder else cache_folder(TORCHVISION)
+    return PUBLIC[name].read(name, root, part)

@@ -86,7 +86,7 @@ class BlockSettings:
         return self.num_heads * self.head_dim if self.num_heads and self.head_dim else channels
 
 
-def attention(qkv: Tensor) -> Tensor:
+def attention(qkv: Tensor, fused: bool | None = None) -> Tensor:
     """Softmax attention with scale 1/sqrt(c), the softmax in float32 (Vaswani et al. 2017, eq. 1).
 
     Plain operations in float32 where they are needed, as the fused kernels have no forward-mode
@@ -96,11 +96,14 @@ def attention(qkv: Tensor) -> Tensor:
 
     Args:
         qkv: queries, keys and values, [N, heads, c, 3, L].
+        fused: whether to use the fused kernels; None for where they win. Tangents never do.
 
     Returns:
         The attended values [N, heads, c, L].
     """
-    if has_tangent(qkv) or (not qkv.is_cuda and qkv.dtype in (torch.float32, torch.float64)):
+    if fused is None:
+        fused = qkv.is_cuda or qkv.dtype not in (torch.float32, torch.float64)
+    if has_tangent(qkv) or not fused:
         with full_precision(qkv):
             q, k, v = widen(qkv).unbind(3)
             weights = (q.mT @ (k / math.sqrt(k.shape[2]))).softmax(dim=-1)  # [N, heads, L, L]
@@ -116,6 +119,7 @@ class UNetBlock(nn.Module):
     Attributes:
         remat: in training, keep only the block's input and compute the rest again in the backward
             pass, which trades about a third more time for memory (Chen et al. 2016).
+        fused: as in `attention`.
     """
 
     def __init__(
@@ -140,6 +144,7 @@ class UNetBlock(nn.Module):
         """
         super().__init__()
         self.remat = False
+        self.fused: bool | None = None
         self.heads = settings.heads(out_channels) if attention else 0
         self.dropout = settings.dropout
         self.skip_scale = settings.skip_scale
@@ -205,7 +210,7 @@ class UNetBlock(nn.Module):
         n, _, height, width = y.shape
         # Output channel (head * c + i) * 3 + {0: q, 1: k, 2: v}, as in published weights.
         qkv = self.qkv(self.norm2(y)).reshape(n, self.heads, -1, 3, height * width)
-        attended = attention(qkv)
+        attended = attention(qkv, self.fused)
         # In the memory layout of y: the fused kernels answer pixel by pixel, a plain reshape could
         # be a view of that, and every layer from here on would follow it.
         if is_channels_last(y):
@@ -234,6 +239,13 @@ def set_remat(network: nn.Module, remat: bool) -> None:
     for module in network.modules():
         if isinstance(module, UNetBlock):
             module.remat = remat
+
+
+def set_fused_attention(network: nn.Module, fused: bool | None) -> None:
+    """Say for all blocks of a network whether attention uses fused kernels; None as by default."""
+    for module in network.modules():
+        if isinstance(module, UNetBlock):
+            module.fused = fused
 
 
 def check_heads(entries: Iterable[Entry], settings: BlockSettings) -> None:

@@ -110,7 +110,7 @@ def effective_weight_table() -> str:
         for weight in chosen:
             values = losses.WEIGHTS[weight].load()()(sigma) * scale.square()
             is_one = torch.allclose(values, torch.ones_like(values))
-            cells.append("**1**" if is_one else ", ".join(f"{v:.1g}" for v in values.tolist()))
+            cells.append("**1**" if is_one else ", ".join(f"{v:.2g}" for v in values.tolist()))
         body.append([f"`{name}`", *cells])
     return table(["output", *(f"`{weight}`" for weight in chosen)], body)
 

@@ -1,7 +1,8 @@
-"""Mutants of the mathematics: changes of one line, each of which must make a named test fail.
+"""Mutants: changes of one line, each of which must make a named test fail.
 
 `python -m tests.mutants` works on a copy of the source in a temporary folder, never on the working
-tree. A mutant that survives shows a hole in the tests. The table is in tests/mutations.py.
+tree. A mutant that survives shows a hole in the tests. Those of the mathematics are listed in
+tests/mutations.py, those that only a GPU would show in tests/pretend/mutations.py.
 """
 
 import argparse
@@ -12,18 +13,22 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutations import MUTANTS, Mutant
+from tests.mutations import MUTANTS as MATHEMATICS
+from tests.mutations import Mutant
+from tests.pretend.mutations import DEVICE_MUTANTS
 
 ROOT = Path(__file__).parents[1]
+MUTANTS = [*MATHEMATICS, *DEVICE_MUTANTS]
 TIME_LIMIT = 300.0  # seconds for one run of pytest
 
 # what takes long to import and is not ours: imported once, before the children are forked
 _PRELOADED = ("hypothesis", "numpy", "pytest", "scipy.interpolate", "torch._dynamo")
-_OPTIONS = ("-x", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no", "-rfE")
+_OPTIONS = ("-x", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no", "-rfEs")
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Verdict:
     """What became of a mutant.
 
     Attributes:
-        status: killed, SURVIVED, "does not apply" or "does not run".
-        detail: the test that failed, or what went wrong.
+        status: killed, SURVIVED, skipped, "does not apply" or "does not run".
+        detail: the test that failed, or why it was skipped, or what went wrong.
     """
 
     mutant: Mutant
@@ -65,9 +70,9 @@ def run(mutants: Sequence[Mutant]) -> Iterator[Verdict]:
 
 
 def _copy(root: Path) -> None:
-    """Copy every folder with Python files, and what lies beside them."""
+    """Copy every folder with Python files or recipes, and what lies beside them."""
     for path in ROOT.iterdir():
-        if path.is_dir() and any(path.glob("*.py")):
+        if path.is_dir() and (any(path.glob("*.py")) or any(path.glob("*.yaml"))):
             shutil.copytree(path, root / path.name, ignore=shutil.ignore_patterns("__pycache__"))
         elif path.suffix in (".py", ".toml"):
             shutil.copy(path, root)
@@ -89,6 +94,9 @@ def _judged(root: Path, mutant: Mutant) -> Verdict:
     failed = [line.removeprefix("FAILED ") for line in lines if line.startswith("FAILED ")]
     if code == 1 and failed:  # not 2: a file that cannot be imported says nothing of its tests
         return Verdict(mutant, "killed", failed[0].split(" - ")[0])
+    skipped = [line.removeprefix("SKIPPED ") for line in lines if line.startswith("SKIPPED ")]
+    if code == 0 and skipped and " passed" not in lines[-1]:
+        return Verdict(mutant, "skipped", skipped[0])  # what they need is not here
     if code == 0:
         return Verdict(mutant, "SURVIVED")
     return Verdict(mutant, "does not run", f"exit code {code}: {' '.join(lines[-2:])}")
@@ -128,7 +136,7 @@ def _in_copy(root: Path, log: Path, arguments: list[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge all mutants or some; the exit code is 0 if all are killed."""
+    """Judge all mutants or some; the exit code is 0 if all that can be judged here are killed."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--only", default="", help="mutants whose line in --list has these words")
     parser.add_argument("--list", action="store_true", help="print them and do nothing")
@@ -139,12 +147,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print(*chosen, sep="\n")
         return 0
-    num_killed = 0
+    counts: Counter[str] = Counter()
     for verdict in run(chosen):
         print(verdict, flush=True)
-        num_killed += verdict.status == "killed"
-    print(f"{num_killed} of {len(chosen)} mutants killed")
-    return 0 if num_killed == len(chosen) else 1
+        counts[verdict.status] += 1
+    num_judged = len(chosen) - counts["skipped"]
+    rest = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    print(f"{counts['killed']} of {num_judged} mutants killed{rest}")
+    return 0 if counts["killed"] == num_judged else 1
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.hardware import prepared_device
 from benchmarks.reference_step import reference_forward
 from tests.command import run
 from tests.networks.small import conditions, images, small_net
@@ -19,6 +20,14 @@ def test_the_plain_network_is_the_same_arithmetic() -> None:
             expected = net(images(3), conditions(3), given)
             found = reference_forward(state, images(3), conditions(3), given)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_float32_means_in_benchmarks_what_it_means_in_training() -> None:
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    for flag in flags:
+        flag.allow_tf32 = True
+    assert prepared_device("cpu") == torch.device("cpu")
+    assert not any(flag.allow_tf32 for flag in flags)
 
 
 def test_the_precision_benchmark_writes_a_row_for_every_band(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The table of mutants fits the source, and the runner tells what is killed from what survives."""
+"""The tables of mutants fit the source, and the runner tells what is killed from what survives."""
 
 import os
 import subprocess
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutations import MUTANTS, Mutant
+from tests.mutants import MUTANTS
+from tests.mutations import Mutant
 
 ROOT = Path(__file__).parents[1]
 

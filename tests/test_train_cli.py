@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from models.snapshot import load_snapshot
-from tests.command import assert_refused, run
+from tests.command import assert_refused, call, run
 
 TINY = "--config=configs/digits-tiny.yaml"
 
@@ -75,7 +75,7 @@ def test_the_same_command_again_says_that_it_is_done(trained: Path) -> None:
 
 def config_of(*arguments: str) -> dict:
     """The resolved config that a dry run prints."""
-    done = run("train.py", "--outdir=/nonexistent/dir", "--dry-run", *arguments)
+    done = call("train.py", "--outdir=/nonexistent/dir", "--dry-run", *arguments)
     assert done.returncode == 0, done.stderr
     assert not Path("/nonexistent").exists()
     return yaml.safe_load(done.stdout)
@@ -196,7 +196,7 @@ def test_published_options_change_the_terms(arguments: list[str], expected: list
         ([TINY, "--cond=0", "run.label_dropout=0.1"], ["label_dropout", "no effect"]),
         ([TINY, "--resume=absent"], ["nothing to resume at absent"]),
         ([TINY, "--resume=tests"], ["no run directory"]),
-        ([TINY, "--resume=latest", "--transfer=x"], ["exclude each other"]),
+        ([TINY, "--resume=configs", "--transfer=x"], ["exclude each other"]),
         ([TINY, "--transfer=Makefile"], ["not a snapshot"]),
         (["--config=absent.yaml"], ["absent.yaml"]),
         ([TINY, "--device=tpu"], ["run.device", "tpu"]),
@@ -206,12 +206,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     arguments: list[str], words: list[str], tmp_path: Path
 ) -> None:
     outdir = tmp_path / "out"
-    assert_refused(run("train.py", f"--outdir={outdir}", *arguments), *words)
+    assert_refused(call("train.py", f"--outdir={outdir}", *arguments), *words)
     assert not outdir.exists()
 
 
 def test_outdir_is_needed(tmp_path: Path) -> None:
-    assert_refused(run("train.py", TINY), "--outdir")
+    assert_refused(call("train.py", TINY), "--outdir")
 
 
 def test_labels_that_are_absent_are_refused(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_labels_that_are_absent_are_refused(tmp_path: Path) -> None:
     folder.mkdir()
     for index in range(2):
         PIL.Image.new("L", (8, 8), index).save(folder / f"{index}.png")
-    done = run("train.py", f"--outdir={tmp_path}/out", TINY, f"--data={folder}", "data.max_size=2")
+    done = call("train.py", f"--outdir={tmp_path}/out", TINY, f"--data={folder}", "data.max_size=2")
     assert_refused(done, "labels")
 
 
@@ -229,9 +229,9 @@ def test_mixed_sizes_and_damaged_zips_are_refused(tmp_path: Path) -> None:
     PIL.Image.new("L", (8, 8)).save(folder / "a.png")
     PIL.Image.new("L", (8, 6)).save(folder / "b.png")
     options = [f"--outdir={tmp_path}/out", "--batch=2", "--duration=1it"]
-    assert_refused(run("train.py", *options, f"--data={folder}"), "b.png")
+    assert_refused(call("train.py", *options, f"--data={folder}"), "b.png")
     (tmp_path / "empty").mkdir()
-    assert_refused(run("train.py", *options, f"--data={tmp_path}/empty"), "no image")
+    assert_refused(call("train.py", *options, f"--data={tmp_path}/empty"), "no image")
     damaged = tmp_path / "damaged.zip"
     damaged.write_bytes(Path("assets/digits-8x8.zip").read_bytes()[:5000])
-    assert_refused(run("train.py", *options, f"--data={damaged}"), "damaged.zip")
+    assert_refused(call("train.py", *options, f"--data={damaged}"), "damaged.zip")

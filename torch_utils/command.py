@@ -5,12 +5,16 @@ No torch here, so that `--help` answers at once.
 
 import re
 import sys
+import traceback
 from typing import Any
 
 import click
 
+from torch_utils import leaving
 from torch_utils.errors import Failure, UserError, unknown_name
+from torch_utils.files import DISK_FULL
 from torch_utils.leaving import leave
+from torch_utils.no_memory import is_out_of_memory, shortage
 from torch_utils.published import hint
 
 
@@ -24,7 +28,34 @@ def _one_line(error: click.ClickException) -> str:
 
 
 class Command(click.Command):
-    """A click command that reports what the user did wrong in one line, with exit code 2."""
+    """A click command that reports what the user did wrong in one line, with exit code 2.
+
+    Args:
+        args, kwargs: of `click.Command`.
+        needs_less: what makes the command take less memory, for when there is not enough.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        needs_less: str = "end other programs, or use a larger machine",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.needs_less = needs_less
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command; to be out of memory is a failure with a way out, not a defect.
+
+        Raises:
+            Failure: the machine has not enough memory.
+        """
+        try:
+            return super().invoke(ctx)
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise Failure(f"{shortage(error)}: {self.needs_less}") from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command and leave the process with its exit code."""
@@ -45,6 +76,15 @@ class Command(click.Command):
         except (click.Abort, KeyboardInterrupt):
             print("stopped", file=sys.stderr)
             leave(130)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                where = f" {error.filename}" if error.filename else ""
+                print(f"error: cannot write{where}: {error.strerror}; make room", file=sys.stderr)
+                leave(1)
+            if leaving.needs_short_way:  # the other processes must not wait for this one
+                traceback.print_exc()
+                leave(1)
+            raise
         leave(result if isinstance(result, int) else 0)
 
 

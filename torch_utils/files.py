@@ -1,8 +1,14 @@
-"""Files that are either whole or absent: temporary name, fsync, rename, fsync of the folder."""
+"""Files that are either whole or absent: temporary name, fsync, rename, fsync of the folder.
+
+Network and user-space file systems lack some of these calls. What they do not know is left out;
+what fails is an error.
+"""
 
 import contextlib
+import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +16,14 @@ from torch_utils.errors import UserError
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+
+# what file systems answer to a call that they do not have
+UNSUPPORTED = frozenset(
+    (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.ENOLCK, errno.ENOTTY)
+)
+# and when there is no room, on the disk, in a quota or below a limit
+DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_PROBE_BYTES = 4096  # a full disk takes empty files
 
 
 @contextlib.contextmanager
@@ -35,19 +49,55 @@ def prepare_folder(folder: str | os.PathLike[str]) -> None:
     with writing(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         probe = Path(folder) / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink(missing_ok=True)  # processes of other machines may have the same number
+        try:
+            probe.write_bytes(bytes(_PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)  # processes of other machines may have the same number
+
+
+def sync(descriptor: int) -> None:
+    """Flush an open file to disk, where the file system knows how to.
+
+    Raises:
+        OSError: the content could not be written.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
     if os.name != "posix":
         return  # Windows cannot open a folder for fsync
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in UNSUPPORTED | {errno.EACCES}:
+            return  # a folder may be open to writing and closed to reading
+        raise
+    try:
+        sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def drop_temporaries(
+    folder: str | os.PathLike[str], stem: str = "*", *, older_than: float = 0.0
+) -> None:
+    """Delete what processes that were killed within `replacing` left in a folder.
+
+    Args:
+        folder: the folder.
+        stem: of the file that they were writing, without suffix; all by default.
+        older_than: seconds since they were written to; above 0 if other processes may be at it.
+    """
+    for path in Path(folder).glob(f".{stem}.tmp-*"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or another user's
+            if path.is_file() and time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()
 
 
 @contextlib.contextmanager
@@ -71,8 +121,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)  # some libraries make files that only we may read
+            sync(file.fileno())
+        with contextlib.suppress(OSError):  # some file systems have no permissions
+            os.chmod(temporary, 0o666 & ~_UMASK)  # some libraries make files that only we may read
         os.replace(temporary, target)
         sync_folder(target.parent)
     finally:

@@ -28,6 +28,7 @@ class DataConfig(Section):
 
     Attributes:
         path: dataset zip or folder.
+        key: what its images and labels must be, as a checksum of them; filled in by `resolve`.
         cond: train class-conditionally; needs labels.
         max_size: train on a random subset of at most so many images.
         subset_seed: determines the subset.
@@ -35,6 +36,7 @@ class DataConfig(Section):
     """
 
     path: str | None = None
+    key: str | None = None
     cond: bool = False
     max_size: int | None = Field(default=None, ge=1)
     subset_seed: int = Field(default=0, ge=0)
@@ -117,6 +119,29 @@ class EmaConfig(Section):
     starts: Literal["initial", "first_step"] = "initial"
 
 
+class PreviewConfig(Section):
+    """Pictures of samples during training; `preview: off` for none.
+
+    Attributes:
+        enabled: whether there are any.
+        every: interval; None for one with every snapshot.
+        num_images: how many images; None for 8 a class or 64, and fewer where they are large.
+        steps: of the sampler; None for the sampler's own, as far as they cost no more than 50
+            network calls an image.
+    """
+
+    enabled: bool = True
+    every: Ticks | None = None
+    num_images: int | None = Field(default=None, ge=1, le=10_000)
+    steps: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """`off` and `on`, which YAML reads as truth values, switch the whole section."""
+        return {"enabled": value} if isinstance(value, bool) else value
+
+
 class RunConfig(Section):
     """The run: how long, how much at once, what is written when.
 
@@ -127,7 +152,7 @@ class RunConfig(Section):
         seed: of everything random.
         label_dropout: probability of training a sample on the null label.
         tick: interval of status lines and statistics.
-        snap: interval of snapshots and sample grids.
+        snap: interval of snapshots.
         dump: interval of training states.
         keep_states, keep_snapshots: how many of the newest are kept; None for all.
         precision: fp32, or bf16 or fp16 autocast of the network.
@@ -171,7 +196,8 @@ class TrainingConfig(Section):
         preconditioning: how the network becomes a denoiser.
         loss: the objective.
         optimizer, ema: how weights move and are averaged.
-        sampler: {name, steps, options...} for previews; also the snapshots' default.
+        sampler: {name, steps, options...}, the snapshots' default; also of previews.
+        preview: pictures of samples during training.
         run: the rest.
     """
 
@@ -183,6 +209,7 @@ class TrainingConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EmaConfig = EmaConfig()
     sampler: dict[str, Any] = Field(default_factory=lambda: dict(DEFAULT_SAMPLER))
+    preview: PreviewConfig = PreviewConfig()
     run: RunConfig = RunConfig()
 
 
@@ -194,23 +221,37 @@ SPANS = (
     ("optimizer", "warmup"),
     ("optimizer", "decay_reference"),
     ("ema", "halflife"),
+    ("preview", "every"),
+)
+POSITIVE = (
+    *(("run", key) for key in ("duration", "tick", "snap", "dump")),
+    ("preview", "every"),
 )
 
 
-def resolve(config: TrainingConfig, *, num_images: int, world_size: int) -> TrainingConfig:
+def resolve(
+    config: TrainingConfig, *, num_images: int, world_size: int, data_key: str | None = None
+) -> TrainingConfig:
     """Turn every span into images and settle the micro-batch size.
 
     Args:
         config: as read.
         num_images: size of the data set.
         world_size: number of processes.
+        data_key: of the data; None where it is not known.
 
     Returns:
-        A copy in which spans end in `img` and `run.batch_gpu` is set.
+        A copy in which spans end in `img`, and `run.batch_gpu` and `data.key` are set.
 
     Raises:
-        UserError: the batch is not divisible into micro-batches for that many processes.
+        UserError: the batch is not divisible into micro-batches for that many processes, or the
+            config asks for other data.
     """
+    if data_key is not None and config.data.key not in (None, data_key):
+        raise UserError(
+            f"data.key is {config.data.key}, but {config.data.path} has {data_key}: it is not the "
+            "data that this config was made for; leave data.key out to train on it anyway"
+        )
     batch = config.run.batch
     if batch % world_size:
         raise UserError(f"batch {batch} is not divisible by {world_size} processes")
@@ -223,6 +264,7 @@ def resolve(config: TrainingConfig, *, num_images: int, world_size: int) -> Trai
         )
     tree = config.model_dump()
     tree["run"]["batch_gpu"] = micro
+    tree["data"]["key"] = data_key
     tick = 0
     for section, key in SPANS:
         span = tree[section][key]
@@ -231,49 +273,10 @@ def resolve(config: TrainingConfig, *, num_images: int, world_size: int) -> Trai
         images = to_images(span, batch=batch, num_images=num_images, tick=tick)
         tick = images if key == "tick" else tick
         tree[section][key] = f"{images}img"
-    for key in ("duration", "tick", "snap", "dump"):
-        if tree["run"][key] == "0img":
-            raise UserError(f"run.{key} is 0: it must be positive")
+    for section, key in POSITIVE:
+        if tree[section][key] == "0img":
+            raise UserError(f"{section}.{key} is 0: it must be positive")
     return TrainingConfig.model_validate(tree)
-
-
-# what may change when a run is resumed: it decides when to stop and what is written, not what is
-# learned
-FREE_KEYS = {
-    f"run.{key}"
-    for key in (
-        "duration", "tick", "snap", "dump", "keep_states", "keep_snapshots", "desc", "device",
-        "data_device", "max_bad_steps", "remat", "bench",
-    )
-}  # fmt: skip
-
-
-def differences(old: TrainingConfig, new: TrainingConfig) -> list[str]:
-    """What differs between two resolved configs, beyond `FREE_KEYS`.
-
-    A cosine's shape depends on the duration, which is then not free.
-
-    Returns:
-        Lines like `optimizer.lr: 0.001 -> 0.002`.
-    """
-    before, after = _leaves(old.model_dump()), _leaves(new.model_dump())
-    free = FREE_KEYS - ({"run.duration"} if new.optimizer.decay == "cosine" else set())
-    return [
-        f"{key}: {before.get(key)} -> {after.get(key)}"
-        for key in sorted(before.keys() | after.keys())
-        if key not in free and before.get(key) != after.get(key)
-    ]
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree of sections as one flat dict of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _leaves(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def images(span: str | None) -> int:

@@ -4,6 +4,7 @@ Where it lies - on the compute device if it fits, else memory-mapped on the host
 Randomness of a batch (label dropout) comes from the micro-batch's own generator.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,9 @@ class TrainingData:
         num_classes: number of classes, if labels are classes.
         label_kind: class, multi_hot (tags) or vector; None without labels.
         device: where batches go; None for where the images are.
+        key: what the images and labels are, as text in five parts between slashes: number of
+            images, size, kind of labels, checksums of images and of labels. None for data that is
+            in no file.
     """
 
     images: Tensor
@@ -42,6 +46,7 @@ class TrainingData:
     num_classes: int = 0
     label_kind: str | None = None
     device: torch.device | None = None
+    key: str | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0] * (2 if self.xflip else 1)
@@ -91,6 +96,13 @@ class TrainingData:
             mask = variate >= label_dropout
         return Batch(pictures, labels, mask)
 
+    def is_resident(self, device: torch.device, where: str) -> bool:
+        """Whether the images are to lie on the GPU; see `placed`."""
+        if device.type != "cuda" or where == "cpu":
+            return False
+        free, _ = torch.cuda.mem_get_info(device)
+        return where == "cuda" or self.images.numel() <= free / 2
+
     def placed(self, device: torch.device, where: str) -> "TrainingData":
         """The same data, ready to serve a compute device.
 
@@ -98,12 +110,7 @@ class TrainingData:
             device: where to compute.
             where: cuda, cpu, or auto: on the GPU if it takes no more than half of its free memory.
         """
-        if where == "auto":
-            where = "cpu"
-            if device.type == "cuda":
-                free, _ = torch.cuda.mem_get_info(device)
-                where = "cuda" if self.images.numel() <= free / 2 else "cpu"
-        if where == "cpu" or device.type != "cuda":
+        if not self.is_resident(device, where):
             return replace(self, device=device)
         labels = None if self.labels is None else self.labels.to(device)
         return replace(self, images=self.images.to(device), labels=labels, device=device)
@@ -131,4 +138,17 @@ def load_training_data(config: DataConfig) -> TrainingData:
         config.xflip,
         dataset.label_dim if dataset.label_kind == "class" else 0,
         dataset.label_kind,
+        key=_key_of(dataset),
     )
+
+
+def _key_of(dataset: ImageDataset) -> str:
+    """The text that tells one data set from another, see `TrainingData.key`.
+
+    To be asked for after the images were decoded: then no file is read again.
+    """
+    raw = dataset.raw_labels
+    kind = "none" if raw is None else f"{dataset.label_kind}{dataset.label_dim}"
+    labels = "" if raw is None else hashlib.sha256(raw.tobytes()).hexdigest()[:16]
+    size = "x".join(map(str, dataset.image_shape))
+    return f"{len(dataset)}/{size}/{kind}/{dataset.keys.of_content()[:16]}/{labels}"

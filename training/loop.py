@@ -1,4 +1,4 @@
-"""The training loop: steps, ticks, snapshots, states. Reads top to bottom."""
+"""The training loop: steps, ticks, states, snapshots, previews. Reads top to bottom."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,20 +9,22 @@ from tqdm import tqdm
 
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot, snapshot_path
-from samplers.options import generation_settings
+from samplers.labels import label_source
 from torch_utils.distributed import World
 from torch_utils.errors import Failure
 from training.clock import Clock, status_line
 from training.config import TrainingConfig, images
 from training.data import TrainingData
 from training.labels import label_examples
-from training.preview import save_preview
-from training.run_dir import RunLog
+from training.preview import Preview, plan_preview, save_preview
+from training.run_log import RunLog
 from training.setup import create_trainer, model_of, transfer
 from training.source import MicroBatches
 from training.state import prune, save_state
 from training.stopping import StopSignals
 from training.trainer import Trainer
+
+STREAK_PATIENCE = 10  # steps for which a stop waits for one that is finite, so as to save
 
 
 @dataclass
@@ -32,13 +34,49 @@ class Progress:
     Attributes:
         tick: number of the current tick.
         tick_start: images seen when it began.
-        next_snapshot, next_state: images at which the next one is due.
+        next_snapshot, next_state, next_preview: images at which the next one is due.
     """
 
     tick: int = 0
     tick_start: int = 0
     next_snapshot: int = 0
     next_state: int = 0
+    next_preview: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run works with.
+
+    Attributes:
+        config: resolved.
+        trainer: what is trained.
+        model: its config.
+        data: what it is trained on.
+        folder: the run directory.
+        log: screen and files.
+        progress, clock: where the run is.
+        signals: whether to stop.
+    """
+
+    config: TrainingConfig
+    trainer: Trainer
+    model: ModelConfig
+    data: TrainingData
+    folder: Path
+    log: RunLog
+    progress: Progress
+    clock: Clock
+    signals: StopSignals
+
+    @property
+    def world(self) -> World:
+        """The processes."""
+        return self.trainer.world
+
+    def wants_stop(self) -> bool:
+        """Whether this process was asked to stop, or nobody is left who could ask."""
+        return self.signals.requested or self.world.is_orphan
 
 
 def train(
@@ -68,52 +106,47 @@ def train(
     """
     torch.backends.cudnn.benchmark = config.run.bench
     log = RunLog(folder if world.is_main else None)
-    data = data.placed(world.device, config.run.data_device)
-    model = model_of(config, data)
-    trainer = create_trainer(config, model, world)
-    progress, clock = Progress(), Clock()
-    if state is not None:
-        trainer.load(state["trainer"])
-        progress, clock = Progress(**state["progress"]), Clock(state["seconds"])
-    elif transfer_from is not None:
-        log.say(transfer(trainer, transfer_from))
-    log.rewind(trainer.seen)  # also at the start: a kill may have come before the first state
-    parameters = sum(p.numel() for p in trainer.denoiser.parameters())
-    start = f"from {trainer.seen:,} images" if state else "from the start"
-    log.say(f"{parameters:,} parameters, {len(data):,} images, on {world.device}, {start}")
     try:
-        with StopSignals() as signals:
-            return _loop(trainer, model, data, folder, log, progress, clock, signals)
+        data = data.placed(world.device, config.run.data_device)
+        model = model_of(config, data)
+        trainer = create_trainer(config, model, world)
+        progress, clock = Progress(), Clock()
+        log.rewind(0 if state is None else state["trainer"]["seen"])
+        if state is not None:
+            trainer.load(state["trainer"], keeps_scale=_same_scaling(config, state["config"]))
+            progress, clock = Progress(**state["progress"]), Clock(state["seconds"])
+        elif transfer_from is not None:
+            log.say(transfer(trainer, transfer_from))
+        parameters = sum(p.numel() for p in trainer.denoiser.parameters())
+        start = f"from {trainer.seen:,} images" if state else "from the start"
+        log.say(f"run directory: {folder}")
+        log.say(f"{parameters:,} parameters, {len(data):,} images, on {world.device}, {start}")
+        with StopSignals(speaks=world.is_main) as signals:
+            run = Run(config, trainer, model, data, folder, log, progress, clock, signals)
+            return _loop(run)
     except OSError as error:
         raise Failure(
             f"cannot write to {folder}: {error.strerror or error}; what was saved before is intact"
         ) from None
 
 
-def _loop(
-    trainer: Trainer,
-    model: ModelConfig,
-    data: TrainingData,
-    folder: Path,
-    log: RunLog,
-    progress: Progress,
-    clock: Clock,
-    signals: StopSignals,
-) -> bool:
-    """Steps until the end or a signal; True at the end."""
-    config, world = trainer.config, trainer.world
-    run, duration = config.run, images(config.run.duration)
-    source = MicroBatches(config, data, trainer.objective, world)
+def _same_scaling(config: TrainingConfig, before: dict[str, Any]) -> bool:
+    """Whether the loss scale of a state is still that of the config."""
+    keys = ("precision", "loss_scaling")
+    return all(before["run"].get(key) == getattr(config.run, key) for key in keys)
 
-    def save() -> None:
-        trainer_state = trainer.state()  # collective: every process takes part
-        if world.is_main:
-            state = {"trainer": trainer_state, "progress": asdict(progress)}
-            save_state(
-                folder,
-                {**state, "seconds": clock.total(), "config": config.model_dump(mode="json")},
-                run.keep_states,
-            )
+
+def _loop(run: Run) -> bool:
+    """Steps until the end or a signal; True at the end."""
+    config, trainer, world, progress = run.config, run.trainer, run.world, run.progress
+    duration = images(config.run.duration)
+    source = MicroBatches(config, run.data, trainer.objective, world)
+    preview = None
+    if config.preview.enabled and run.model.img_channels in (1, 3):
+        label_dim, kind = run.model.label_dim, run.data.label_kind
+        labels = label_source(label_dim, kind, examples=label_examples(run.data.labels, kind))
+        preview = plan_preview(config.preview, config.sampler, run.model, labels)
+    bad_steps_at_stop = 0
 
     with tqdm(
         total=duration,
@@ -126,40 +159,97 @@ def _loop(
             micro_batches = list(source.at(trainer.seen))
             pairs = [(batch, draws) for batch, draws, _ in micro_batches]
             trainer.step(pairs, [seed for _, _, seed in micro_batches])
-            bar.update(min(run.batch, duration - bar.n))
+            bar.update(min(config.run.batch, duration - bar.n))
 
             is_done = trainer.seen >= duration
-            is_stopped = world.any(signals.requested)
-            if world.any(trainer.guard.recent_bad_steps() >= run.max_bad_steps):
+            too_many = trainer.guard.recent_bad_steps() >= config.run.max_bad_steps
+            is_stopped, is_hopeless = world.any(run.wants_stop(), too_many)
+            if is_hopeless:
                 raise Failure(
-                    f"{run.max_bad_steps} steps in a row had a loss or gradient that is not finite"
-                    f" (now at {trainer.seen:,} images): training stopped; lower the learning rate"
-                    " or the precision, and resume from the last state"
+                    f"{config.run.max_bad_steps} steps in a row had a loss or gradient that is "
+                    f"not finite (now at {trainer.seen:,} images): training stopped; lower the "
+                    "learning rate or the precision, and resume from the last state"
                 )
             at_tick = is_done or progress.tick == 0
-            at_tick |= trainer.seen >= progress.tick_start + images(run.tick)
+            at_tick |= trainer.seen >= progress.tick_start + images(config.run.tick)
+            is_saved = False
             if at_tick:
-                _tick(trainer, log, progress, clock)
-                if is_done or trainer.seen >= progress.next_snapshot:
-                    save_outputs(folder, trainer, model, data)
-                    progress.next_snapshot = _next(trainer.seen, images(run.snap))
-                # weights that make every step fail are no good to go back to
-                is_good = not int(trainer.guard.in_a_row)
-                due = is_done or (trainer.seen >= progress.next_state and is_good)
-                if due:
-                    progress.next_state = _next(trainer.seen, images(run.dump))
-                progress.tick, progress.tick_start = progress.tick + 1, trainer.seen
-                if due:
-                    save()
-                clock.end_of_maintenance()
+                is_saved = _maintain(run, preview, is_done=is_done)
+                is_stopped |= any(world.any(run.wants_stop()))  # it may have taken long
             if is_stopped and not is_done:
-                if not (at_tick and due):
-                    save()
-                log.say(f"stopped at {trainer.seen:,} images: state saved in {folder}")
-                log.say(f"to go on: the same command with --resume={folder}")
-                return False
-    log.say(f"done: {trainer.seen:,} images; {snapshot_path(folder, trainer.seen)}")
+                if trainer.guard.is_in_streak() and bad_steps_at_stop < STREAK_PATIENCE:
+                    bad_steps_at_stop += 1
+                    continue
+                return _stop(run, is_saved)
+    if trainer.guard.is_in_streak():
+        raise Failure(_unsaved(run))
+    run.log.say(f"done: {trainer.seen:,} images; {snapshot_path(run.folder, trainer.seen)}")
     return True
+
+
+def _maintain(run: Run, preview: Preview | None, *, is_done: bool) -> bool:
+    """What is due at the end of a tick: its line, snapshot, state, preview, in this order.
+
+    Returns:
+        Whether a state was saved.
+    """
+    config, trainer, progress = run.config, run.trainer, run.progress
+    _tick(run)
+    has_snapshot = is_done or trainer.seen >= progress.next_snapshot
+    if has_snapshot:
+        save_outputs(run)
+        progress.next_snapshot = _next(trainer.seen, images(config.run.snap))
+    has_preview, every = has_snapshot, images(config.preview.every)
+    if every:
+        has_preview = is_done or trainer.seen >= progress.next_preview
+    if every and has_preview:
+        progress.next_preview = _next(trainer.seen, every)
+    # weights that make every step fail are no good to go back to
+    is_good = not trainer.guard.is_in_streak()
+    due = is_good and (is_done or trainer.seen >= progress.next_state)
+    if due:
+        progress.next_state = _next(trainer.seen, images(config.run.dump))
+    progress.tick, progress.tick_start = progress.tick + 1, trainer.seen
+    if due:
+        _save(run)
+    run.world.meet()  # the main process writes, the others wait
+    if preview is not None and has_preview:
+        _preview(run, preview)
+    run.clock.end_of_maintenance()
+    return due
+
+
+def _save(run: Run) -> None:
+    """Write a training state. All processes must call."""
+    trainer_state = run.trainer.state()
+    if run.world.is_main:
+        state = {
+            "trainer": trainer_state,
+            "progress": asdict(run.progress),
+            "seconds": run.clock.total(),
+            "config": run.config.model_dump(mode="json"),
+            "data": run.config.data.key,
+        }
+        save_state(run.folder, state, run.config.run.keep_states)
+
+
+def _stop(run: Run, is_saved: bool) -> bool:
+    """Leave the run such that it can go on; returns that it is not complete."""
+    if run.trainer.guard.is_in_streak():
+        run.log.say(_unsaved(run))
+    else:
+        if not is_saved:
+            _save(run)
+        run.log.say(f"stopped at {run.trainer.seen:,} images: state saved in {run.folder}")
+    run.log.say(f"to go on: the same command with --resume={run.folder}")
+    return False
+
+
+def _unsaved(run: Run) -> str:
+    return (
+        f"at {run.trainer.seen:,} images the last steps were not finite, so that no state was "
+        f"saved here; the newest in {run.folder} is good"
+    )
 
 
 def _next(seen: int, interval: int) -> int:
@@ -167,37 +257,53 @@ def _next(seen: int, interval: int) -> int:
     return (seen // interval + 1) * interval
 
 
-def _tick(trainer: Trainer, log: RunLog, progress: Progress, clock: Clock) -> None:
+def _tick(run: Run) -> None:
     """Print and record what happened since the last tick."""
+    trainer, progress = run.trainer, run.progress
     statistics = trainer.statistics.flush()
     tick_images = trainer.seen - progress.tick_start
-    device = trainer.world.device
-    statistics |= clock.tick(progress.tick, trainer.seen, tick_images, device)
+    statistics |= run.clock.tick(progress.tick, trainer.seen, tick_images, run.world.device)
     skipped = int(trainer.guard.skipped)
-    log.say(status_line(statistics, skipped))
+    run.log.say(status_line(statistics, skipped))
     extra = {"Progress/skipped_steps": skipped, "Progress/loss_scale": float(trainer.guard.scale)}
-    log.record(statistics, extra)
+    run.log.record(statistics, extra)
 
 
-def save_outputs(folder: Path, trainer: Trainer, model: ModelConfig, data: TrainingData) -> None:
-    """Write a snapshot of the averaged weights and a grid of their samples."""
-    if not trainer.world.is_main:
+def save_outputs(run: Run) -> None:
+    """Write a snapshot of the averaged weights."""
+    if not run.world.is_main:
         return
-    config = trainer.config
-    names = list(data.label_names) if data.label_names and model.label_dim else None
+    config, model, data, trainer = run.config, run.model, run.data, run.trainer
     info = SnapshotInfo(
         model=model,
         sampling=config.sampler,
-        label_names=names,
+        label_names=_label_names(run),
         label_kind=data.label_kind if model.label_dim else None,
         label_examples=label_examples(data.labels, data.label_kind),
         label_dropout=config.run.label_dropout if model.label_dim else None,
         images=trainer.seen,
         ema=config.ema.model_dump(mode="json"),
     )
-    path = snapshot_path(folder, trainer.seen)
-    save_snapshot(path, trainer.average.state_dict(), info)
-    prune(folder, "network-snapshot-*.safetensors", config.run.keep_snapshots)
-    if model.img_channels in (1, 3):
-        grid = folder / f"samples-{trainer.seen:010d}.png"
-        save_preview(grid, trainer.average, generation_settings(config.sampler), names)
+    save_snapshot(snapshot_path(run.folder, trainer.seen), trainer.average.state_dict(), info)
+    prune(run.folder, "network-snapshot-*.safetensors", config.run.keep_snapshots)
+
+
+def _label_names(run: Run) -> list[str] | None:
+    """A name for each class or tag of the model, if the data has them."""
+    return list(run.data.label_names) if run.data.label_names and run.model.label_dim else None
+
+
+def _preview(run: Run, preview: Preview) -> None:
+    """Write a grid of samples of the averaged weights, unless a signal comes."""
+    run.signals.doing = "this network call, and dropping the preview"
+    problem = save_preview(
+        run.folder / f"samples-{run.trainer.seen:010d}.png",
+        run.trainer.average,
+        preview,
+        run.world,
+        label_names=_label_names(run),
+        stop=run.wants_stop,
+    )
+    if problem is not None:
+        run.log.say(problem)
+    run.signals.doing = "this step"

@@ -56,6 +56,13 @@ class StepGuard:
         """Bad steps in a row, as far as this process knows without waiting for the device."""
         return int(self._seen)
 
+    def is_in_streak(self) -> bool:
+        """Whether the last step was bad in a way that a smaller loss scale does not explain.
+
+        Waits for the device. In fp16 a single overflow is how the scale finds its size.
+        """
+        return int(self.in_a_row) > (1 if self.adapts else 0)
+
     def state(self) -> dict[str, Tensor]:
         """Tensors to save."""
         names = ("scale", "good_steps", "skipped", "in_a_row")

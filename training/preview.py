@@ -1,37 +1,181 @@
-"""Sample grids during training: fixed seeds, so that pictures of one run can be compared."""
+"""Sample grids during training: fixed seeds, so that pictures of one run can be compared.
 
+A preview is bounded work, shared by all processes, and it can be dropped at any network call.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffusion.denoiser import Denoiser
-from samplers.generate import Sample, generate, to_uint8
-from samplers.options import GenerationSettings
+from models.config import ModelConfig
+from samplers.describe import png_text
+from samplers.generate import Sample, generate, not_finite, to_uint8
+from samplers.labels import LabelSource
+from samplers.options import GenerationSettings, generation_settings
+from torch_utils.distributed import World
 from torch_utils.images import save_grid
+from torch_utils.progress import Progress
+from training.config import PreviewConfig
 
 NUM_COLUMNS = 8
-MAX_ROWS = 10
+MAX_CLASSES = 10
+MAX_CALLS = 50  # of the network, for one image
+MAX_WORK = 64 * MAX_CALLS * 64 * 64  # images x calls x pixels; larger images are fewer
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a preview shows.
+
+    Attributes:
+        settings: sampler, guidance and the rest.
+        samples: row by row.
+        num_columns: images in a row.
+        classes: the class of each row; empty for a model without classes.
+        source: what other labels are drawn from; None for a model of classes or without labels.
+    """
+
+    settings: GenerationSettings
+    samples: list[Sample]
+    num_columns: int
+    classes: list[int]
+    source: LabelSource | None = None
+
+    @property
+    def num_calls(self) -> int:
+        """Network calls for one image."""
+        sampler = self.settings.sampler
+        return sampler.row.num_calls(sampler.steps, sampler.options)
+
+
+class _Dropped(Exception):
+    """A stop was asked for while sampling."""
+
+
+def plan_preview(
+    config: PreviewConfig,
+    sampler: dict[str, Any],
+    model: ModelConfig,
+    source: LabelSource | None = None,
+) -> Preview:
+    """Choose images and steps; what the config leaves open is bounded by `MAX_WORK`.
+
+    Args:
+        config: the section `preview`.
+        sampler: the section `sampler`; its steps are the most that are taken by default.
+        model: what is trained.
+        source: what labels are drawn from; None for all classes of the model.
+
+    Raises:
+        UserError: settings that cannot be.
+    """
+    settings = generation_settings(sampler)
+    steps = config.steps
+    if steps is None:
+        steps, row = settings.sampler.steps, settings.sampler.row
+        while steps > 1 and row.num_calls(steps, settings.sampler.options) > MAX_CALLS:
+            steps -= 1
+    settings = generation_settings({**sampler, "steps": steps})
+    preview = Preview(settings, [], NUM_COLUMNS, [])
+
+    source = source or LabelSource(model.label_dim)
+    shown: list[int] = []
+    if source.is_class:
+        classes = range(source.dim) if source.classes is None else source.classes.tolist()
+        shown = list(classes[:MAX_CLASSES])
+    num = config.num_images
+    if num is None:
+        height, width = model.img_resolution
+        affordable = MAX_WORK // (preview.num_calls * height * width)
+        wanted = NUM_COLUMNS * len(shown) if shown else NUM_COLUMNS**2
+        num = max(min(wanted, affordable), min(wanted, NUM_COLUMNS))
+    if not shown:
+        return Preview(settings, [Sample(seed) for seed in range(num)], NUM_COLUMNS, [], source)
+    shown = shown[:num]
+    columns = max(1, min(NUM_COLUMNS, num // len(shown)) if config.num_images is None
+                  else num // len(shown))  # fmt: skip
+    samples = [Sample(seed, index) for index in shown for seed in range(columns)]
+    return Preview(settings, samples, columns, shown)
 
 
 def save_preview(
     path: Path,
     denoiser: Denoiser,
-    settings: GenerationSettings,
-    label_names: list[str] | None = None,
-) -> None:
-    """Write a grid of samples: one row a class, or eight rows without classes.
+    preview: Preview,
+    world: World,
+    *,
+    label_names: Sequence[str] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> str | None:
+    """Sample a preview on all processes and write it as a grid. All processes must call.
 
     Args:
         path: the PNG.
         denoiser: the model in evaluation mode; 1 or 3 channels.
-        settings: sampler, guidance and the rest, as the snapshots' default.
-        label_names: names of the rows' classes.
+        preview: from `plan_preview`.
+        world: the processes.
+        label_names: names of the classes.
+        stop: asked at every network call; True in any process drops the preview.
+
+    Returns:
+        None, or a line about why there is no picture.
     """
-    samples = [Sample(seed) for seed in range(NUM_COLUMNS * 8)]
-    names: list[str] = []
-    if denoiser.label_dim:
-        classes = range(min(denoiser.label_dim, MAX_ROWS))
-        samples = [Sample(seed, index) for index in classes for seed in range(NUM_COLUMNS)]
-        names = [label_names[index] if label_names else str(index) for index in classes]
-    batches = [to_uint8(batch.images).cpu() for batch in generate(denoiser, settings, samples)]
-    save_grid(path, torch.cat(batches).numpy(), NUM_COLUMNS, row_names=names)
+    note = world.board.fresh("dropped")  # what a process that drops it tells the others
+    first, last = world.range_of(len(preview.samples))
+    shape = (len(preview.samples), denoiser.img_channels, *denoiser.img_resolution)
+    pixels = torch.zeros(shape, dtype=torch.uint8)
+    num_bad = torch.zeros(1, dtype=torch.int64)
+    position, shown = first, 0
+    with Progress(last - first, "preview", shown=world.is_main) as bar:
+
+        def watch(index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+            nonlocal shown
+            if stop():
+                world.board.post(note)
+            if world.board.has(note):
+                raise _Dropped
+            # the bar moves within a batch
+            reached = position - first + len(x) * index // preview.settings.sampler.steps
+            bar.update(reached - shown)
+            shown = reached
+
+        try:
+            batches = generate(
+                denoiser,
+                preview.settings,
+                preview.samples[first:last],
+                source=preview.source,
+                batch_size=BATCH_SIZE,
+                callback=watch,
+            )
+            for batch in batches:
+                num = len(batch.images)
+                num_bad += int(not_finite(batch.images).sum())
+                pixels[position : position + num] = to_uint8(batch.images).cpu()
+                position += num
+            bar.update(last - first - shown)
+        except _Dropped:
+            pass
+    world.meet()
+    if any(world.any(world.board.has(note))):
+        return f"preview dropped: {path.name}"
+    world.sum(pixels)  # everyone's share is zero in the others'
+    if int(world.sum(num_bad)):
+        return f"no preview: {int(num_bad)} of {len(pixels)} images are not finite"
+    if world.is_main:
+        names = [label_names[index] if label_names else str(index) for index in preview.classes]
+        save_grid(
+            path,
+            pixels.numpy(),
+            preview.num_columns,
+            row_names=names,
+            row_numbers=preview.classes,
+            text=png_text(preview.settings, sorted({s.seed for s in preview.samples}), path.parent),
+        )
+    return None

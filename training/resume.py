@@ -1,14 +1,18 @@
-"""Which run to continue, and whether its config allows it."""
+"""Run directories on the disk: which there are, their configs, and who trains in one."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from models.config import validated
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
-from training.config import TrainingConfig, differences
+from torch_utils.files import writing
+from torch_utils.locks import Busy, holding
+from training.config import TrainingConfig
 from training.recipes import read_recipe
+from training.state import PATTERN, images_of
 
 CONFIG_FILE = "config.yaml"
 
@@ -42,22 +46,25 @@ def run_of(resume: str) -> Path:
     )
 
 
-def check_unchanged(old: TrainingConfig, new: TrainingConfig, *, allow: bool) -> list[str]:
-    """What changed since a run was started.
+def candidates(outdir: Path) -> list[Path]:
+    """Run directories of ours at or in a folder, the newest first.
 
-    Returns:
-        Lines that tell; empty if nothing did.
-
-    Raises:
-        UserError: something did and `allow` is not set.
+    Newest is what is farthest; of runs equally far, what was written last. Only names that
+    `create_run_dir` gives count, so that no copy under another name is taken for a run.
     """
-    changed = differences(old, new)
-    if changed and not allow:
-        raise UserError(
-            f"the config differs from the run's in {'; '.join(changed)}: "
-            "give --allow-config-change to go on with it"
-        )
-    return changed
+    if not outdir.is_dir():
+        return []
+    below = [entry for entry in outdir.iterdir() if re.match(r"\d{5,}-", entry.name)]
+    runs = [folder for folder in (outdir, *below) if (folder / CONFIG_FILE).is_file()]
+    return sorted(runs, key=_age, reverse=True)
+
+
+def _age(folder: Path) -> tuple[int, float]:
+    """(images of the newest state, time of the last writing)."""
+    states = sorted(folder.glob(PATTERN))
+    if not states:
+        return 0, (folder / CONFIG_FILE).stat().st_mtime
+    return images_of(states[-1]), states[-1].stat().st_mtime
 
 
 @contextlib.contextmanager
@@ -67,18 +74,17 @@ def locked(folder: Path, world: World) -> Iterator[None]:
     The system frees the lock when the process ends, however it ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or it can be neither written nor read.
     """
-    try:
-        import fcntl
-    except ImportError:  # no such locks outside POSIX
-        fcntl = None  # type: ignore[assignment]
-    if fcntl is None or not world.is_main:
+    if not world.is_main:
         yield
         return
-    with open(folder / ".lock", "a", encoding="utf-8") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is training in {folder}") from None
+            with writing(folder):
+                stack.enter_context(holding(folder / ".lock", "trains there", wait=False))
+        except Busy as holder:
+            raise UserError(
+                f"another process is training in {folder}: {holder}; stop it first, or wait for it"
+            ) from None
         yield

@@ -1,19 +1,15 @@
-"""The run directory: its name, its creation, and the text that goes to screen and log alike."""
+"""The run directory: its name, its creation, and what is set aside when a run goes back."""
 
-import json
+import itertools
 import os
 import re
-import sys
-import time
+import shutil
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
 
 from torch_utils.errors import UserError
-from torch_utils.files import prepare_folder, replacing, writing
+from torch_utils.files import drop_temporaries, prepare_folder, sync_folder, writing
 from training.config import TrainingConfig
-from training.statistics import single
+from training.state import images_of
 
 
 def describe(config: TrainingConfig, *, dataset: str, world_size: int) -> str:
@@ -32,15 +28,10 @@ def describe(config: TrainingConfig, *, dataset: str, world_size: int) -> str:
     return "-".join(parts)
 
 
-def next_run_dir(outdir: Path, description: str) -> Path:
-    """Where the next run goes: one more than the highest number in `outdir`."""
-    taken = [0]
-    if outdir.is_dir():
-        names = (entry.name for entry in outdir.iterdir() if entry.is_dir())
-        taken += [
-            int(match[0]) + 1 for match in (re.match(r"\d+", name) for name in names) if match
-        ]
-    return outdir / f"{max(taken):05d}-{description}"
+def next_number(outdir: Path) -> int:
+    """One more than the highest number in `outdir`: of runs, files and links to nowhere alike."""
+    matches = (re.match(r"\d+", name) for name in os.listdir(outdir))
+    return max((int(match[0]) + 1 for match in matches if match), default=0)
 
 
 def create_run_dir(outdir: str | os.PathLike[str], description: str | None) -> Path:
@@ -54,19 +45,27 @@ def create_run_dir(outdir: str | os.PathLike[str], description: str | None) -> P
         UserError: the folder cannot be made or written.
     """
     root = Path(outdir)
+    prepare_folder(root)
     with writing(root):
-        root.mkdir(parents=True, exist_ok=True)
-        while description is not None:
-            folder = next_run_dir(root, description)
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue  # another run took the number in between
-            return folder
-        if (root / "config.yaml").exists():
+        if description is not None:
+            return _numbered(root, description)
+        if os.path.lexists(root / "config.yaml"):
             raise UserError(f"{outdir} already holds a run: resume it, or give another --outdir")
     prepare(root)
     return root
+
+
+def _numbered(root: Path, description: str) -> Path:
+    """Make the directory of the next number; each attempt takes a higher one."""
+    number = next_number(root)
+    while True:
+        folder = root / f"{number:05d}-{description}"
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run took it; a listing may not show that yet
+            number = max(number + 1, next_number(root))
+            continue
+        return folder
 
 
 def prepare(folder: Path) -> None:
@@ -76,88 +75,45 @@ def prepare(folder: Path) -> None:
         UserError: it cannot be written.
     """
     with writing(folder):
-        for leftover in folder.glob(".*.tmp-*"):
-            leftover.unlink()
+        drop_temporaries(folder)
     prepare_folder(folder)
 
 
-class RunLog:
-    """Screen, log.txt, stats.jsonl and TensorBoard events of a run, written by the main process.
+def set_aside(folder: Path, seen: int) -> str | None:
+    """Move what a run has beyond a number of images into a folder of its own.
 
-    Events are written if TensorBoard is installed; their steps are images seen.
+    Going back to an earlier state starts another branch; what the abandoned one had written must
+    neither be taken for the new one's nor be lost.
 
     Args:
-        folder: the run directory; None on processes that do not write.
+        folder: the run directory.
+        seen: images at which the new branch starts.
+
+    Returns:
+        A line about it; None if there was nothing.
+
+    Raises:
+        UserError: it cannot be moved.
     """
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._events: Any = None
-
-    def say(self, text: str) -> None:
-        """Print a line and append it to log.txt."""
-        if self.folder is None:
-            return
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
-        with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
-            file.write(text + "\n")
-
-    def record(self, statistics: dict[str, dict[str, Any]], extra: dict[str, float]) -> None:
-        """Append a line of strict JSON to stats.jsonl, and the means to the events."""
-        if self.folder is None:
-            return
-        values = statistics | {name: single(value) for name, value in extra.items()}
-        line = json.dumps({**values, "timestamp": time.time()}, allow_nan=False)
-        with open(self.folder / "stats.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        if self._events is None:
-            self._events = _event_writer(self.folder, values)
-        for name, entry in values.items():
-            if entry["mean"] is not None:
-                self._events.add_scalar(name, entry["mean"], _images(values))
-        self._events.flush()
-
-    def rewind(self, images: int) -> None:
-        """Drop lines of stats.jsonl about progress beyond `images`, which will be made again."""
-        if self.folder is None or not (self.folder / "stats.jsonl").exists():
-            return
-        path = self.folder / "stats.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _is_until(line, images)]
-        if len(kept) < len(lines):
-            with replacing(path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    beyond = [
+        path
+        for pattern in ("training-state-*.pt", "network-snapshot-*.safetensors", "samples-*.png")
+        for path in folder.glob(pattern)
+        if images_of(path) > seen
+    ]
+    if not beyond:
+        return None
+    number = next(n for n in itertools.count(1) if not os.path.lexists(folder / _aside(n)))
+    with writing(folder):
+        target = folder / _aside(number)
+        target.mkdir()
+        if (folder / "stats.jsonl").is_file():
+            shutil.copy2(folder / "stats.jsonl", target)
+        for path in sorted(beyond, key=images_of, reverse=True):  # a kill leaves no gap behind
+            path.rename(target / path.name)
+        sync_folder(folder)
+    return f"going back to {seen:,} images: {len(beyond)} later files moved to {target}"
 
 
-def _images(values: dict[str, dict[str, Any]]) -> int:
-    """Images seen at the time of a line of statistics."""
-    images: int = round(values["Progress/kimg"]["mean"] * 1e3)
-    return images
-
-
-class _NoEvents:
-    """Stands in for TensorBoard's writer where TensorBoard is not installed."""
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Write nothing."""
-
-    def flush(self) -> None:
-        """Write nothing."""
-
-
-def _event_writer(folder: Path, values: dict[str, dict[str, Any]]) -> Any:
-    """TensorBoard's writer; events of an earlier process from this step on do not count."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return _NoEvents()
-    return SummaryWriter(str(folder), purge_step=_images(values))
-
-
-def _is_until(line: str, images: int) -> bool:
-    """Whether a line of stats.jsonl is whole and about no more than `images`."""
-    try:
-        return bool(json.loads(line)["Progress/kimg"]["mean"] * 1e3 <= images + 0.5)
-    except (ValueError, KeyError, TypeError):
-        return False
+def _aside(number: int) -> str:
+    return f"abandoned-{number:03d}"

@@ -9,7 +9,7 @@ from diffusion.denoiser import Denoiser
 from losses.objective import Objective
 from models.build import build
 from models.config import ModelConfig
-from models.snapshot import load_snapshot
+from models.snapshot import find_snapshot, load_snapshot
 from networks.blocks import set_remat
 from samplers import fitting
 from samplers.options import generation_settings
@@ -18,6 +18,7 @@ from torch_utils.errors import UserError
 from torch_utils.seeding import Stream, derive_seed
 from training.config import TrainingConfig, model_config
 from training.data import TrainingData
+from training.preview import plan_preview
 from training.trainer import Trainer
 
 
@@ -59,6 +60,9 @@ def check(config: TrainingConfig, data: TrainingData, transfer_from: str | None 
     with torch.device("meta"):
         denoiser = build(model_of(config, data))
     fitting.check(settings, denoiser)
+    if config.preview.enabled:
+        preview = plan_preview(config.preview, config.sampler, model_of(config, data))
+        fitting.check(preview.settings, denoiser)
     if transfer_from is not None:
         transferable(transfer_from, denoiser)
 
@@ -72,12 +76,12 @@ def create_trainer(config: TrainingConfig, model: ModelConfig, world: World) -> 
 
 
 def transferable(path: str, denoiser: Denoiser) -> dict[str, Tensor]:
-    """The tensors of a snapshot that a model has too, by name.
+    """The tensors of a snapshot, or of a run's newest, that a model has too, by name.
 
     Raises:
         UserError: no snapshot, a tensor of another shape, or no common tensor.
     """
-    source, _ = load_snapshot(path)
+    source, _ = load_snapshot(find_snapshot(path))
     ours = denoiser.state_dict()
     common = {name: tensor for name, tensor in source.state_dict().items() if name in ours}
     for name, tensor in common.items():

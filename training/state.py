@@ -4,7 +4,9 @@ A torch zip of plain data, readable with `weights_only=True`. Written under a te
 renamed; its checksums are verified before it is trusted.
 """
 
+import hashlib
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,27 @@ PATTERN = "training-state-*.pt"
 def state_path(folder: str | os.PathLike[str], images: int) -> Path:
     """Where the state after so many images lies."""
     return Path(folder) / f"training-state-{images:010d}.pt"
+
+
+def images_of(path: Path) -> int:
+    """Images seen, from the name of a state, snapshot or picture; 0 if it tells none."""
+    match = re.search(r"-(\d{10,})(?!\d)", path.name)
+    return int(match[1]) if match else 0
+
+
+def digest(path: str | os.PathLike[str]) -> int:
+    """62 bits that tell a state's content, from the checksums of its members.
+
+    Raises:
+        UserError: it is no zip.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged or no training state: {error}") from None
+    text = repr(sorted(members)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2
 
 
 def save_state(folder: Path, state: dict[str, Any], keep: int | None) -> Path:

@@ -1,23 +1,40 @@
-"""Ctrl-C and SIGTERM: finish the step, save, stop. A second Ctrl-C ends at once."""
+"""Ctrl-C and SIGTERM: finish the step, save, stop. A second Ctrl-C ends at once.
 
+A closed terminal does not end a run: SIGHUP is ignored, as under nohup.
+"""
+
+import contextlib
+import os
 import signal
+import threading
 from types import FrameType, TracebackType
 
 
 class StopSignals:
-    """While active, the first SIGINT or SIGTERM only sets `requested`.
+    """While active, the first SIGINT or SIGTERM only sets `requested`, and says what comes next.
+
+    Signals belong to the main thread; in another one nothing is caught.
+
+    Args:
+        speaks: whether this process says so; one of several does.
 
     Attributes:
         requested: whether a signal came.
+        doing: what is finished first, in words.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, speaks: bool = True) -> None:
         self.requested = False
+        self.doing = "this step"
+        self._speaks = speaks
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+            if hasattr(signal, "SIGHUP"):  # POSIX
+                self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def __exit__(
@@ -33,3 +50,8 @@ class StopSignals:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+        if self._speaks:
+            # straight to the descriptor: a print may already be under way below this frame
+            line = f"\nstopping: finishing {self.doing}, then saving; Ctrl-C again ends at once\n"
+            with contextlib.suppress(OSError):
+                os.write(2, line.encode())

@@ -164,13 +164,22 @@ class Trainer:
             "statistics": self.statistics.state(),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+    def load(self, state: dict[str, Any], *, keeps_scale: bool = True) -> None:
+        """Go on from `state`, with the optimizer's settings as they are now.
+
+        Args:
+            state: of `state()`.
+            keeps_scale: go on with the state's loss scale; otherwise start from the config's.
+        """
         self.seen, self.updates = state["seen"], state["updates"]
         self.denoiser.load_state_dict(state["denoiser"])
         self.average.load_state_dict(state["average"])
         for module, values in zip([*self.trained][1:], state["uncertainty"], strict=True):
             module.load_state_dict(values)
-        self.optimizer.load_state_dict(state["optimizer"])
+        ours = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": ours})
+        first_scale = self.guard.scale.clone()
         self.guard.load(state["guard"])
+        if not keeps_scale:
+            self.guard.scale.copy_(first_scale)
         self.statistics.load(state["statistics"])

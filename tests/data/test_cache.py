@@ -46,7 +46,7 @@ def test_processes_decode_what_one_process_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("data.cache.MIN_FOR_PROCESSES", 1)
-    monkeypatch.setattr("data.cache.RANGE", 7)
+    monkeypatch.setattr("data.workers.RANGE", 7)
     dataset = ImageDataset(write_images(tmp_path / "images", num=40), max_size=30, subset_seed=2)
     np.testing.assert_array_equal(cached_images(dataset), dataset.load())
     save_png(tmp_path / "images" / "zz.png", np.zeros((3, 4, 4), np.uint8))

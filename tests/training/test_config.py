@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from torch_utils.errors import UserError
-from training.config import TrainingConfig, differences, images, model_config, resolve
+from training.changes import differences
+from training.config import TrainingConfig, images, model_config, resolve
 from training.recipes import dump_config, load_config, merge, parse_override, read_recipe
 from training.units import canonical, to_images
 

@@ -11,7 +11,7 @@ import torch
 
 from tests.training.runs import CPU, assert_equal_states, tiny_config, tiny_data, train_tiny
 from torch_utils.errors import Failure, UserError
-from training.launch import resume, resume_latest
+from training.launch import resume
 from training.loop import train
 from training.recipes import dump_config
 from training.resume import CONFIG_FILE, locked
@@ -139,28 +139,6 @@ def test_a_changed_config_is_listed_and_refused(whole: tuple[Path, dict[str, Any
     assert not plan.is_complete  # the duration is longer now
 
 
-def test_latest_is_the_newest_run_with_this_config(
-    whole: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    wanted, data = tiny_config(), tiny_data()
-    assert resume_latest(str(tmp_path / "absent"), wanted, data, CPU) is None
-    assert resume_latest(str(tmp_path), wanted, data, CPU) is None
-    for name in ("00000-a", "00001-b", "00002-other"):
-        shutil.copytree(whole[0], tmp_path / name)
-    other = dump_config(tiny_config("run.seed=5"))
-    (tmp_path / "00002-other" / CONFIG_FILE).write_text(other)
-    (tmp_path / "00003-foreign").mkdir()
-    (tmp_path / "00003-foreign" / CONFIG_FILE).write_text("model: gan")
-    plan = resume_latest(str(tmp_path), wanted, data, CPU)
-    assert plan is not None
-    assert plan.folder.name == "00001-b"
-    assert plan.is_complete
-    unset = wanted.model_copy(update={"run": wanted.run.model_copy(update={"batch_gpu": None})})
-    same = resume_latest(str(tmp_path), unset, data, CPU)  # the run's own micro-batch size holds
-    assert same is not None
-    assert same.config.run.batch_gpu == 8
-
-
 def test_a_run_directory_has_one_trainer_at_a_time(tmp_path: Path) -> None:
     other = pytest.raises(UserError, match="another process is training")
     with locked(tmp_path, CPU), other, locked(tmp_path, CPU):
@@ -194,6 +172,9 @@ def test_transfer_copies_by_name_and_lists_what_is_missing(
     (snapshot,) = tmp_path.glob("network-snapshot-0000000032*")
     config = tiny_config()
     trainer = create_trainer(config, model_of(config, data), CPU)
+    assert transfer(trainer, str(tmp_path)) == transfer(trainer, str(snapshot)).replace(
+        str(snapshot), str(tmp_path)
+    )
     line = transfer(trainer, str(snapshot))
     assert line.endswith("left as initialised: model.map_label.bias, model.map_label.weight")
     average = load_state(state_path(tmp_path, 32))["trainer"]["average"]

@@ -1,0 +1,191 @@
+"""What is asserted on a pretended GPU: `python -m tests.pretend.checks NAME...`.
+
+One process serves many checks, as importing PyTorch takes longer than most of them. Each prints
+one line of JSON, [name, error or null].
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+import networks
+from diffusion.preconditioning import PRESETS
+from networks.layers import GroupNorm
+from samplers.fitting import guided
+from samplers.options import generation_settings
+from tests.pretend.cases import SAMPLING, STEPS, Sampling, model, sampling, training
+from tests.pretend.computing import run
+from tests.pretend.events import WAITS, Events
+from torch_utils.distributed import world
+
+DEVICE = "cuda:0"
+LITTLE = 1 << 16  # bytes: indices and augmentation parameters, but no images
+
+
+def a_step_does_not_wait() -> None:
+    """One number comes back a step, the counter of bad steps, and nobody waits for it."""
+    for name, overrides in STEPS.items():
+        trainer, step = training(DEVICE, *overrides)
+        step(), step()
+        with Events() as events:
+            step()
+            trainer.guard.recent_bad_steps()
+        assert not events.of(*WAITS), (name, str(events))
+        assert events.counts["d2h"] == 1, (name, str(events))
+
+
+def a_step_is_that_of_the_cpu() -> None:
+    """Losses of two steps agree, so the update of the weights between them does."""
+    for name, overrides in STEPS.items():
+        options = ("optimizer.warmup=0img", "run.batch=16", *overrides)
+        expected, found = _losses("cpu", *options), run(partial(_losses, DEVICE, *options))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=0, msg=name)
+
+
+def _losses(device: str, *overrides: str) -> Tensor:
+    _, step = training(device, *overrides)
+    return torch.tensor([float(step()), float(step())])
+
+
+def data_are_uploaded_once() -> None:
+    """Data that fit lie on the device: a step uploads indices. Else it uploads its images."""
+    for where, is_little in (("auto", True), ("cpu", False)):
+        _, step = training(
+            DEVICE, f"run.data_device={where}", "data.max_size=1000", "run.batch=1024"
+        )
+        step()
+        with Events() as events:
+            step()
+        found = events.bytes["h2d"] + events.bytes["h2d_pageable"]
+        assert (found < LITTLE) == is_little, (where, found, str(events))
+
+
+def sampling_does_not_wait() -> None:
+    """Latents and labels of a batch are uploaded; in the loop nothing is waited for."""
+    for case in SAMPLING:
+        next_batch = sampling(DEVICE, case)
+        next_batch()
+        with Events() as events:
+            next_batch()
+        assert not events.of(*WAITS, "d2h"), (case, str(events))
+
+
+def sampling_is_that_of_the_cpu() -> None:
+    """Images of equal seeds agree; a pretended GPU's generators draw the CPU's numbers."""
+    for case in SAMPLING:
+        expected, found = _images("cpu", case), run(partial(_images, DEVICE, case))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, msg=str(case))
+
+
+def _images(device: str, case: Sampling) -> Tensor:
+    return sampling(device, case)().cpu()
+
+
+def layouts_stay() -> None:
+    """Features keep the memory layout that the input has, also after attention."""
+    for name in ("ddpmpp", "ncsnpp", "adm", "ddpm", "vdiff"):
+        options = {"model_channels": 64, "channel_mult": [1, 2], "attn_resolutions": [8]}
+        net = networks.create(
+            name, img_resolution=(16, 16), img_channels=3, num_blocks=1, **options
+        ).to(DEVICE)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            turned, num = _turned(net.to(memory_format=layout), layout)
+            assert num > 0
+            assert turned == 0, (name, layout, f"{turned} of {num} images of norms are turned")
+
+
+def _turned(net: nn.Module, layout: torch.memory_format) -> tuple[int, int]:
+    """How many images in and out of norms have another layout than the network's, of how many."""
+    kept: list[bool] = []
+
+    def note(module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        kept.extend(image.is_contiguous(memory_format=layout) for image in (given[0], made))
+
+    norms = [module for module in net.modules() if isinstance(module, GroupNorm)]
+    hooks = [norm.register_forward_hook(note) for norm in norms]
+    with torch.no_grad():
+        x = torch.zeros(2, 3, 16, 16, device=DEVICE).to(memory_format=layout)
+        net(x, torch.ones(2, device=DEVICE))
+    for hook in hooks:
+        hook.remove()
+    return kept.count(False), len(kept)
+
+
+def a_denoiser_call_can_be_captured() -> None:
+    """A call with a number for sigma becomes a CUDA graph, guided or not."""
+    x = torch.zeros(2, 3, 8, 16, device=DEVICE, dtype=torch.float64)
+    for preset in PRESETS:
+        for guidance in (None, 2.0, {"scale": 2.0, "batch": "split"}):
+            denoiser = model(DEVICE, preset, 0 if guidance is None else 10)
+            labels = None if guidance is None else torch.zeros(2, 10, device=DEVICE)
+            settings = generation_settings({"name": "heun", "steps": 4, "guidance": guidance})
+            denoise = guided(settings, denoiser, labels)
+            with torch.inference_mode():
+                denoise(x, 1.0)
+                with Events() as events, torch.cuda.graph(torch.cuda.CUDAGraph()):
+                    denoise(x, 1.0)
+            # the capture ends with an error where the host waits
+            copies = events.of("h2d", "h2d_pageable", "d2h", "d2h_pageable")
+            assert not copies, (preset, guidance, str(events))
+
+
+def float32_is_not_rounded() -> None:
+    """No matrix is multiplied in TF32, and convolutions are told so."""
+    os.environ.pop("WORLD_SIZE", None)
+    with world("cuda"):
+        assert not torch.backends.cudnn.allow_tf32
+        denoiser = model(DEVICE)
+        with Events() as events:
+            denoiser(torch.zeros(2, 3, 8, 16, device=DEVICE), 1.0)
+        assert events.counts["library"] > 0
+        assert events.counts["tf32"] == 0, str(events)
+
+
+def a_process_computes_on_its_own_device() -> None:
+    """The second process of a machine takes the second device, also where none is named."""
+    os.environ["LOCAL_RANK"] = "1"
+    try:
+        with world("cuda") as here:
+            assert here.device == torch.device("cuda", 1)
+            assert torch.cuda.current_device() == 1
+    finally:
+        del os.environ["LOCAL_RANK"]
+        torch.cuda.set_device(0)
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    check.__name__: check
+    for check in (
+        a_step_does_not_wait,
+        a_step_is_that_of_the_cpu,
+        data_are_uploaded_once,
+        sampling_does_not_wait,
+        sampling_is_that_of_the_cpu,
+        layouts_stay,
+        a_denoiser_call_can_be_captured,
+        float32_is_not_rounded,
+        a_process_computes_on_its_own_device,
+    )
+}
+
+
+def main() -> None:
+    """Run the named checks."""
+    torch.set_num_threads(1)
+    for name in sys.argv[1:]:
+        error = None
+        try:
+            CHECKS[name]()
+        except Exception:
+            error = traceback.format_exc()
+        print(json.dumps([name, error]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""More of the table of `tests.mutants`: changes that only a GPU would show."""
+
+from tests.mutations import Mutant
+
+
+def _check(name: str) -> str:
+    """One check of tests/pretend/checks.py."""
+    return f"test_pretended_gpu.py::test_on_a_pretended_gpu[{name}]"
+
+
+def _counts(recipe: str) -> str:
+    """The counts of one recipe."""
+    return (
+        "test_pretended_gpu.py::"
+        f"test_a_published_recipe_takes_the_launches_and_the_memory_on_record[{recipe}]"
+    )
+
+
+_STEP = _check("a_step_does_not_wait")
+_SAMPLING = _check("sampling_does_not_wait")
+_LAYOUT = _check("layouts_stay")
+
+# file -> (test, text, what takes its place)
+_CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "torch_utils/devices.py": (
+        (_STEP, 'or tensor.device.type != "cpu":', ":"),
+        (_STEP, "tensor.pin_memory().to(device", "tensor.to(device"),
+        (_STEP, "pin_memory().to(device, non_blocking=True)", "pin_memory().to(device)"),
+    ),
+    "torch_utils/distributed.py": (
+        (_check("a_process_computes_on_its_own_device"), "torch.cuda.set_device(device)", "pass"),
+        (_check("float32_is_not_rounded"), "matmul.allow_tf32 = False", "matmul.allow_tf32 = True"),
+        (_check("float32_is_not_rounded"), "cudnn.allow_tf32 = False", "cudnn.allow_tf32 = True"),
+    ),
+    "training/data.py": (
+        (_STEP, "picked.to(torch.float32)", "picked.cpu().to(device, torch.float32)"),
+        (
+            _check("data_are_uploaded_once"),
+            "if not self.is_resident(device, where):",
+            "if True:",
+        ),
+        (_check("data_are_uploaded_once"), "images=self.images.to(device)", "images=self.images"),
+    ),
+    "training/source.py": (
+        (_STEP, "torch.Generator(device).manual_seed", "torch.Generator().manual_seed"),
+    ),
+    "training/trainer.py": (
+        (_STEP, "self.seen += batch", "self.seen += batch if loss.item() else batch"),
+        (_STEP, "= is_bad.float()", "= torch.tensor(float(bool(is_bad)), device=loss.device)"),
+        (
+            _counts("cifar10-uncond-ddpmpp"),
+            "zero_grad(set_to_none=True)",
+            "zero_grad(set_to_none=False)",
+        ),
+    ),
+    "training/precision.py": (
+        (_STEP, 'pin_memory=device.type == "cuda"', "pin_memory=False"),
+        (
+            _STEP,
+            "self._seen.copy_(self.in_a_row, non_blocking=True)",
+            "self._seen.copy_(self.in_a_row)",
+        ),
+        (_counts("imagenet64-adm"), "torch.autocast(device.type,", 'torch.autocast("cpu",'),
+    ),
+    "training/ema.py": (
+        (
+            _counts("cifar10-uncond-ddpmpp"),
+            "torch._foreach_lerp_(theirs, ours, 1.0 - beta)",
+            "[a.lerp_(b, 1.0 - beta) for a, b in zip(theirs, ours)]",
+        ),
+    ),
+    "losses/objective.py": (
+        (
+            _STEP,
+            "noise = torch.randn(batch.images.shape, generator=micro, device=micro.device)",
+            "noise = torch.randn(batch.images.shape).to(micro.device)",
+        ),
+    ),
+    "losses/consistency.py": (
+        (
+            _STEP,
+            "window * (self.epsilon_max - self.epsilon_min)",
+            "window * torch.tensor(self.epsilon_max - self.epsilon_min).to(window.device)",
+        ),
+    ),
+    "losses/sequence_aware.py": (
+        (
+            _STEP,
+            "self.table.at(index[1:].clamp(min=0)), least)",
+            "self.table.at(index[1:].clamp(min=0)), torch.tensor(least).to(index.device))",
+        ),
+    ),
+    "diffusion/tables.py": (
+        (_STEP, "if like.device not in self._log_levels:", "if like.is_cuda:"),
+    ),
+    "diffusion/preconditioning.py": (
+        (
+            _check("a_denoiser_call_can_be_captured"),
+            "torch.full([1, 1, 1, 1], sigma,",
+            "torch.tensor([[[[sigma]]]],",
+        ),
+    ),
+    "samplers/generate.py": (
+        (
+            _SAMPLING,
+            "upload(self.normal(x.shape[1:], torch.float64).to(x.dtype), x.device)",
+            "self.normal(x.shape[1:], torch.float64).to(x.device, x.dtype)",
+        ),
+        (
+            _SAMPLING,
+            "upload(random.normal(shape, torch.float32), device)",
+            "random.normal(shape, torch.float32).to(device)",
+        ),
+    ),
+    "networks/layers.py": (
+        (
+            _SAMPLING,
+            "torch.arange(self.num_freqs, dtype=x.dtype, device=x.device)",
+            "torch.arange(self.num_freqs, dtype=x.dtype).to(x.device)",
+        ),
+        (_LAYOUT, "return x.is_cuda and is_channels_last(x)", "return False"),
+        (_counts("imagenet64-adm"), "device_type = x.device.type", 'device_type = "cpu"'),
+    ),
+    "networks/blocks.py": (
+        (
+            _LAYOUT,
+            "attended.reshape(n, -1, height, width).contiguous()",
+            "attended.reshape(n, -1, height, width)",
+        ),
+    ),
+}
+
+DEVICE_MUTANTS = [
+    Mutant(file, original, replacement, (f"tests/{test}",))
+    for file, changes in _CHANGES.items()
+    for test, original, replacement in changes
+]

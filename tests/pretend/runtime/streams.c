@@ -1,0 +1,120 @@
+/* Streams, events and graphs. There is no queue: what is enqueued has happened. */
+#include "pretend.h"
+
+/* Handles are addresses that nobody reads. */
+#define NUM_HANDLES 4096
+static int handles[NUM_HANDLES];
+static unsigned next_handle;
+void *new_handle(void) {
+    return &handles[__atomic_fetch_add(&next_handle, 1, __ATOMIC_RELAXED) % NUM_HANDLES];
+}
+
+static int capturing;
+int is_capturing(void) { return capturing; }
+
+/* ---------------------------------------------------------------- streams */
+MAKE(cudaStreamCreate)
+MAKE(cudaStreamCreateWithFlags)
+MAKE(cudaStreamCreateWithPriority)
+int cudaStreamSynchronize(void *stream) {
+    event(SYNC, "cudaStreamSynchronize", 0);
+    return capturing ? IS_CAPTURING : OK;
+}
+int cudaStreamGetPriority(void *stream, int *priority) {
+    *priority = 0;
+    return OK;
+}
+int cudaLaunchHostFunc(void *stream, void (*function)(void *), void *data) {
+    function(data);
+    return OK;
+}
+int cudaStreamAddCallback(void *stream, void (*function)(void *, int, void *), void *data,
+                          unsigned flags) {
+    function(stream, OK, data);
+    return OK;
+}
+NOTHING(cudaStreamDestroy)
+NOTHING(cudaStreamQuery)
+NOTHING(cudaStreamWaitEvent)
+
+/* ---------------------------------------------------------------- events */
+MAKE(cudaEventCreate)
+MAKE(cudaEventCreateWithFlags)
+int cudaEventSynchronize(void *event_handle) {
+    event(SYNC, "cudaEventSynchronize", 0);
+    return capturing ? IS_CAPTURING : OK;
+}
+int cudaEventElapsedTime(float *milliseconds, void *start, void *end) {
+    *milliseconds = 0;
+    return OK;
+}
+int cudaEventElapsedTime_v2(float *milliseconds, void *start, void *end) {
+    return cudaEventElapsedTime(milliseconds, start, end);
+}
+NOTHING(cudaEventDestroy)
+NOTHING(cudaEventQuery)
+NOTHING(cudaEventRecord)
+NOTHING(cudaEventRecordWithFlags)
+NOTHING(cudaIpcCloseMemHandle)
+NOTHING(cudaIpcGetEventHandle)
+NOTHING(cudaIpcGetMemHandle)
+NOTHING(cudaIpcOpenEventHandle)
+NOTHING(cudaIpcOpenMemHandle)
+
+/* ---------------------------------------------------------------- graphs */
+int cudaStreamBeginCapture(void *stream, int mode) {
+    capturing = 1;
+    return OK;
+}
+int cudaStreamEndCapture(void *stream, void **graph) {
+    capturing = 0;
+    *graph = new_handle();
+    return OK;
+}
+int cudaStreamIsCapturing(void *stream, int *status) {
+    *status = capturing;
+    return OK;
+}
+/* as CUDA 12 and 13 have it; what is not asked for is null */
+int cudaStreamGetCaptureInfo_v3(void *stream, int *status, u64 *id, void **graph, void ***nodes,
+                                void **edges, size_t *num_nodes) {
+    *status = capturing;
+    if (id) *id = capturing ? 7 : 0;
+    if (graph) *graph = handles;
+    if (nodes) *nodes = 0;
+    if (edges) *edges = 0;
+    if (num_nodes) *num_nodes = 0;
+    return OK;
+}
+int cudaStreamGetCaptureInfo_v2(void *stream, int *status, u64 *id, void **graph, void ***nodes,
+                                size_t *num_nodes) {
+    return cudaStreamGetCaptureInfo_v3(stream, status, id, graph, nodes, 0, num_nodes);
+}
+int cudaStreamGetCaptureInfo(void *stream, int *status, u64 *id, void **graph, void ***nodes,
+                             void **edges, size_t *num_nodes) {
+    return cudaStreamGetCaptureInfo_v3(stream, status, id, graph, nodes, edges, num_nodes);
+}
+int cudaGraphInstantiateWithFlags(void **executable, void *graph, u64 flags) {
+    *executable = new_handle();
+    return OK;
+}
+int cudaGraphGetNodes(void *graph, void **nodes, size_t *num_nodes) {
+    *num_nodes = 1;
+    return OK;
+}
+int cudaUserObjectCreate(void **object, void *pointer, void *destroy, unsigned count,
+                         unsigned flags) {
+    *object = new_handle();
+    return OK;
+}
+NOTHING(cudaThreadExchangeStreamCaptureMode)
+NOTHING(cudaStreamBeginCaptureToGraph)
+NOTHING(cudaStreamUpdateCaptureDependencies)
+NOTHING(cudaGraphAddNode)
+NOTHING(cudaGraphConditionalHandleCreate)
+NOTHING(cudaGraphDestroy)
+NOTHING(cudaGraphExecDestroy)
+NOTHING(cudaGraphLaunch)
+NOTHING(cudaGraphNodeGetDependencies)
+NOTHING(cudaGraphRetainUserObject)
+NOTHING(cudaUserObjectRelease)

@@ -1,0 +1,217 @@
+"""The code as it runs on CUDA, on a machine without a GPU; see tests/pretend."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.pretend import counts
+from tests.pretend.build import ROOT, environment, why_not
+
+reason = why_not()
+pytestmark = pytest.mark.skipif(reason is not None, reason=reason or "")
+
+CHECKS = (
+    "a_step_does_not_wait",
+    "a_step_is_that_of_the_cpu",
+    "data_are_uploaded_once",
+    "sampling_does_not_wait",
+    "sampling_is_that_of_the_cpu",
+    "layouts_stay",
+    "a_denoiser_call_can_be_captured",
+    "float32_is_not_rounded",
+    "a_process_computes_on_its_own_device",
+)
+
+
+def run(*command: str, devices: int = 1, computing: bool = False) -> str:
+    """Run Python where pretended GPUs are seen; its output."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment(devices, computing=computing),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("Warning", "not computed on the CPU"):
+        assert word not in done.stderr, done.stderr
+    return done.stdout
+
+
+RENEW = "`python -m tests.pretend.counts --write`"
+
+# one of each network, and of each way to train
+REPRESENTATIVE = (
+    "cdm-cifar10-uncond",
+    "cifar10-uncond-ddpmpp",
+    "cifar10-uncond-ncsnpp-ve",
+    "ddpm-cifar10-guided",
+    "imagenet64-adm",
+    "sa-dpm-celebahq256",
+    "vdiff-celeba64-tags",
+)
+
+
+def asked(request: pytest.FixtureRequest, name: str) -> list[str]:
+    """The values of a parameter in the tests of this session."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    found = [item.callspec.params.get(name) for item in items if hasattr(item, "callspec")]
+    return [value for value in found if value is not None]
+
+
+@pytest.fixture(scope="session")
+def errors(request: pytest.FixtureRequest) -> dict[str, str | None]:
+    """What became of the checks of this session, all in one process."""
+    output = run("-m", "tests.pretend.checks", *asked(request, "check"), devices=2)
+    return dict(json.loads(line) for line in output.splitlines())
+
+
+def test_processes_can_build_the_libraries_at_the_same_time(tmp_path: Path) -> None:
+    code = "from tests.pretend.build import libraries; print(*libraries())"
+    command, variables = [sys.executable, "-c", code], {**os.environ, "TMPDIR": str(tmp_path)}
+    started = [
+        subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    first, second = (process.communicate()[0].split() for process in started)
+    assert first == second
+    (cache,) = tmp_path.iterdir()
+    (folder,) = cache.iterdir()
+    assert {folder / Path(library).name for library in first} <= set(folder.iterdir())
+
+
+def test_a_program_can_be_run_by_hand(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import torch\nprint('sum', torch.arange(5, device='cuda').sum().item())\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pretend", "--waits", str(program)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout == "sum 10\n", done.stderr
+    assert "d2h_pageable 1" in done.stderr or "d2h 1" in done.stderr
+
+
+def test_a_launch_or_a_gib_more_is_seen() -> None:
+    part = {"kernels": 100, "library calls": 10, "waits": 0, "peak GiB": 8.0}
+    expected = {"step": part, "call": part}
+    assert counts.differences(expected, expected) == []
+    more = {"step": {**part, "kernels": 101}, "call": {**part, "peak GiB": 8.1, "waits": 1}}
+    assert counts.differences(expected, more) == [
+        "kernels of a step: 100 -> 101",
+        "waits of a call: 0 -> 1",
+        "peak GiB of a call: 8.0 -> 8.1",
+    ]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_on_a_pretended_gpu(check: str, errors: dict[str, str | None]) -> None:
+    assert errors[check] is None, errors[check]
+
+
+@pytest.fixture(scope="session")
+def counted(request: pytest.FixtureRequest) -> dict[str, counts.Counts]:
+    """The counts of this session's recipes, all in one process."""
+    if not counts.recorded():
+        pytest.skip(
+            f"counts.json has no counts of PyTorch {counts.torch_version()}: add them by {RENEW}"
+        )
+    return counts.in_process(asked(request, "recipe"))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(recipe, marks=[] if recipe in REPRESENTATIVE else pytest.mark.slow)
+        for recipe in counts.RECIPES
+    ],
+)
+def test_a_published_recipe_takes_the_launches_and_the_memory_on_record(
+    recipe: str, counted: dict[str, counts.Counts]
+) -> None:
+    expected = counts.recorded().get(recipe)
+    assert expected is not None, f"no counts on record: add them by {RENEW}"
+    changed = counts.differences(expected, counted[recipe])
+    assert not changed, f"{'; '.join(changed)}: undo it, or rewrite the file by {RENEW}"
+
+
+def programs(*command_lines: str) -> list[str]:
+    """Arguments of tests.pretend.programs."""
+    return ["-m", "tests.pretend.programs", *" -- ".join(command_lines).split(" ")]
+
+
+# two micro-batches a step, as two processes have
+TRAIN = (
+    "train.py --config=configs/digits-tiny.yaml --nosubdir --device=cuda --tick=1it"
+    " run.batch_gpu=16 network.dropout=0.1 optimizer.decay=constant sampler.steps=2"
+)
+GENERATE = "generate.py --seeds=0-3 --steps=3"
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with what one process of every command line made on a device, and the output."""
+    root = tmp_path_factory.mktemp("pretended")
+    snapshot = root / "run" / "network-snapshot-0000000096.safetensors"
+    generate = f"{GENERATE} --network={root / 'run'}"
+    fid = "--device=cuda --detector=digits"
+    output = run(
+        *programs(
+            f"{TRAIN} --outdir={root / 'run'} --duration=2it",
+            f"train.py --resume={root / 'run'} --allow-config-change run.duration=3it",
+            f"{generate} --device=cpu --outdir={root / 'cpu'}",
+            f"{generate} --device=cuda --outdir={root / 'cuda'}",
+            f"{generate} --device=cuda --outdir={root / 'all'} --rng-device=cuda --class=each",
+            f"fid.py ref {fid} --data={root / 'cpu'} --dest={root / 'ref.npz'}",
+            f"fid.py calc {fid} --images={root / 'cuda'} --ref={root / 'ref.npz'} --num=4",
+            f"dataset_tool.py convert --source={root / 'cuda'} --dest={root / 'cuda.zip'}",
+            f"snapshot_tool.py info {snapshot}",
+        ),
+        computing=True,
+    )
+    return root, output
+
+
+def pictures(folder: Path) -> list[bytes]:
+    """The contents of all PNGs of a folder."""
+    return [path.read_bytes() for path in sorted(folder.rglob("*.png"))]
+
+
+def test_every_command_line_does_on_a_gpu_what_it_does_on_the_cpu(
+    commands: tuple[Path, str],
+) -> None:
+    root, output = commands
+    assert "on cuda:0, from the start" in output
+    assert "on cuda:0, from 64 images" in output
+    assert len(pictures(root / "all")) == 40
+    assert len(pictures(root / "cuda")) == 4
+    assert pictures(root / "cuda") == pictures(root / "cpu")
+    distance = re.search(r"frechet distance \(digits\): (\S+)", output)
+    assert distance is not None, output
+    assert float(distance[1]) < 1e-6
+
+
+def test_two_processes_do_over_nccl_what_one_does(
+    commands: tuple[Path, str], tmp_path: Path
+) -> None:
+    root, _ = commands
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    train = f"{TRAIN} --outdir={tmp_path / 'run'} --duration=3it".split(" ")
+    run(*launcher, *train, devices=2, computing=True)
+    generate = f"{GENERATE} --network={root / 'run'} --device=cuda --outdir={tmp_path / 'images'}"
+    run(*launcher, *generate.split(" "), devices=2, computing=True)
+    assert pictures(tmp_path / "images") == pictures(root / "cuda")
+    name = "network-snapshot-0000000096.safetensors"
+    ours, theirs = (load_file(folder / "run" / name) for folder in (tmp_path, root))
+    for key, tensor in theirs.items():
+        torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-6, msg=key)

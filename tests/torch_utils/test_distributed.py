@@ -1,0 +1,125 @@
+"""Processes wait for each other as long as it takes, and notice when one is gone."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.command import ENVIRONMENT, ROOT
+from torch_utils.distributed import World, world
+from torch_utils.errors import UserError
+
+BEGINNING = """
+import sys, time
+from datetime import timedelta
+from torch_utils import distributed
+distributed.COLLECTIVE_LIMIT = timedelta(seconds=3)
+from torch_utils.command import Command
+import click
+
+@click.command(cls=Command)
+def main():
+    with distributed.world("cpu") as here:
+"""
+ENDING = "\nmain()\n"
+NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def processes(body: str, num: int = 2) -> list[subprocess.Popen[str]]:
+    """Processes of one group that run some lines with `here`, started without a launcher."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    lines = "".join(f"        {line}\n" for line in body.strip().splitlines())
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", BEGINNING + lines + ENDING],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={
+                **ENVIRONMENT,
+                **{"RANK": str(rank), "WORLD_SIZE": str(num), "LOCAL_RANK": str(rank)},
+                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+            },
+        )
+        for rank in range(num)
+    ]
+
+
+def ended(started: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """(exit code, output, errors) of each."""
+    texts = [process.communicate(timeout=120) for process in started]
+    return [(p.returncode, *text) for p, text in zip(started, texts, strict=True)]
+
+
+def test_a_meeting_outlasts_the_limit_of_collectives_and_says_the_same_to_all() -> None:
+    body = """
+if here.rank == 1:
+    time.sleep(5)
+    here.board.post("late")
+here.meet()
+assert here.board.has("late") and not here.board.has("early")
+assert here.any(here.is_main, False, True) == [True, False, True]
+assert here.agree(2**61 + 1) and not here.agree(here.rank)
+print("met", flush=True)
+"""
+    for code, output, errors in ended(processes(body)):
+        assert (code, output) == (0, "met\n"), errors
+
+
+def test_who_waits_for_a_process_that_failed_fails_too() -> None:
+    body = """
+if here.rank == 1:
+    raise distributed.Failure("no disk")
+here.meet()
+"""
+    (first, _, errors), (second, _, cause) = ended(processes(body))
+    assert (first, second) == (1, 1)
+    assert errors == "error: another process of this run has failed\n"
+    assert cause == "error: no disk\n"
+
+
+def set_only(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1"}, {"RANK": "0"}])
+def test_a_process_that_no_launcher_started_is_a_world_of_one(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    set_only(monkeypatch, **variables)
+    with world("cpu") as here:
+        assert (here.rank, here.size, here.is_group) == (0, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "4"}, "WORLD_SIZE is 4, but there is no RANK, MASTER_ADDR, MASTER_PORT: "),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "there is no MASTER_ADDR, MASTER_PORT: "),
+        ({"WORLD_SIZE": "all"}, "WORLD_SIZE is 'all', which is no number"),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK is '', which is no number"),
+    ],
+)
+def test_half_a_launch_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    set_only(monkeypatch, **variables)
+    with pytest.raises(UserError) as caught, world("cpu"):
+        pass
+    assert message in str(caught.value)
+
+
+def test_a_world_of_one_meets_itself() -> None:
+    alone = World(0, 1, torch.device("cpu"))
+    alone.meet()
+    assert alone.any(True, False) == [True, False]
+    assert alone.agree(7)
+    assert not alone.is_orphan

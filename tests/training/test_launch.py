@@ -1,0 +1,187 @@
+"""New run or old one: what counts as the same, what is said, and branches of one run."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.runs import CPU, assert_equal_states, tiny_config, tiny_data, train_tiny
+from torch_utils.distributed import World
+from torch_utils.errors import UserError
+from training.config import TrainingConfig
+from training.data import TrainingData
+from training.launch import Launch, claim, resume, resume_latest
+from training.loop import train
+from training.recipes import dump_config
+from training.resume import CONFIG_FILE, candidates
+from training.state import load_state, newest_state, state_path
+
+KEY = "100/1x8x6/class10/0123456789abcdef/0123456789abcdef"
+
+
+def keyed(config: TrainingConfig, key: str | None = KEY, **data: Any) -> TrainingConfig:
+    """A config of data with a key."""
+    section = config.data.model_copy(update={"key": key, **data})
+    return config.model_copy(update={"data": section})
+
+
+def without_micro_batch(config: TrainingConfig) -> TrainingConfig:
+    """A config that leaves the size of micro-batches open."""
+    return config.model_copy(update={"run": config.run.model_copy(update={"batch_gpu": None})})
+
+
+DATA: TrainingData = replace(tiny_data(), key=KEY)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 12 steps."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_tiny(folder)
+    (folder / CONFIG_FILE).write_text(dump_config(keyed(tiny_config())))
+    return folder
+
+
+def copies(whole: Path, outdir: Path, *names: str) -> None:
+    for name in names:
+        shutil.copytree(whole, outdir / name)
+
+
+def found(outdir: Path, wanted: TrainingConfig, world: World = CPU) -> Launch:
+    """The run that `latest` goes on with; there must be one."""
+    plan, notes = resume_latest(str(outdir), wanted, DATA, world)
+    assert plan is not None, notes
+    return plan
+
+
+def test_latest_is_the_run_that_is_farthest_and_only_names_of_ours_count(
+    whole: Path, tmp_path: Path
+) -> None:
+    assert resume_latest(str(tmp_path / "absent"), tiny_config(), DATA, CPU) == (None, [])
+    assert resume_latest(str(tmp_path), tiny_config(), DATA, CPU) == (None, [])
+    copies(whole, tmp_path, "00000-a", "00001-b", "00002-other", "backup-of-00000", "00003-short")
+    for name, images in (("00003-short", 192), ("00001-b", 176)):
+        state_path(tmp_path / name, images).unlink()
+    state_path(tmp_path / "00003-short", 176).unlink()
+    (tmp_path / "00002-other" / CONFIG_FILE).write_text(dump_config(tiny_config("run.seed=5")))
+    (tmp_path / "00004-foreign").mkdir()
+    (tmp_path / "00004-foreign" / CONFIG_FILE).write_text("model: gan")
+    plan = found(tmp_path, tiny_config())
+    assert plan.folder.name == "00000-a"
+    assert plan.is_complete
+    assert "backup-of-00000" not in [folder.name for folder in candidates(tmp_path)]
+    # the run's own micro-batch size holds where none is asked for
+    assert found(tmp_path, without_micro_batch(tiny_config())).config.run.batch_gpu == 8
+
+
+def test_data_is_known_by_its_content_wherever_it_lies(whole: Path, tmp_path: Path) -> None:
+    copies(whole, tmp_path, "00000-a")
+    moved = keyed(tiny_config(), None, path="elsewhere/digits.zip")
+    assert found(tmp_path, moved).config.data.path == "elsewhere/digits.zip"
+    other = replace(DATA, key="99/1x8x6/class10/0123456789abcdef/fedcba9876543210")
+    plan, notes = resume_latest(str(tmp_path), keyed(tiny_config(), None), other, CPU)
+    assert plan is None
+    assert "data: images 100 -> 99, other labels" in notes[0]
+    folder = str(tmp_path / "00000-a")
+    with pytest.raises(UserError, match=r"data: images 100 -> 99, other labels.*--allow-config"):
+        resume(folder, keyed(tiny_config(), None), other, CPU, allow_config_change=False)
+    going = resume(folder, keyed(tiny_config(), None), other, CPU, allow_config_change=True)
+    assert going.config.data.key == other.key
+    with pytest.raises(UserError, match="not the data that this config was made for"):
+        resume(folder, keyed(tiny_config()), other, CPU, allow_config_change=True)
+
+
+def test_a_miss_names_the_newest_run_and_what_differs(whole: Path, tmp_path: Path) -> None:
+    copies(whole, tmp_path, "00000-a")
+    cosine = dump_config(keyed(tiny_config("optimizer.decay=cosine")))
+    (tmp_path / "00000-a" / CONFIG_FILE).write_text(cosine)
+    longer = tiny_config("optimizer.decay=cosine", "run.duration=20it")
+    plan, notes = resume_latest(str(tmp_path), longer, DATA, CPU)
+    assert plan is None
+    assert "00000-a, the newest, differs in run.duration: 192img -> 320img" in notes[0]
+    assert f"--resume={tmp_path / '00000-a'} --allow-config-change" in notes[1]
+    going, _ = resume_latest(str(tmp_path), longer, DATA, CPU, allow_config_change=True)
+    assert going is not None
+    assert going.notes == ["config changed: run.duration: 192img -> 320img"]
+    wider = tiny_config("network.model_channels=32")
+    assert resume_latest(str(tmp_path), wider, DATA, CPU, allow_config_change=True)[0] is None
+
+
+def test_more_processes_keep_the_micro_batch_or_go_on_with_a_smaller_one(
+    whole: Path, tmp_path: Path
+) -> None:
+    """Four processes for two micro-batches; these worlds only resolve, nothing is computed."""
+    copies(whole, tmp_path, "00000-a")
+    wanted = without_micro_batch(tiny_config())
+    kept = found(tmp_path, wanted, World(0, 2, torch.device("cpu")))
+    assert (kept.config.run.batch_gpu, kept.notes) == (8, [])
+    smaller = found(tmp_path, wanted, World(0, 4, torch.device("cpu")))
+    assert smaller.config.run.batch_gpu == 4
+    assert "micro-batches of 4 images instead of 8, for 4 processes" in smaller.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("network.model_channels=32", "network.model_channels"),
+        ("loss.uncertainty=false", "loss.uncertainty"),
+        ("ema.starts=first_step", "ema.starts"),
+        ("augment.p=0", "augment.p"),
+    ],
+)
+def test_a_change_that_the_state_cannot_follow_is_refused_before_anything_is_written(
+    override: str, words: str, whole: Path
+) -> None:
+    before = {path: path.read_bytes() for path in whole.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match=words):
+        resume(str(whole), tiny_config(override), DATA, CPU, allow_config_change=True)
+    assert {path: path.read_bytes() for path in whole.iterdir() if path.is_file()} == before
+
+
+def test_settings_of_the_optimizer_act_when_they_change(tmp_path: Path) -> None:
+    train_tiny(tmp_path / "run", "run.duration=4it")
+    changed = ["optimizer.betas=[0.5,0.9]", "optimizer.eps=1e-3", "run.duration=5it"]
+    final = train_tiny(
+        tmp_path / "run", *changed, "optimizer.name=adamw", "optimizer.weight_decay=0.1",
+        resume=True,
+    )  # fmt: skip
+    (group,) = final["trainer"]["optimizer"]["param_groups"]
+    assert tuple(group["betas"]) == (0.5, 0.9)
+    assert (group["eps"], group["weight_decay"]) == (1e-3, 0.1)
+
+
+def test_a_new_loss_scale_acts_when_the_precision_changes(tmp_path: Path) -> None:
+    fp16 = ["run.precision=fp16", "run.loss_scaling=64"]
+    train_tiny(tmp_path / "run", "run.duration=2it")
+    final = train_tiny(tmp_path / "run", *fp16, "run.duration=3it", resume=True)
+    assert float(final["trainer"]["guard"]["scale"]) == 64
+    kept = train_tiny(tmp_path / "run", *fp16, "run.duration=4it", resume=True)
+    assert float(kept["trainer"]["guard"]["scale"]) == 64
+
+
+def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    old = load_state(state_path(folder, 192))
+    longer = tiny_config("run.duration=10it", "run.keep_states=2")
+    plan = resume(str(state_path(folder, 144)), longer, DATA, CPU, allow_config_change=False)
+    plan = claim(plan, CPU)
+    assert any("going back to 144 images" in note for note in plan.notes)
+    assert sorted(path.name for path in folder.glob("training-state-*")) == [
+        "training-state-0000000144.pt"
+    ]
+    aside = folder / "abandoned-001"
+    assert_equal_states(load_state(state_path(aside, 192)), old)
+    assert (aside / "network-snapshot-0000000192.safetensors").is_file()
+    assert not (folder / "network-snapshot-0000000192.safetensors").exists()
+    train(plan.config, DATA, folder, CPU, state=plan.state)
+    newest = newest_state(folder)[0]
+    assert newest == state_path(folder, 160)  # pruning left what was just written
+    again = resume(str(folder), longer, DATA, CPU, allow_config_change=False)
+    assert again.seen == 160
+    once_more = resume(str(state_path(folder, 144)), longer, DATA, CPU, allow_config_change=False)
+    claim(once_more, CPU)
+    assert (folder / "abandoned-002" / "training-state-0000000160.pt").is_file()

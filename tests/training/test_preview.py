@@ -1,0 +1,102 @@
+"""Previews are bounded, optional, and nothing else depends on them."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from models.config import ModelConfig
+from tests.training.runs import CPU, ROOT, assert_equal_states, tiny_config, train_tiny
+from torch_utils.errors import UserError
+from training.config import PreviewConfig, model_config
+from training.preview import MAX_CALLS, MAX_WORK, plan_preview, save_preview
+from training.recipes import load_config
+from training.setup import create_trainer
+
+RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def model(size: int, label_dim: int = 0) -> ModelConfig:
+    config = tiny_config("data.cond=true" if label_dim else "data.cond=false")
+    return model_config(config, image_shape=(3, size, size), label_dim=label_dim)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("size", [8, 64, 256])
+def test_the_default_preview_of_every_recipe_is_bounded(recipe: Path, size: int) -> None:
+    config = load_config(recipe)
+    preview = plan_preview(config.preview, config.sampler, model(size))
+    assert 1 <= preview.num_calls <= MAX_CALLS
+    num = len(preview.samples)
+    assert num == 8 or num * preview.num_calls * size**2 <= MAX_WORK
+    assert num == 64 or size > 64
+    assert preview.settings.sampler.steps <= config.sampler["steps"]
+
+
+def test_what_the_section_says_is_what_is_sampled() -> None:
+    sampler = {"name": "ddpm", "steps": 1000}
+    asked = PreviewConfig(steps=300, num_images=5)
+    preview = plan_preview(asked, sampler, model(8))
+    assert (preview.settings.sampler.steps, len(preview.samples)) == (300, 5)
+    rows = plan_preview(PreviewConfig(num_images=30), sampler, model(8, label_dim=10))
+    assert (len(rows.samples), rows.num_columns, len(rows.classes)) == (30, 3, 10)
+    few = plan_preview(PreviewConfig(num_images=4), sampler, model(8, label_dim=10))
+    assert [sample.class_index for sample in few.samples] == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="steps"):
+        plan_preview(PreviewConfig(), {"name": "heun", "steps": 0}, model(8))
+
+
+def test_previews_change_neither_states_nor_snapshots(tmp_path: Path) -> None:
+    ends = {
+        name: train_tiny(tmp_path / name, *overrides)
+        for name, overrides in {
+            "with": ["preview.every=2tick", "preview.num_images=20"],
+            "without": ["preview=off"],
+        }.items()
+    }
+    assert_equal_states(ends["with"]["trainer"], ends["without"]["trainer"])
+    pictures = sorted(path.name for path in (tmp_path / "with").glob("samples-*.png"))
+    assert pictures == [f"samples-{images:010d}.png" for images in (16, 80, 144, 192)]
+    assert not list((tmp_path / "without").glob("samples-*"))
+    with_, without = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).glob("network-snapshot-*")}
+        for name in ends
+    )
+    assert with_ == without
+    width, height = PIL.Image.open(tmp_path / "with" / pictures[-1]).size
+    assert height > width  # ten rows of two
+
+
+def test_a_stop_drops_the_preview_at_the_next_network_call(tmp_path: Path) -> None:
+    config = tiny_config("sampler.steps=5", "data.cond=false", "run.label_dropout=0")
+    shape = model_config(config, image_shape=(1, 8, 6), label_dim=10)
+    trainer = create_trainer(config, shape, CPU)
+    preview = plan_preview(config.preview, config.sampler, shape)
+    calls = []
+
+    def stop() -> bool:
+        calls.append(1)
+        return len(calls) == 3
+
+    path = tmp_path / "samples.png"
+    line = save_preview(path, trainer.average, preview, CPU, stop=stop)
+    assert line == "preview dropped: samples.png"
+    assert len(calls) == 3
+    assert not path.exists()
+    other = tmp_path / "other.png"
+    assert save_preview(other, trainer.average, preview, CPU) is None
+    assert np.asarray(PIL.Image.open(other)).std() > 0
+
+
+def test_a_preview_of_a_broken_model_is_a_line_and_no_picture(tmp_path: Path) -> None:
+    config = tiny_config("data.cond=false", "run.label_dropout=0")
+    shape = model_config(config, image_shape=(1, 8, 6), label_dim=10)
+    trainer = create_trainer(config, shape, CPU)
+    for parameter in trainer.average.parameters():
+        parameter.fill_(float("nan"))
+    preview = plan_preview(config.preview, config.sampler, shape)
+    line = save_preview(tmp_path / "samples.png", trainer.average, preview, CPU)
+    assert line is not None
+    assert "not finite" in line
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,71 @@
+"""How much memory a process may still take, on a GPU or on the host."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+# of a control group: limit, use, and what of the use the kernel gives back on demand
+_FILES = {
+    "v2": ("memory.max", "memory.current", "inactive_file"),
+    "v1": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """What this process may still allocate: on a GPU all that is free, on the host its share.
+
+    Returns:
+        Bytes; None where the system does not say.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    host = available_on_host()
+    return None if host is None else host // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def available_on_host(root: Path = Path("/")) -> int | None:
+    """What all processes of this machine, or of this container, may still take.
+
+    Args:
+        root: where the file systems of Linux, /proc and /sys/fs/cgroup, are mounted.
+    """
+    lines = _read(root / "proc" / "meminfo").splitlines()
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return min([*free, *_rooms(root)], default=None)
+
+
+def _rooms(root: Path) -> Iterator[int]:
+    """What is left below the limit of each control group that this process is in."""
+    for line in _read(root / "proc" / "self" / "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        version = "v1" if controllers else "v2"
+        mount = root / "sys" / "fs" / "cgroup" / ("memory" if controllers else "")
+        group = mount / path.lstrip("/")
+        # groups are nested, and a container may see its own one at the mount alone
+        for folder in [group, *group.parents]:
+            room = _room(folder, *_FILES[version])
+            if room is not None:
+                yield room
+            if folder == mount:
+                break
+
+
+def _room(folder: Path, limit: str, use: str, inactive: str) -> int | None:
+    """Limit less use of one group; None without a limit."""
+    most, used = _read(folder / limit).strip(), _read(folder / use).strip()
+    if not most.isdigit() or not used.isdigit():
+        return None
+    statistics = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+    return max(0, int(most) - int(used) + int(statistics.get(inactive, 0)))
+
+
+def _read(path: Path) -> str:
+    """A small file's content; nothing if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -1,0 +1,19 @@
+"""Lines on stderr that tell what is done otherwise than one would expect, and end no work."""
+
+import os
+import sys
+
+_said: set[str] = set()
+
+
+def warn(text: str) -> None:
+    """Print a warning, once however often it is due, and once for all processes of a machine."""
+    if text not in _said:
+        _said.add(text)
+        say(f"warning: {text}")
+
+
+def say(text: str) -> None:
+    """Print a line, once for all processes that torchrun started on this machine."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,121 @@
+"""What a run's config may change when it goes on, and what a change would do.
+
+Three kinds of keys: free ones decide when to stop or what is written; others change what is
+learned and need leave; some cannot act on a run that has begun, and are refused.
+"""
+
+from typing import Any
+
+from torch_utils.errors import UserError
+from training.config import TrainingConfig
+
+FREE_KEYS = {
+    f"run.{key}"
+    for key in (
+        "duration", "tick", "snap", "dump", "keep_states", "keep_snapshots", "desc", "device",
+        "data_device", "max_bad_steps", "remat", "bench",
+    )
+} | {f"preview.{key}" for key in ("enabled", "every", "num_images", "steps")}  # fmt: skip
+
+# keys of how the data is read, which the data's own key depends on
+_OF_READING = {"data.cond", "data.max_size", "data.subset_seed"}
+
+# what has done its work at the start of a run
+_SPENT = {"ema.starts": "it acts on the first step alone"}
+
+
+def differences(old: TrainingConfig, new: TrainingConfig) -> list[str]:
+    """What differs between two resolved configs, beyond what is free.
+
+    A cosine's shape depends on the duration, which is then not free. Data is the same if its
+    content is, wherever it lies.
+
+    Returns:
+        Lines like `optimizer.lr: 0.001 -> 0.002`.
+    """
+    before, after = leaves(old.model_dump()), leaves(new.model_dump())
+    free = FREE_KEYS - ({"run.duration"} if new.optimizer.decay == "cosine" else set())
+    if old.data.key is not None and new.data.key is not None:
+        free |= {"data.path"}
+    changed = [
+        key
+        for key in sorted(before.keys() | after.keys())
+        if key not in free and before.get(key) != after.get(key)
+    ]
+    lines = []
+    for key in changed:
+        if key != "data.key":
+            lines.append(f"{key}: {before.get(key)} -> {after.get(key)}")
+        elif old.data.key is not None and not _OF_READING & {*changed}:
+            lines.append(f"data: {_changed_data(old.data.key, str(new.data.key))}")
+    return lines
+
+
+def _changed_data(old: str, new: str) -> str:
+    """What differs between two keys of data, in words; see `training.data`."""
+    parts = zip(old.split("/"), new.split("/"), strict=False)
+    names = ("images", "size", "label kind", "pixels or file names", "labels")
+    words = []
+    for name, (before, after) in zip(names, parts, strict=False):
+        if before != after:
+            is_readable = name in names[:3]
+            words.append(f"{name} {before} -> {after}" if is_readable else f"other {name}")
+    return ", ".join(words) or "another content"
+
+
+def refuse_unloadable(old: TrainingConfig, new: TrainingConfig, state: dict[str, Any]) -> None:
+    """Refuse changes that a state cannot follow, before anything is overwritten.
+
+    Args:
+        old: the run's config.
+        new: the config to go on with; resolved.
+        state: of `training.state`.
+
+    Raises:
+        UserError: names the keys at fault.
+    """
+    before, after = leaves(old.model_dump()), leaves(new.model_dump())
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    for key, reason in _SPENT.items():
+        if key in changed and state["trainer"]["updates"]:
+            raise UserError(f"{key} cannot change in a run that has begun: {reason}")
+    if bool(state["trainer"]["uncertainty"]) != new.loss.uncertainty:
+        raise UserError(
+            f"loss.uncertainty cannot change to {str(new.loss.uncertainty).lower()}: the run's "
+            "state has the weights of the other choice; start a new run, e.g. with --transfer"
+        )
+
+
+def refuse_other_tensors(
+    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], changed: list[str]
+) -> None:
+    """Refuse a state whose tensors are not those of the network that the config describes.
+
+    Args:
+        expected: name -> shape, of the config's network.
+        found: of the state.
+        changed: lines of `differences`.
+
+    Raises:
+        UserError: they differ.
+    """
+    wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
+    if wrong:
+        first = wrong[0]
+        raise UserError(
+            f"the state does not fit this network in {len(wrong)} tensors, first {first} "
+            f"({found.get(first, 'absent')}, here {expected.get(first, 'absent')}); changed: "
+            f"{'; '.join(changed) or 'nothing in the config'}: start a new run, e.g. with "
+            "--transfer"
+        )
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of sections as one flat dict of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat

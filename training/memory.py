@@ -1,0 +1,235 @@
+"""What a training step takes of memory, found before it is taken, and micro-batches that fit.
+
+A step is carried out on tensors without storage (`FakeTensorMode`), while the bytes that would be
+alive are counted: exact but for the workspaces of the libraries underneath.
+"""
+
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from losses.batch import Batch, Draws, Generators
+from models.build import build
+from models.config import ModelConfig
+from networks.blocks import set_fused_attention, set_remat
+from torch_utils.distributed import World
+from torch_utils.memory import available_bytes
+from training.config import TrainingConfig, resolve
+from training.data import TrainingData
+from training.precision import autocast
+from training.setup import create_objective, model_of
+
+# of what is free; the rest is for workspaces and fragments, of which CPUs were seen to take 30%
+USABLE = {"cuda": 0.9, "cpu": 0.7}
+_GIB = 2**30
+
+
+class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all tensors made within the context that are still in use.
+
+    Attributes:
+        now: bytes at present.
+        peak: the most so far.
+    """
+
+    def __init__(self, *, as_on_gpu: bool = False) -> None:
+        """Start from nothing.
+
+        Args:
+            as_on_gpu: count the masks of dropout, numbers on CPUs, as the bytes that they are on
+                GPUs.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self._as_on_gpu = as_on_gpu
+        self._known: dict[int, tuple[int, weakref.ref[Any]]] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._note(storage, storage.nbytes())
+        if self._as_on_gpu and func is torch.ops.aten.bernoulli_.float:
+            self._note(result.untyped_storage(), result.numel())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage, size: int) -> None:
+        """Count a storage as so many bytes, until it is gone."""
+        key = storage._cdata
+
+        def forget(_: Any = None) -> None:
+            known = self._known.pop(key, None)
+            self.now -= 0 if known is None else known[0]
+
+        forget()
+        self._known[key] = size, weakref.ref(storage, forget)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+class Forecast:
+    """What one training step takes of memory, for any size of its micro-batches."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: ModelConfig,
+        *,
+        share: int,
+        on_gpu: bool,
+        in_group: bool = False,
+    ) -> None:
+        """Make the network without storage.
+
+        Args:
+            config: the experiment; its `run.batch` and `run.batch_gpu` are not looked at.
+            model: from the config and the data's shape.
+            share: images that this process computes in a step.
+            on_gpu: whether a GPU computes it; else a CPU.
+            in_group: whether gradients are averaged over processes, which keeps them at all times.
+        """
+        self.config, self.model, self.share = config, model, share
+        self._on_gpu = on_gpu
+        self._objective = create_objective(config)
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with torch.device("meta"):
+            denoiser = build(model).train()
+        alive = AliveBytes()
+        with self._fake, alive:
+            self._denoiser = denoiser.to_empty(device="cpu")
+        self.weights = alive.now
+        self._in_group = in_group
+        set_remat(self._denoiser.model, config.run.remat)
+        if on_gpu:
+            set_fused_attention(self._denoiser.model, True)
+
+    def peak(self, num: int) -> int:
+        """Bytes at the worst moment of a step in micro-batches of `num` images."""
+        # gradients come with the backward pass, unless others of the step were there before
+        had_gradients = self._in_group or num < self.share
+        alive = AliveBytes(as_on_gpu=self._on_gpu)
+        with self._fake, alive:
+            for parameter in self._denoiser.parameters():
+                parameter.grad = torch.empty_like(parameter) if had_gradients else None
+            before = alive.now
+            batch, draws = self._inputs(num)
+            inputs = alive.now - before
+            with autocast(self.config.run.precision, torch.device("cpu")):
+                terms = self._objective(self._denoiser, batch, draws)
+            terms.total().backward()  # type: ignore[no-untyped-call]
+        kept = 4 * self.weights  # they, their average, two moments
+        # all micro-batches of a step are drawn before the first one is computed
+        waiting = inputs * (self.share // num - 1)
+        return max(kept + alive.peak + waiting, 5 * self.weights)
+
+    def _inputs(self, num: int) -> tuple[Batch, Draws]:
+        """Batch and draws of a micro-batch, without values."""
+        model = self.model
+        labels = torch.empty(num, model.label_dim) if model.label_dim else None
+        batch = Batch(
+            torch.empty(num, model.img_channels, *model.img_resolution),
+            labels,
+            torch.ones(num, dtype=torch.bool) if self.config.run.label_dropout else None,
+            torch.empty(num, model.augment_dim) if model.augment_dim else None,
+        )
+        random = torch.Generator()
+        return batch, self._objective.draw(Generators(random, random), batch)
+
+
+def micro_batch_that_fits(
+    config: TrainingConfig, data: TrainingData, world: World
+) -> tuple[int, str | None]:
+    """Choose the micro-batch size of a new run, or look at the one that was asked for.
+
+    Args:
+        config: as read; with `run.batch_gpu` nothing is chosen.
+        data: on the host.
+        world: the processes; every one must call, and all get the same.
+
+    Returns:
+        The size, and a line for the log if it was chosen for want of memory or does not fit.
+
+    Raises:
+        UserError: the batch cannot be cut into micro-batches for so many processes.
+    """
+    settled = resolve(config, num_images=len(data), world_size=world.size)
+    wanted, share = settled.run.batch_gpu, config.run.batch // world.size
+    assert wanted is not None
+    free = _free(config, data, world)
+    if free is None:
+        return wanted, None
+    forecast = Forecast(
+        config,
+        model_of(config, data),
+        share=share,
+        on_gpu=world.device.type == "cuda",
+        in_group=world.is_group,
+    )
+    needed, budget = forecast.peak(wanted), USABLE[world.device.type] * free
+    if needed <= budget:
+        return wanted, None
+    size, peak = _largest_that_fits(forecast, wanted, needed, budget)
+    less = "" if config.run.remat else ", --remat=1 takes less"
+    if config.run.batch_gpu is not None:
+        return wanted, (
+            f"warning: micro-batches of {wanted} images take about {_gib(needed)} of memory, and "
+            f"{_gib(free)} are free: --batch-gpu={size} takes about {_gib(peak)}{less}"
+        )
+    return size, (
+        f"micro-batches of {size} images, which take about {_gib(peak)} of memory: all {share} at "
+        f"once would take {_gib(needed)}, and {_gib(free)} are free (--batch-gpu chooses{less})"
+    )
+
+
+def _largest_that_fits(
+    forecast: Forecast, wanted: int, needed: int, budget: float
+) -> tuple[int, int]:
+    """The largest divisor of the share, below `wanted`, whose peak is in the budget, or else 1.
+
+    Returns:
+        It, and its peak.
+    """
+    fixed = 5 * forecast.weights
+    size, peak = wanted, needed
+    while peak > budget and size > 1:
+        # a peak is nearly linear in the size
+        likely = (budget - fixed) / (peak - fixed) * size
+        size = max((n for n in divisors(forecast.share) if n < size and n <= likely), default=1)
+        peak = forecast.peak(size)
+    return size, peak
+
+
+def divisors(num: int) -> set[int]:
+    """All divisors of a positive number."""
+    low = [n for n in range(1, math.isqrt(num) + 1) if num % n == 0]
+    return {*low, *(num // n for n in low)}
+
+
+def _gib(num: float) -> str:
+    return f"{num / _GIB:.1f} GiB"
+
+
+def _free(config: TrainingConfig, data: TrainingData, world: World) -> int | None:
+    """Bytes that every process can have, the least of them; None where that is not known."""
+    free = available_bytes(world.device)
+    if free is not None and data.is_resident(world.device, config.run.data_device):
+        free -= data.images.numel()
+    unknown = torch.iinfo(torch.int64).max
+    least = -int(world.max(torch.tensor(-(unknown if free is None else free))))
+    return None if least == unknown else least

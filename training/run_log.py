@@ -1,0 +1,107 @@
+"""The text of a run: screen and log.txt alike, stats.jsonl, TensorBoard events."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from torch_utils.files import replacing
+from training.statistics import single
+
+
+class RunLog:
+    """Screen, log.txt, stats.jsonl and TensorBoard events of a run, written by the main process.
+
+    Events are written if TensorBoard is installed; their steps are images seen.
+
+    Args:
+        folder: the run directory; None on processes that do not write.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._events: Any = None
+
+    def say(self, text: str) -> None:
+        """Print a line and append it to log.txt."""
+        if self.folder is None:
+            return
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+        with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def record(self, statistics: dict[str, dict[str, Any]], extra: dict[str, float]) -> None:
+        """Append a line of strict JSON to stats.jsonl, and the means to the events."""
+        if self.folder is None:
+            return
+        values = statistics | {name: single(value) for name, value in extra.items()}
+        line = json.dumps({**values, "timestamp": time.time()}, allow_nan=False)
+        with open(self.folder / "stats.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        if self._events is None:
+            self._events = _event_writer(self.folder, values)
+        for name, entry in values.items():
+            if entry["mean"] is not None:
+                self._events.add_scalar(name, entry["mean"], _images(values))
+        self._events.flush()
+
+    def rewind(self, images: int) -> None:
+        """Mend what a kill left: unfinished lines, and statistics that will be made again.
+
+        Args:
+            images: progress of the state to go on from; lines about more are dropped.
+        """
+        if self.folder is None:
+            return
+        path = self.folder / "stats.jsonl"
+        if path.exists():
+            content = path.read_bytes()
+            kept = [line for line in content.split(b"\n") if _is_until(line, images)]
+            mended = b"".join(line + b"\n" for line in kept)
+            if mended != content:
+                with replacing(path) as temporary:
+                    temporary.write_bytes(mended)
+        text = self.folder / "log.txt"
+        if text.exists() and text.stat().st_size:
+            with open(text, "rb+") as file:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+
+
+def _images(values: dict[str, dict[str, Any]]) -> int:
+    """Images seen at the time of a line of statistics."""
+    images: int = round(values["Progress/kimg"]["mean"] * 1e3)
+    return images
+
+
+class _NoEvents:
+    """Stands in for TensorBoard's writer where TensorBoard is not installed."""
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Write nothing."""
+
+    def flush(self) -> None:
+        """Write nothing."""
+
+
+def _event_writer(folder: Path, values: dict[str, dict[str, Any]]) -> Any:
+    """TensorBoard's writer; events of an earlier process from this step on do not count."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return _NoEvents()
+    return SummaryWriter(str(folder), purge_step=_images(values))
+
+
+def _is_until(line: bytes, images: int) -> bool:
+    """Whether a line of stats.jsonl is whole and about no more than `images`."""
+    try:
+        return bool(json.loads(line)["Progress/kimg"]["mean"] * 1e3 <= images + 0.5)
+    except (ValueError, KeyError, TypeError):
+        return False
