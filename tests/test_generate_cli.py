@@ -16,7 +16,7 @@ import pytest
 from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot
-from tests.command import assert_refused, run, start, torchrun
+from tests.command import assert_refused, call, run, start, torchrun
 from tests.parity.weights import fill_by_rule
 
 
@@ -57,7 +57,7 @@ def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def generate(network: Path, outdir: Path, *arguments: str) -> dict[str, np.ndarray]:
     """Relative name -> pixels of what a command generates."""
-    done = run("generate.py", f"--network={network}", f"--outdir={outdir}", *arguments)
+    done = call("generate.py", f"--network={network}", f"--outdir={outdir}", *arguments)
     assert done.returncode == 0, done.stderr
     return pictures(outdir)
 
@@ -250,7 +250,7 @@ def test_images_that_are_not_finite_are_an_error_and_the_others_are_written(tmp_
     assert "4 images in" in done.stdout
     with PIL.Image.open(grid) as picture:
         assert np.asarray(picture)[-40:, 4:36].min() == 255  # the first of the second row
-    drawn = run("generate.py", f"--network={network}", f"--outdir={out}", "--seeds=5-6")
+    drawn = call("generate.py", f"--network={network}", f"--outdir={out}", "--seeds=5-6")
     assert drawn.returncode == 0, drawn.stderr
     assert "labels: drawn from 1 of the training set\n" in drawn.stdout
     assert "holds other PNGs, 2 of them" in drawn.stderr
@@ -260,13 +260,13 @@ def test_labels_that_are_not_used_are_not_counted(tmp_path: Path) -> None:
     about = {"label_dropout": 0.0}
     network = write_snapshot(tmp_path / "cond.safetensors", 3, about=about, steps=6)
     common = ("generate.py", f"--network={network}", "--seeds=3")
-    done = run(*common, f"--outdir={tmp_path / 'a'}", "--guidance=0", "--class=bee")
+    done = call(*common, f"--outdir={tmp_path / 'a'}", "--guidance=0", "--class=bee")
     assert done.returncode == 0, done.stderr
     assert "classes" not in done.stdout
     without, idle = done.stderr.splitlines()
     assert without.startswith("warning: guidance 0 needs a model that knows the null label; this ")
     assert idle == "warning: --class has no effect: at guidance 0 labels are not used"
-    plain = run(*common, f"--outdir={tmp_path / 'b'}", "--class=bee", "--sampler=sra1")
+    plain = call(*common, f"--outdir={tmp_path / 'b'}", "--class=bee", "--sampler=sra1")
     assert "classes: bee 1\n" in plain.stdout
     (line,) = plain.stderr.splitlines()
     assert line.startswith("warning: sampler sra1 makes noise with 6 steps of this grid: take 1")
