@@ -93,8 +93,7 @@ def calc(
         found = _evaluate(loaded, dataset, batch, here)
     if not here.is_main:
         return
-    if grids:
-        print(f"left out: {', '.join(sorted(grids))} (grids of generate.py)")
+    _print_left_out(grids)
     distance = frechet_distance(found.statistics.finalize(), reference.gaussian)
     _warn_of_bias(len(dataset), reference.gaussian)
     reference_num = reference.gaussian.num or "unknown number of"
@@ -118,13 +117,15 @@ def ref(data: str, dest: str, batch: int, detector: str, device: str) -> None:
     from metrics.reference import Reference, check_destination, save_reference
     from torch_utils.distributed import world
 
-    dataset = ImageDataset(data)
+    grids = _own_grids(data)
+    dataset = ImageDataset(data, leave_out=grids)
     check_destination(dest)
     with world(device) as here:
         loaded = detectors.load(detector, here.device)
         gaussian = _evaluate(loaded, dataset, batch, here).statistics.finalize()
     if not here.is_main:
         return
+    _print_left_out(grids)
     _warn_of_bias(None, gaussian)
     save_reference(dest, Reference(gaussian, detector, dataset.name, dataset.image_shape))
     print(f"{dest}: {len(gaussian.mu)} features ({detector}) of {gaussian.num} images")
@@ -136,6 +137,11 @@ def _own_grids(images: str) -> frozenset[str]:
 
     found = (path for path in Path(images).rglob("*.png") if is_grid(path))
     return frozenset(path.relative_to(images).as_posix() for path in found)
+
+
+def _print_left_out(grids: frozenset[str]) -> None:
+    if grids:
+        print(f"left out: {', '.join(sorted(grids))} (grids of generate.py)")
 
 
 def _check_images(
@@ -180,6 +186,7 @@ def _evaluate(detector: Detector, dataset: ImageDataset, batch: int, here: World
     with Progress(stop - first, dataset.name, shown=here.is_main) as bar:
         batches = _counted(dataset.batches(batch, first, stop), bar)
         part = evaluate(detector, batches, dataset.image_shape)
+    here.meet()  # some have slower images than others
     return combine(part, first, len(dataset), here)
 
 

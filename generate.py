@@ -98,6 +98,7 @@ def main(
         PictureWriter,
         check_outputs,
         check_room,
+        failing,
         picture_path,
         write_batches,
     )
@@ -159,6 +160,7 @@ def main(
         is_lost = torch.zeros(len(images), dtype=torch.int32)
         is_lost[[first + position for position in own_lost]] = 1
         counts = torch.bincount(torch.tensor(classes, dtype=torch.int64), minlength=label_dim)
+        here.meet()
         here.sum(counts)
         here.sum(is_lost)
         if not here.is_main:
@@ -166,9 +168,10 @@ def main(
         lost = is_lost.nonzero().flatten().tolist()
         if grid is not None and len(lost) < len(images):
             columns = len(seeds) if class_ == "each" else math.ceil(math.sqrt(len(images)))
-            words, numbers = row_labels(images, wish, names, columns)
+            words, numbers = row_labels(images, Wish() if is_unlabelled else wish, names, columns)
             text = png_text(settings, seeds, network)
-            save_grid_of(paths, grid, columns, row_names=words, row_numbers=numbers, text=text)
+            with failing(grid):
+                save_grid_of(paths, grid, columns, row_names=words, row_numbers=numbers, text=text)
             click.echo(f"grid: {grid}")
     if label_dim and not is_unlabelled and len(lost) < len(images):
         for line in summary(wish, source, kind, names, counts.tolist()):

@@ -64,7 +64,9 @@ def summary(
     return [f"classes: {', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"]
 
 
-def png_text(settings: GenerationSettings, seeds: Sequence[int], snapshot: str) -> dict[str, str]:
+def png_text(
+    settings: GenerationSettings, seeds: Sequence[int], snapshot: str | os.PathLike[str]
+) -> dict[str, str]:
     """What a grid says of itself, keyword -> text; `sampler` can be pasted into a recipe."""
     flat = yaml.safe_dump(
         settings.as_mapping(), default_flow_style=True, sort_keys=False, width=math.inf

@@ -3,10 +3,11 @@
 No image is left half written: a file is whole or absent, and what goes wrong ends the work.
 """
 
+import contextlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -108,6 +109,22 @@ def _size(num: int) -> str:
     return f"{num / 1e3:.1f} kB"
 
 
+@contextlib.contextmanager
+def failing(place: str) -> Iterator[None]:
+    """Say in one line that a disk or folder does not take what is written any more.
+
+    Raises:
+        Failure: the system refused something within the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise Failure(
+            f"cannot write to {place}: {error.strerror or error}; what is there is whole, the rest "
+            "is missing"
+        ) from None
+
+
 class PictureWriter:
     """Writes PNGs by some threads. The first one that fails ends the work.
 
@@ -137,14 +154,8 @@ class PictureWriter:
             self._finish(self._pending.popleft())
 
     def _finish(self, future: "Future[None]") -> None:
-        try:
+        with failing(self._outdir):
             future.result()
-        except OSError as error:
-            reason = error.strerror or error
-            raise Failure(
-                f"cannot write to {self._outdir}: {reason}; the images there are whole, the rest is"
-                " missing"
-            ) from None
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
@@ -182,7 +193,8 @@ def write_batches(
         for place, picture in enumerate(to_uint8(batch.images).cpu().numpy()):
             if is_lost[place]:
                 lost.append(position + place)
-                paths[position + place].unlink(missing_ok=True)
+                with failing(os.fspath(paths[position + place])):
+                    paths[position + place].unlink(missing_ok=True)
             else:
                 writer.write(paths[position + place], picture)
         chosen = batch.classes or []

@@ -146,6 +146,10 @@ def test_our_own_grids_are_left_out(references: dict[str, Path], tmp_path: Path)
     first, rest = done.stdout.split("\n", 1)
     assert first == "left out: a-grid.png, of one size.png (grids of generate.py)"
     assert rest == plain.stdout
+    dest = f"--dest={tmp_path / 'ref.npz'}"
+    made = fid("ref", f"--data={folder}", dest, "--detector=pixels")
+    assert made.stdout.startswith(first)
+    assert "of 10 images" in made.stdout
 
 
 def test_a_covariance_that_cannot_be_one_is_an_error(tmp_path: Path) -> None:

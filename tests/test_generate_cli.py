@@ -1,6 +1,13 @@
 """generate.py from the command line: files, seeds, classes, several processes, bad input."""
 
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -10,14 +17,19 @@ from data.sources import open_source
 from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot
-from tests.command import assert_refused, run, torchrun
+from tests.command import assert_refused, call, run, start, torchrun
 from tests.parity.weights import fill_by_rule
 
 
 def write_snapshot(
-    path: Path, label_dim: int, label_kind: str = "class", channels: int = 1, **sampling: object
+    path: Path,
+    label_dim: int,
+    label_kind: str = "class",
+    channels: int = 1,
+    about: Mapping[str, Any] | None = None,
+    **sampling: object,
 ) -> Path:
-    """A small model with weights by rule, images 8x6."""
+    """A small model with weights by rule, images 8x6; `about` are further parts of its info."""
     config = ModelConfig(
         network={"name": "ddpmpp", "model_channels": 16, "channel_mult": [1, 1], "num_blocks": 1},
         img_resolution=(8, 6),
@@ -29,7 +41,8 @@ def write_snapshot(
     names = ["ant", "bee", "cow"] if label_dim else None
     stored = {"name": "heun", "steps": 3, **sampling}
     kind = label_kind if label_dim else None
-    save_snapshot(path, denoiser.state_dict(), SnapshotInfo(config, stored, names, kind))
+    info = SnapshotInfo(config, stored, names, kind)
+    save_snapshot(path, denoiser.state_dict(), replace(info, **(about or {})))
     return path
 
 
@@ -45,7 +58,7 @@ def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def generate(network: Path, outdir: Path, *arguments: str) -> dict[str, np.ndarray]:
     """Relative name -> pixels of what a command generates."""
-    done = run("generate.py", f"--network={network}", f"--outdir={outdir}", *arguments)
+    done = call("generate.py", f"--network={network}", f"--outdir={outdir}", *arguments)
     assert done.returncode == 0, done.stderr
     return pictures(outdir)
 
@@ -96,7 +109,10 @@ def test_each_class_has_a_folder_and_a_row(conditional: Path, tmp_path: Path) ->
         assert picture.text["seeds"] == "5-6"
         assert picture.text["snapshot"] == "cond.safetensors"
         assert "name: heun, steps: 3" in picture.text["sampler"]
-    one = generate(conditional, tmp_path / "b", "--seeds=5-6", "--class=1")
+    one = generate(conditional, tmp_path / "b", "--seeds=5-6", "--class=1", f"--grid={grid}")
+    with PIL.Image.open(grid) as picture:
+        assert picture.height == cell_h + 2
+        assert 8 + 3 * 4 < picture.width - (2 * cell_w + 2) <= margin  # one row, with its name
     for seed in (5, 6):
         np.testing.assert_array_equal(images[f"bee/{seed:06d}.png"], one[f"{seed:06d}.png"])
 
@@ -140,6 +156,7 @@ def test_options_beat_the_snapshots_settings(conditional: Path, tmp_path: Path) 
         (["--seeds="], ["--seeds"]),
         (["--seeds=5-3"], ["5-3", "empty"]),
         (["--seeds=a"], ["'a'"]),
+        (["--seeds=1-3,2"], ["seed 2 more than once"]),
         (["--class=3"], ["class 3", "0 to 2"]),
         (["--class=bea"], ["bea", "bee"]),
         (["--tags=bee"], ["no tags"]),
@@ -215,6 +232,62 @@ def test_guidance_from_the_command_line_and_from_the_snapshot(
     assert found["plain"] == found["undone"] == found["itself"]
     assert found["two"] == found["stored"]
     assert len(set(found.values())) == 4
+
+
+def test_images_that_are_not_finite_are_an_error_and_the_others_are_written(tmp_path: Path) -> None:
+    """In two processes: one label of five makes numbers overflow."""
+    examples = {"label_examples": [[0.0, 1.0, 2.0]], "label_dropout": 0.1}
+    network = write_snapshot(tmp_path / "vectors.safetensors", 3, "vector", about=examples)
+    labels = np.ones((5, 3), dtype=np.float32)
+    labels[3] = 3e38
+    np.save(tmp_path / "labels.npy", labels)
+    out, grid = tmp_path / "out", tmp_path / "grid.png"
+    done = torchrun(
+        *(2, "generate.py", f"--network={network}", f"--outdir={out}", "--seeds=5-9"),
+        *(f"--labels={tmp_path / 'labels.npy'}", f"--grid={grid}"),
+    )
+    assert done.returncode == 1, done.stderr
+    assert list(pictures(out)) == [f"{seed:06d}.png" for seed in (5, 6, 7, 9)]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: 1 of 5 images are not finite, of seed 8: nothing was written")
+    assert "4 images in" in done.stdout
+    with PIL.Image.open(grid) as picture:
+        assert np.asarray(picture)[-40:, 4:36].min() == 255  # the first of the second row
+    drawn = call("generate.py", f"--network={network}", f"--outdir={out}", "--seeds=5-6")
+    assert drawn.returncode == 0, drawn.stderr
+    assert "labels: drawn from 1 of the training set\n" in drawn.stdout
+    assert "holds other PNGs, 2 of them" in drawn.stderr
+
+
+def test_labels_that_are_not_used_are_not_counted(tmp_path: Path) -> None:
+    about = {"label_dropout": 0.0}
+    network = write_snapshot(tmp_path / "cond.safetensors", 3, about=about, steps=6)
+    common = ("generate.py", f"--network={network}", "--seeds=3")
+    done = call(*common, f"--outdir={tmp_path / 'a'}", "--guidance=0", "--class=bee")
+    assert done.returncode == 0, done.stderr
+    assert "classes" not in done.stdout
+    without, idle = done.stderr.splitlines()
+    assert without.startswith("warning: guidance 0 needs a model that knows the null label; this ")
+    assert idle == "warning: --class has no effect: at guidance 0 labels are not used"
+    plain = call(*common, f"--outdir={tmp_path / 'b'}", "--class=bee", "--sampler=sra1")
+    assert "classes: bee 1\n" in plain.stdout
+    (line,) = plain.stderr.splitlines()
+    assert line.startswith("warning: sampler sra1 makes noise with 6 steps of this grid: take 1")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_a_signal_ends_generating_with_whole_images(conditional: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start("generate.py", f"--network={conditional}", f"--outdir={out}", "--seeds=0-99999")
+    while process.poll() is None and len(list(out.glob("*.png"))) < 5:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.splitlines()[-1] == "stopped"
+    assert not [name for name in os.listdir(out) if name.startswith(".")]
+    assert all(image.shape == (8, 6) for image in pictures(out).values())
 
 
 def test_samplers_from_the_command_line(conditional: Path, tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ import torch
 from tqdm import tqdm
 
 from models.config import ModelConfig
-from models.snapshot import SnapshotInfo, save_snapshot, snapshot_path
+from models.snapshot import save_snapshot, snapshot_path
 from torch_utils.distributed import World
 from torch_utils.errors import Failure
 from torch_utils.no_memory import is_out_of_memory
 from training.clock import Clock, status_line
 from training.config import TrainingConfig, images
 from training.data import TrainingData
-from training.labels import label_examples
+from training.labels import labels_of, snapshot_info
 from training.preview import Preview, plan_preview, save_preview
 from training.run_log import RunLog
 from training.setup import create_trainer, model_of, transfer
@@ -145,7 +145,7 @@ def _loop(run: Run) -> bool:
     source = MicroBatches(config, run.data, trainer.objective, world)
     preview = None
     if config.preview.enabled and run.model.img_channels in (1, 3):
-        preview = plan_preview(config.preview, config.sampler, run.model, _classes(run))
+        preview = plan_preview(config.preview, config.sampler, run.model, labels_of(run.data))
     bad_steps_at_stop = 0
 
     with tqdm(
@@ -197,7 +197,7 @@ def _maintain(run: Run, preview: Preview | None, *, is_done: bool) -> bool:
     _tick(run)
     has_snapshot = is_done or trainer.seen >= progress.next_snapshot
     if has_snapshot:
-        save_outputs(run)
+        _save_snapshot(run)
         progress.next_snapshot = _next(trainer.seen, images(config.run.snap))
     has_preview, every = has_snapshot, images(config.preview.every)
     if every:
@@ -269,35 +269,13 @@ def _tick(run: Run) -> None:
     run.log.record(statistics, extra)
 
 
-def save_outputs(run: Run) -> None:
+def _save_snapshot(run: Run) -> None:
     """Write a snapshot of the averaged weights."""
-    if not run.world.is_main:
-        return
-    config, model, data, trainer = run.config, run.model, run.data, run.trainer
-    info = SnapshotInfo(
-        model=model,
-        sampling=config.sampler,
-        label_names=_label_names(run),
-        label_kind=data.label_kind if model.label_dim else None,
-        present_classes=_classes(run),
-        label_examples=label_examples(data.labels, data.label_kind),
-        label_dropout=config.run.label_dropout if model.label_dim else None,
-        images=trainer.seen,
-        ema=config.ema.model_dump(mode="json"),
-    )
-    save_snapshot(snapshot_path(run.folder, trainer.seen), trainer.average.state_dict(), info)
-    prune(run.folder, "network-snapshot-*.safetensors", config.run.keep_snapshots)
-
-
-def _classes(run: Run) -> list[int] | None:
-    """The classes that there are images of; None for all, and for a model without classes."""
-    present = run.data.present_classes
-    return list(present) if present is not None and run.model.label_dim else None
-
-
-def _label_names(run: Run) -> list[str] | None:
-    """A name for each class or tag of the model, if the data has them."""
-    return list(run.data.label_names) if run.data.label_names and run.model.label_dim else None
+    if run.world.is_main:
+        info = snapshot_info(run.config, run.model, run.data, run.trainer.seen)
+        path = snapshot_path(run.folder, run.trainer.seen)
+        save_snapshot(path, run.trainer.average.state_dict(), info)
+        prune(run.folder, "network-snapshot-*.safetensors", run.config.run.keep_snapshots)
 
 
 def _preview(run: Run, preview: Preview) -> None:
@@ -308,7 +286,7 @@ def _preview(run: Run, preview: Preview) -> None:
         run.trainer.average,
         preview,
         run.world,
-        label_names=_label_names(run),
+        label_names=run.data.label_names if run.model.label_dim else None,
         stop=run.wants_stop,
     )
     if problem is not None:

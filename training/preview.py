@@ -13,7 +13,9 @@ from torch import Tensor
 
 from diffusion.denoiser import Denoiser
 from models.config import ModelConfig
-from samplers.generate import Sample, generate, to_uint8
+from samplers.describe import png_text
+from samplers.generate import Sample, generate, not_finite, to_uint8
+from samplers.labels import LabelSource
 from samplers.options import GenerationSettings, generation_settings
 from torch_utils.distributed import World
 from torch_utils.images import save_grid
@@ -36,12 +38,14 @@ class Preview:
         samples: row by row.
         num_columns: images in a row.
         classes: the class of each row; empty for a model without classes.
+        source: what other labels are drawn from; None for a model of classes or without labels.
     """
 
     settings: GenerationSettings
     samples: list[Sample]
     num_columns: int
     classes: list[int]
+    source: LabelSource | None = None
 
     @property
     def num_calls(self) -> int:
@@ -58,7 +62,7 @@ def plan_preview(
     config: PreviewConfig,
     sampler: dict[str, Any],
     model: ModelConfig,
-    classes: Sequence[int] | None = None,
+    source: LabelSource | None = None,
 ) -> Preview:
     """Choose images and steps; what the config leaves open is bounded by `MAX_WORK`.
 
@@ -66,7 +70,7 @@ def plan_preview(
         config: the section `preview`.
         sampler: the section `sampler`; its steps are the most that are taken by default.
         model: what is trained.
-        classes: the classes that rows may show; None for all of the model's.
+        source: what labels are drawn from; None for all classes of the model.
 
     Raises:
         UserError: settings that cannot be.
@@ -80,9 +84,10 @@ def plan_preview(
     settings = generation_settings({**sampler, "steps": steps})
     preview = Preview(settings, [], NUM_COLUMNS, [])
 
+    source = source or LabelSource(model.label_dim)
     shown: list[int] = []
-    if model.label_dim:
-        shown = list(range(model.label_dim) if classes is None else classes)[:MAX_CLASSES]
+    if source.is_class:
+        shown = list(source.present[:MAX_CLASSES])
     num = config.num_images
     if num is None:
         height, width = model.img_resolution
@@ -90,10 +95,9 @@ def plan_preview(
         wanted = NUM_COLUMNS * len(shown) if shown else NUM_COLUMNS**2
         num = max(min(wanted, affordable), min(wanted, NUM_COLUMNS))
     if not shown:
-        return Preview(settings, [Sample(seed) for seed in range(num)], NUM_COLUMNS, [])
+        return Preview(settings, [Sample(seed) for seed in range(num)], NUM_COLUMNS, [], source)
     shown = shown[:num]
-    columns = max(1, min(NUM_COLUMNS, num // len(shown)) if config.num_images is None
-                  else num // len(shown))  # fmt: skip
+    columns = num // len(shown)
     samples = [Sample(seed, index) for index in shown for seed in range(columns)]
     return Preview(settings, samples, columns, shown)
 
@@ -144,12 +148,13 @@ def save_preview(
                 denoiser,
                 preview.settings,
                 preview.samples[first:last],
+                source=preview.source,
                 batch_size=BATCH_SIZE,
                 callback=watch,
             )
             for batch in batches:
                 num = len(batch.images)
-                num_bad += int((~batch.images.isfinite().flatten(1).all(1)).sum())
+                num_bad += int(not_finite(batch.images).sum())
                 pixels[position : position + num] = to_uint8(batch.images).cpu()
                 position += num
             bar.update(last - first - shown)
@@ -163,5 +168,12 @@ def save_preview(
         return f"no preview: {int(num_bad)} of {len(pixels)} images are not finite"
     if world.is_main:
         names = [label_names[index] if label_names else str(index) for index in preview.classes]
-        save_grid(path, pixels.numpy(), preview.num_columns, row_names=names)
+        save_grid(
+            path,
+            pixels.numpy(),
+            preview.num_columns,
+            row_names=names,
+            row_numbers=preview.classes,
+            text=png_text(preview.settings, sorted({s.seed for s in preview.samples}), path.parent),
+        )
     return None

@@ -126,7 +126,7 @@ def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
         cwd=ROOT,
         env=ENVIRONMENT,
     )
-    assert "File too large; the images there are whole" in done.stderr.splitlines()[-1]
+    assert "File too large; what is there is whole" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from models.config import ModelConfig
+from samplers.labels import label_source
 from tests.training.runs import CPU, ROOT, assert_equal_states, tiny_config, train_tiny
 from torch_utils.errors import UserError
 from training.config import PreviewConfig, model_config
@@ -100,3 +102,26 @@ def test_a_preview_of_a_broken_model_is_a_line_and_no_picture(tmp_path: Path) ->
     assert line is not None
     assert "not finite" in line
     assert not list(tmp_path.iterdir())
+
+
+def test_a_preview_of_vector_labels_draws_those_of_the_data(tmp_path: Path) -> None:
+    """Never one-hots; and no rows of classes."""
+    config = tiny_config("sampler.steps=2")
+    shape = model_config(config, image_shape=(1, 8, 6), label_dim=3)
+    denoiser = create_trainer(config, shape, CPU).average
+    seen: list[torch.Tensor] = []
+    denoiser.model.register_forward_pre_hook(lambda module, args: seen.append(args[2]))
+    examples = [[0.25, -3.0, 7.5], [0.5, -3.0, 7.5]]
+    source = label_source(3, "vector", examples=examples)
+    preview = plan_preview(config.preview, config.sampler, shape, source)
+    assert (preview.classes, preview.samples[0].class_index) == ([], None)
+    assert save_preview(tmp_path / "samples.png", denoiser, preview, CPU) is None
+    assert {tuple(row) for row in torch.cat(seen).tolist()} == {tuple(row) for row in examples}
+
+
+def test_a_preview_has_a_row_for_classes_that_have_images_only() -> None:
+    config = tiny_config()
+    shape = model_config(config, image_shape=(1, 8, 6), label_dim=10)
+    source = label_source(10, "class", present=[2, 5, 9])
+    assert plan_preview(config.preview, config.sampler, shape, source).classes == [2, 5, 9]
+    assert plan_preview(config.preview, config.sampler, shape).classes == list(range(10))
