@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
+# tests start many small processes, so one thread each; a file's tests share a worker
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: setup demo test test-full lint clean
 
@@ -21,10 +23,10 @@ demo: .venv/ready
 	$(BIN)/python benchmarks/digits_quality.py --images=$(DEMO)/images --grid=$(DEMO)/grid.png
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-full: .venv/ready
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 	$(BIN)/python -m tests.mutants
 
 lint: .venv/ready

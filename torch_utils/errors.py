@@ -86,6 +86,8 @@ def nearest(name: str, choices: Iterable[str], within: int | None = None) -> lis
             found[choice] = 0
         elif within is None and shorter > 1 and other.startswith(given):
             found[choice] = 1  # only its beginning was given
+        elif within is None and shorter > 1 and given in map(_as_read, choice.split("_")):
+            found[choice] = 2  # only a part of it was
         elif longer - shorter <= allowed and edit_distance(given, other) <= allowed:
             found[choice] = edit_distance(given, other)
     least = min(found.values(), default=0)

@@ -45,7 +45,10 @@ def variants(name: str) -> list[Preconditioning]:
     return [preconditioning.create(name, sigma_data=value) for value in deviations]
 
 
-@pytest.mark.parametrize("chosen", [v for name in PRESETS for v in variants(name)], ids=str)
+@pytest.mark.parametrize(
+    "chosen",
+    [pytest.param(v, id=f"{name}-{v.sigma_data}") for name in PRESETS for v in variants(name)],
+)
 def test_the_exact_network_output_gives_the_clean_image(chosen: Preconditioning) -> None:
     y, n = images(0), images(1)
     exact = torch.cat(chosen.target(y, n, SIGMAS), dim=1)

@@ -96,7 +96,7 @@ def test_a_signal_during_a_preview_drops_it_and_the_state_is_there_already(
 def test_a_reader_that_goes_away_and_a_closed_terminal_end_no_run(tmp_path: Path) -> None:
     process = started("train.py", f"--outdir={tmp_path}", "--nosubdir", *TINY, "run.tick=1it")
     assert process.stdout is not None
-    assert "run directory" in process.stdout.readline()
+    assert process.stdout.readline()
     process.stdout.close()
     wait_until(lambda: has_state(tmp_path))
     process.send_signal(signal.SIGHUP)

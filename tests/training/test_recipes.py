@@ -127,9 +127,9 @@ def test_a_recipe_builds_the_published_network(name: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("run.batch=yes", "run.batch is True: give a number"),
-        ("run.batch=1:30", "run.batch is '1:30'"),
-        ("run.label_dropout=off", "run.label_dropout is False: give a number"),
+        ("run.batch=yes", "run.batch=yes on the command line: give a number"),
+        ("run.batch=1:30", "run.batch=1:30 on the command line: it must be a whole number"),
+        ("run.label_dropout=off", "run.label_dropout=off on the command line: give a number"),
         ("optimizer.betas=[yes, 0.9]", "betas"),
         ("run.duration=1:30", "suffixes"),
         ("run.duration=1e300M", "at most"),
