@@ -16,13 +16,8 @@ from torch import Tensor
 from samplers.settings import SamplerSettings
 from torch_utils.errors import UserError
 
-DATA_STDS = (
-    0.005,
-    0.01,
-    0.02,
-    0.05,
-    0.1,
-)  # along directions in which images in [-1, 1] vary little
+# along directions in which images in [-1, 1] vary little
+DATA_STDS = (0.005, 0.01, 0.02, 0.05, 0.1)
 VISIBLE = 0.25  # excess deviation from which images are noisy to the eye
 _SAMPLES = 256  # of each; deviations are found to 5%
 _MOST_STEPS = 1000  # to look for a number of steps that suffices
