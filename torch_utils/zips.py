@@ -136,5 +136,5 @@ _UNPACKERS: Mapping[int, Callable[[bytes, int], bytes]] = {
 def _unpack(packed: bytes, member: zipfile.ZipInfo) -> bytes:
     """Unpack at most one byte more than a member says it has."""
     if member.compress_type not in _UNPACKERS:
-        raise NotImplementedError(f"it is packed by the method {member.compress_type}")
+        raise zipfile.BadZipFile(f"it is packed by the method {member.compress_type}")
     return _UNPACKERS[member.compress_type](packed, member.file_size + 1)
