@@ -16,6 +16,7 @@ import numpy as np
 from tests.fuzz.damage import damaged
 from tests.fuzz.subjects import SUBJECTS, Subject
 from torch_utils.errors import Failure, UserError
+from torch_utils.text import printable
 
 MEMORY = 2 * 2**30  # that the process may take beyond its start
 SECONDS = 20
@@ -36,7 +37,7 @@ def outcome(subject: Subject, parts: dict[str, bytes], seed: int, folder: Path) 
     if message is None:
         return "read"
     assert message, "an empty message"
-    assert message.isprintable(), message
+    assert message == printable(message), message
     return "refused"
 
 

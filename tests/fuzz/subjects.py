@@ -23,6 +23,7 @@ from data.decoding import open_picture
 from data.modes import to_plain
 from data.sources import open_source
 from tests.data.files import encoded, index, random_image
+from torch_utils.text import printable
 
 Files = dict[str, bytes]
 
@@ -74,7 +75,7 @@ def _images() -> Files:
 
 def _read_dataset(path: Path) -> None:
     for problem in problems_of(str(path)):
-        assert problem.isprintable(), problem
+        assert problem == printable(problem), problem
     ImageDataset(path, use_labels=True).load(progress=False)
     convert(str(path), str(path.with_name("o.zip")), overwrite=True)
 
