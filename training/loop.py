@@ -121,7 +121,8 @@ def train(
         start = f"from {trainer.seen:,} images" if state else "from the start"
         log.say(f"run directory: {folder}")
         log.say(f"{parameters:,} parameters, {len(data):,} images, on {world.device}, {start}")
-        with StopSignals(speaks=world.is_main) as signals:
+        is_launched = world.launcher is not None
+        with StopSignals(speaks=world.is_main, is_launched=is_launched) as signals:
             run = Run(config, trainer, model, data, folder, log, progress, clock, signals)
             return _loop(run)
     except OSError as error:

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: finish the step, save, stop. A second Ctrl-C ends at once.
 
-A closed terminal does not end a run: SIGHUP is ignored, as under nohup.
+A closed terminal does not end a run: SIGHUP is ignored, as under nohup. A launcher passes it on and
+then kills what goes on for longer than half a minute: below one, it asks to stop as well.
 """
 
 import contextlib
@@ -17,16 +18,18 @@ class StopSignals:
 
     Args:
         speaks: whether this process says so; one of several does.
+        is_launched: whether a launcher waits for this process to end on SIGHUP.
 
     Attributes:
         requested: whether a signal came.
         doing: what is finished first, in words.
     """
 
-    def __init__(self, *, speaks: bool = True) -> None:
+    def __init__(self, *, speaks: bool = True, is_launched: bool = False) -> None:
         self.requested = False
         self.doing = "this step"
         self._speaks = speaks
+        self._is_launched = is_launched
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -34,7 +37,8 @@ class StopSignals:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
             if hasattr(signal, "SIGHUP"):  # POSIX
-                self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                handler = self._note if self._is_launched else signal.SIG_IGN
+                self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, handler)
         return self
 
     def __exit__(

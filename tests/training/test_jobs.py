@@ -74,7 +74,9 @@ def is_running(number: int) -> bool:
 def test_a_signal_during_a_preview_drops_it_and_the_state_is_there_already(
     num: int, tmp_path: Path
 ) -> None:
-    """The preview would take hours; with two processes the signal reaches only one."""
+    """The preview would take hours. With two processes the signal reaches only one of them, and is
+    what a launcher passes on when its terminal is closed.
+    """
     options = [f"--outdir={tmp_path}", "--nosubdir", *TINY, "run.tick=1it"]
     slow = ["preview.steps=100000", "preview.num_images=64"]
     launcher = LAUNCHER if num == 2 else []
@@ -83,7 +85,7 @@ def test_a_signal_during_a_preview_drops_it_and_the_state_is_there_already(
     time.sleep(1)  # into the preview
     assert process.poll() is None
     target = children_of(process)[-1] if num == 2 else process.pid
-    os.kill(target, signal.SIGINT)
+    os.kill(target, signal.SIGINT if num == 1 else signal.SIGHUP)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == (75 if num == 1 else 1), output  # the launcher knows only 1
     assert "preview dropped" in output
