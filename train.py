@@ -179,10 +179,11 @@ def main(
             if here.is_main and notes:
                 click.echo("\n".join(notes))
             plan = launch.start(outdir, wanted, data, here, subdir=not nosubdir, recipe=config)
-        log = RunLog(plan.folder if here.is_main else None)
         if plan.is_complete:
-            log.say(f"already done: {plan.seen:,} images; {plan.folder}")
+            if here.is_main:  # nothing is written: the folder may be for reading only
+                click.echo(f"already done: {plan.seen:,} images; {plan.folder}")
             return 0
+        log = RunLog(plan.folder if here.is_main else None)
         with locked(plan.folder, here):
             plan = launch.claim(plan, here)
             for note in plan.notes:

@@ -67,10 +67,13 @@ def test_the_snapshot_is_self_contained_and_the_grid_has_a_row_a_class(trained: 
         assert np.asarray(grid).std() > 20
 
 
-def test_the_same_command_again_says_that_it_is_done(trained: Path) -> None:
+def test_the_same_command_again_says_that_it_is_done_and_writes_nothing(trained: Path) -> None:
+    """The folder may be for reading only."""
+    before = {path: path.read_bytes() for path in trained.iterdir()}
     done = run("train.py", f"--outdir={trained.parent}", TINY, "--desc=first", "--resume=latest")
     assert done.returncode == 0, done.stderr
     assert "already done: 640 images" in done.stdout
+    assert {path: path.read_bytes() for path in trained.iterdir()} == before
 
 
 def config_of(*arguments: str) -> dict:

@@ -207,11 +207,12 @@ def is_launched() -> bool:
         UserError: several processes are announced without what they need to meet, or a number is
             none.
     """
-    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+    missing = [name for name in _MEETING if not os.environ.get(name)]
+    # Kubernetes gives MASTER_PORT to whoever has a service of that name, as a URL
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", *(() if missing else ("MASTER_PORT",))):
         if not os.environ.get(name, "0").strip().isdecimal():
             raise UserError(f"{name} is {os.environ[name]!r}, which is no number: unset it")
     size = os.environ.get("WORLD_SIZE", "1")
-    missing = [name for name in _MEETING if not os.environ.get(name)]
     if not missing:
         return True
     if int(size) == 1:

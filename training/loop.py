@@ -15,6 +15,7 @@ from torch_utils.no_memory import is_out_of_memory
 from training.clock import Clock, status_line
 from training.config import TrainingConfig, images
 from training.data import TrainingData
+from training.due import Progress, next_multiple
 from training.labels import labels_of, snapshot_info
 from training.preview import Preview, plan_preview, save_preview
 from training.run_log import RunLog
@@ -25,23 +26,6 @@ from training.stopping import StopSignals
 from training.trainer import Trainer
 
 STREAK_PATIENCE = 10  # steps for which a stop waits for one that is finite, so as to save
-
-
-@dataclass
-class Progress:
-    """Where the loop is, beyond the trainer's own counters.
-
-    Attributes:
-        tick: number of the current tick.
-        tick_start: images seen when it began.
-        next_snapshot, next_state, next_preview: images at which the next one is due.
-    """
-
-    tick: int = 0
-    tick_start: int = 0
-    next_snapshot: int = 0
-    next_state: int = 0
-    next_preview: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,6 +99,7 @@ def train(
         if state is not None:
             trainer.load(state["trainer"], keeps_scale=_same_scaling(config, state["config"]))
             progress, clock = Progress(**state["progress"]), Clock(state["seconds"])
+            progress.follow(config, state["config"], trainer.seen)
         elif transfer_from is not None:
             log.say(transfer(trainer, transfer_from))
         parameters = sum(p.numel() for p in trainer.denoiser.parameters())
@@ -199,17 +184,17 @@ def _maintain(run: Run, preview: Preview | None, *, is_done: bool) -> bool:
     has_snapshot = is_done or trainer.seen >= progress.next_snapshot
     if has_snapshot:
         _save_snapshot(run)
-        progress.next_snapshot = _next(trainer.seen, images(config.run.snap))
+        progress.next_snapshot = next_multiple(trainer.seen, images(config.run.snap))
     has_preview, every = has_snapshot, images(config.preview.every)
     if every:
         has_preview = is_done or trainer.seen >= progress.next_preview
     if every and has_preview:
-        progress.next_preview = _next(trainer.seen, every)
+        progress.next_preview = next_multiple(trainer.seen, every)
     # weights that make every step fail are no good to go back to
     is_good = not trainer.guard.is_in_streak()
     due = is_good and (is_done or trainer.seen >= progress.next_state)
     if due:
-        progress.next_state = _next(trainer.seen, images(config.run.dump))
+        progress.next_state = next_multiple(trainer.seen, images(config.run.dump))
     progress.tick, progress.tick_start = progress.tick + 1, trainer.seen
     if due:
         _save(run)
@@ -251,11 +236,6 @@ def _unsaved(run: Run) -> str:
         f"at {run.trainer.seen:,} images the last steps were not finite, so that no state was "
         f"saved here; the newest in {run.folder} is good"
     )
-
-
-def _next(seen: int, interval: int) -> int:
-    """The first multiple of `interval` after `seen`."""
-    return (seen // interval + 1) * interval
 
 
 def _tick(run: Run) -> None:

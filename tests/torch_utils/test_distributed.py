@@ -90,7 +90,7 @@ def set_only(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1"}, {"RANK": "0"}])
+@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1"}, {"RANK": "0"}, {"MASTER_PORT": "tcp://here:1"}])
 def test_a_process_that_no_launcher_started_is_a_world_of_one(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
@@ -106,6 +106,10 @@ def test_a_process_that_no_launcher_started_is_a_world_of_one(
         ({"WORLD_SIZE": "2", "RANK": "1"}, "there is no MASTER_ADDR, MASTER_PORT: "),
         ({"WORLD_SIZE": "all"}, "WORLD_SIZE is 'all', which is no number"),
         ({"LOCAL_RANK": ""}, "LOCAL_RANK is '', which is no number"),
+        (
+            {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "here", "MASTER_PORT": "tcp://here:1"},
+            "MASTER_PORT is 'tcp://here:1', which is no number",
+        ),
     ],
 )
 def test_half_a_launch_is_refused(

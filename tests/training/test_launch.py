@@ -17,7 +17,7 @@ from training.launch import Launch, claim, resume, resume_latest
 from training.loop import train
 from training.recipes import dump_config
 from training.resume import CONFIG_FILE, candidates
-from training.state import load_state, newest_state, state_path
+from training.state import images_of, load_state, newest_state, state_path
 
 KEY = "100/1x8x6/class10/0123456789abcdef/0123456789abcdef"
 
@@ -160,6 +160,20 @@ def test_a_new_loss_scale_acts_when_the_precision_changes(tmp_path: Path) -> Non
     assert float(final["trainer"]["guard"]["scale"]) == 64
     kept = train_tiny(tmp_path / "run", *fp16, "run.duration=4it", resume=True)
     assert float(kept["trainer"]["guard"]["scale"]) == 64
+
+
+def test_intervals_act_at_once_when_they_change(tmp_path: Path) -> None:
+    rare = ["run.snap=100it", "run.dump=100it", "preview=off"]
+    train_tiny(tmp_path / "run", *rare, "run.duration=4it")
+    often = ["run.snap=2it", "run.dump=4it", "preview.every=2it", "preview.num_images=1"]
+    train_tiny(tmp_path / "run", *often, "run.duration=10it", resume=True)
+
+    def images(pattern: str) -> list[int]:
+        return sorted(map(images_of, (tmp_path / "run").glob(pattern)))
+
+    assert images("network-snapshot-*") == [16, 64, 96, 128, 160]
+    assert images("training-state-*") == [64, 128, 160]
+    assert images("samples-*") == [96, 128, 160]
 
 
 def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""Where a run is, and when the next snapshot, state and preview are due."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from training.config import TrainingConfig, images
+
+# what is due: the attribute of `Progress`, and the key that holds its interval
+_INTERVALS = (
+    ("next_snapshot", "run", "snap"),
+    ("next_state", "run", "dump"),
+    ("next_preview", "preview", "every"),
+)
+
+
+@dataclass
+class Progress:
+    """Where the loop is, beyond the trainer's own counters.
+
+    Attributes:
+        tick: number of the current tick.
+        tick_start: images seen when it began.
+        next_snapshot, next_state, next_preview: images at which the next one is due.
+    """
+
+    tick: int = 0
+    tick_start: int = 0
+    next_snapshot: int = 0
+    next_state: int = 0
+    next_preview: int = 0
+
+    def follow(self, config: TrainingConfig, before: dict[str, Any], seen: int) -> None:
+        """Let intervals that have changed count from now on; what was due by others stays so.
+
+        Args:
+            config: resolved, as it is now.
+            before: as it was, as a tree.
+            seen: images seen.
+        """
+        for name, section, key in _INTERVALS:
+            interval = getattr(getattr(config, section), key)
+            if interval is not None and interval != before[section][key]:
+                setattr(self, name, next_multiple(seen, images(interval)))
+
+
+def next_multiple(seen: int, interval: int) -> int:
+    """The first multiple of `interval` after `seen`."""
+    return (seen // interval + 1) * interval
