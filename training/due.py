@@ -39,7 +39,7 @@ class Progress:
         """
         for name, section, key in _INTERVALS:
             interval = getattr(getattr(config, section), key)
-            if interval is not None and interval != before[section][key]:
+            if interval is not None and interval != before.get(section, {}).get(key):
                 setattr(self, name, next_multiple(seen, images(interval)))
 
 

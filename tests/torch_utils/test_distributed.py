@@ -90,7 +90,9 @@ def set_only(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.parametrize("variables", [{}, {"WORLD_SIZE": "1"}, {"RANK": "0"}, {"MASTER_PORT": "tcp://here:1"}])
+@pytest.mark.parametrize(
+    "variables", [{}, {"WORLD_SIZE": "1"}, {"RANK": "0"}, {"MASTER_PORT": "tcp://here:1"}]
+)
 def test_a_process_that_no_launcher_started_is_a_world_of_one(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
