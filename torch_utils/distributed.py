@@ -22,6 +22,7 @@ from torch_utils.errors import Failure, UserError
 
 COLLECTIVE_LIMIT = timedelta(minutes=30)
 _FIRST_POLL, _LAST_POLL = 0.005, 0.5  # seconds between looks at the board while waiting
+_DYING = 10.0  # seconds that a killed process may take to be gone
 # what gloo and NCCL say when a peer has gone
 _LOST = ("connection closed", "connection reset", "broken pipe", "socket", "remote process exited")
 
@@ -151,14 +152,21 @@ class World:
             return
         self.board.count(name, 1)
         while self.board.count(name) < self.size:
-            if self.board.is_lost and self.is_orphan:
-                return  # the others are there still: who collects next will wait for them
             if self.board.is_lost:
+                if self._becomes_orphan():
+                    return  # the others are there still: who collects next will wait for them
                 raise Failure("lost contact with the other processes of this run")
             if self.board.has(_FAILED):
                 raise Failure("another process of this run has failed")
             time.sleep(pause)
             pause = min(2 * pause, _LAST_POLL)
+
+    def _becomes_orphan(self) -> bool:
+        """Whether a lost store is the launcher's death: its files close before it is gone."""
+        end = time.monotonic() + _DYING
+        while not self.is_orphan and time.monotonic() < end:
+            time.sleep(_FIRST_POLL)
+        return self.is_orphan
 
     def share(self, value: str | None) -> str:
         """Give the main process's text to all."""
