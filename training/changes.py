@@ -21,7 +21,10 @@ FREE_KEYS = {
 _OF_READING = {"data.cond", "data.max_size", "data.subset_seed"}
 
 # what has done its work at the start of a run
-_SPENT = {"ema.starts": "it acts on the first step alone"}
+_SPENT = {
+    "ema.starts": "it acts on the first step alone",
+    "network.resample_filter": "its taps are among the state's tensors",
+}
 
 
 def differences(old: TrainingConfig, new: TrainingConfig) -> list[str]:

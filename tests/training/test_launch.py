@@ -129,6 +129,7 @@ def test_more_processes_keep_the_micro_batch_or_go_on_with_a_smaller_one(
         ("network.model_channels=32", "network.model_channels"),
         ("loss.uncertainty=false", "loss.uncertainty"),
         ("ema.starts=first_step", "ema.starts"),
+        ("network.resample_filter=[1,2]", "network.resample_filter"),
         ("augment.p=0", "augment.p"),
     ],
 )
