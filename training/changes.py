@@ -20,8 +20,8 @@ FREE_KEYS = {
 # keys of how the data is read, which the data's own key depends on
 _OF_READING = {"data.cond", "data.max_size", "data.subset_seed"}
 
-# what has done its work at the start of a run
-_SPENT = {
+# what has done its work at the start of a run, or lies in its states
+_SETTLED = {
     "ema.starts": "it acts on the first step alone",
     "network.resample_filter": "its taps are among the state's tensors",
 }
@@ -79,7 +79,7 @@ def refuse_unloadable(old: TrainingConfig, new: TrainingConfig, state: dict[str,
     """
     before, after = leaves(old.model_dump()), leaves(new.model_dump())
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-    for key, reason in _SPENT.items():
+    for key, reason in _SETTLED.items():
         if key in changed and state["trainer"]["updates"]:
             raise UserError(f"{key} cannot change in a run that has begun: {reason}")
     if bool(state["trainer"]["uncertainty"]) != new.loss.uncertainty:

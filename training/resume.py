@@ -25,7 +25,11 @@ def read_run_config(folder: Path) -> TrainingConfig:
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise UserError(f"{folder} is no run directory: it has no {CONFIG_FILE}")
+        is_aside = folder.name.startswith("abandoned-") and (folder.parent / CONFIG_FILE).is_file()
+        hint = f"; to go back to what is in it, move the state to {folder.parent}"
+        raise UserError(
+            f"{folder} is no run directory: it has no {CONFIG_FILE}{hint if is_aside else ''}"
+        )
     config: TrainingConfig = validated(TrainingConfig, read_recipe(path), str(path))
     return config
 
@@ -51,10 +55,17 @@ def candidates(outdir: Path) -> list[Path]:
 
     Newest is what is farthest; of runs equally far, what was written last. Only names that
     `create_run_dir` gives count, so that no copy under another name is taken for a run.
+
+    Raises:
+        UserError: the folder cannot be read.
     """
     if not outdir.is_dir():
         return []
-    below = [entry for entry in outdir.iterdir() if re.match(r"\d{5,}-", entry.name)]
+    try:
+        entries = list(outdir.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot look into {outdir}: {error.strerror or error}") from None
+    below = [entry for entry in entries if re.match(r"\d{5,}-", entry.name)]
     runs = [folder for folder in (outdir, *below) if (folder / CONFIG_FILE).is_file()]
     return sorted(runs, key=_age, reverse=True)
 

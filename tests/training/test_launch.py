@@ -197,6 +197,8 @@ def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_p
     assert newest == state_path(folder, 160)  # pruning left what was just written
     again = resume(str(folder), longer, DATA, CPU, allow_config_change=False)
     assert again.seen == 160
+    with pytest.raises(UserError, match=f"move the state to {folder}"):
+        resume(str(state_path(aside, 192)), longer, DATA, CPU, allow_config_change=False)
     once_more = resume(str(state_path(folder, 144)), longer, DATA, CPU, allow_config_change=False)
     claim(once_more, CPU)
     assert (folder / "abandoned-002" / "training-state-0000000160.pt").is_file()
