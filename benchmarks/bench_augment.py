@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.hardware import hardware, prepared_device, write_results
 from data.augment import apply, draw, edm
-from data.augment_geometry import AFFINE
+from data.augment.geometry import AFFINE
 from torch_utils.command import Command
 
 NEARLY_NOTHING = 1e-9  # a variate that counts as one, yet moves nothing

@@ -20,10 +20,10 @@ from torch import Tensor
 from benchmarks.hardware import write_results
 from diffusion.grids import rho_grid
 from networks.layers import has_tangent
-from samplers.euler import euler
-from samplers.heun import heun
-from samplers.ito_taylor import ito_taylor
-from samplers.sra1 import sra1
+from samplers.solvers.euler import euler
+from samplers.solvers.heun import heun
+from samplers.solvers.ito_taylor import ito_taylor
+from samplers.solvers.sra1 import sra1
 from tests.samplers.orders import (
     MIXTURE,
     Sampler,

@@ -13,7 +13,7 @@ import numpy as np
 from data.archive import Label
 from data.labels import LabelRule, absent_classes
 from data.listing import LeftOut, phrases
-from data.sources import Source
+from data.sources.interface import Source
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 

@@ -1,7 +1,7 @@
 """Samplers: functions over a decreasing grid of noise levels, and the table that lists them.
 
-Adding one is a function with the signature of `samplers.heun.heun` and a row in SAMPLERS. The
-table is torch-free; functions are imported when used.
+Adding one is a function in solvers/, with the signature of `samplers.solvers.heun.heun`, and a row
+in SAMPLERS. The table is torch-free; functions are imported when used.
 """
 
 import math
@@ -96,7 +96,7 @@ def _steps_of_ablation(options: Mapping[str, object]) -> int:
 
 SAMPLERS = {
     "heun": SamplerRow(
-        target="samplers.heun:heun",
+        target="samplers.solvers.heun:heun",
         options=_CHURN,
         ranges=_CHURN_RANGES,
         summary="Heun's method with optional churn",
@@ -107,7 +107,7 @@ SAMPLERS = {
         paper="Karras et al. 2022 (EDM), Algorithm 2",
     ),
     "euler": SamplerRow(
-        target="samplers.euler:euler",
+        target="samplers.solvers.euler:euler",
         summary="Euler's method on the probability-flow ODE",
         grid="rho",
         order=1,
@@ -116,7 +116,7 @@ SAMPLERS = {
         paper="Karras et al. 2022 (EDM), Eq. 3",
     ),
     "ddim": SamplerRow(
-        target="samplers.ddim:ddim",
+        target="samplers.solvers.ddim:ddim",
         options={"eta": 0.0},
         ranges={"eta": (0.0, 1.0)},
         summary="implicit models, from deterministic (eta 0) to ancestral (eta 1)",
@@ -128,7 +128,7 @@ SAMPLERS = {
         paper="Song et al. 2021 (DDIM), Eq. 12",
     ),
     "ddpm": SamplerRow(
-        target="samplers.ddpm:ddpm",
+        target="samplers.solvers.ddpm:ddpm",
         options={"variance": "small", "fraction": 0.0},
         choices={"variance": ("small", "large", "interpolated")},
         ranges={"fraction": (0.0, 1.0)},
@@ -141,7 +141,7 @@ SAMPLERS = {
         paper="Ho et al. 2020 (DDPM), Algorithm 2",
     ),
     "ablation": SamplerRow(
-        target="samplers.ablation:ablation",
+        target="samplers.solvers.ablation:ablation",
         options={
             "solver": "heun",
             "schedule": "linear",
@@ -175,7 +175,7 @@ SAMPLERS = {
         paper="Karras et al. 2022 (EDM), Table 1 and Algorithm 1",
     ),
     "reverse_sde": SamplerRow(
-        target="samplers.reverse_sde:reverse_sde",
+        target="samplers.solvers.reverse_sde:reverse_sde",
         options={"corrector": "none", "last_step": "denoise"},
         choices={
             "corrector": ("none", "published", "shared"),
@@ -191,7 +191,7 @@ SAMPLERS = {
         paper="Song et al. 2021 (Score SDE), Eq. 6; Daras et al. 2023 (CDM)",
     ),
     "ito_taylor": SamplerRow(
-        target="samplers.ito_taylor:ito_taylor",
+        target="samplers.solvers.ito_taylor:ito_taylor",
         options={
             "scheme": "strong1.5",
             "beta": 1.0,
@@ -216,7 +216,7 @@ SAMPLERS = {
         paper="Kloeden and Platen 1992, sec. 10.4 and 14.2",
     ),
     "sra1": SamplerRow(
-        target="samplers.sra1:sra1",
+        target="samplers.solvers.sra1:sra1",
         options={"beta": 1.0, "rho": 7.0},
         ranges={"beta": (0.0, math.inf)},
         summary="the reverse SDE by a Runge-Kutta method for additive noise",

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from diffusion.denoiser import ConditionalDenoiser, DenoiseFunction, Denoiser
 from diffusion.guidance import autoguidance, classifier_free, clipped, conditional
-from samplers.derivatives import check_continuous
 from samplers.options import GenerationSettings
+from samplers.solvers.derivatives import check_continuous
 from samplers.stability import falls_apart, least_steps
 from torch_utils.errors import UserError
 

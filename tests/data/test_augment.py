@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.augment import AUGMENTATIONS, Augmentations, apply, draw, edm, flips, label_dim
-from data.augment_color import color_matrices
-from data.augment_geometry import SYM6, affine, downsampling, upsampling
+from data.augment.color import color_matrices
+from data.augment.geometry import SYM6, affine, downsampling, upsampling
 from torch_utils.errors import UserError
 
 CPU = torch.device("cpu")

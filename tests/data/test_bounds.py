@@ -217,7 +217,7 @@ def tar(*members: tuple[bytes, bytes]) -> bytes:
 def test_headers_of_a_tar_are_bounded_like_its_files(
     kind: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.cifar.MAX_BYTES", 2**16)
+    monkeypatch.setattr("data.sources.cifar.MAX_BYTES", 2**16)
     path = tmp_path / "cifar-10-python.tar.gz"
     path.write_bytes(gzip.compress(tar((kind, bytes(2**17)))))
     refused(lambda: open_source(path), "larger than it can be")

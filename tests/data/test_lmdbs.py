@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import lmdbs
-from data.lmdbs import open_lmdb
+from data.sources import lmdbs
+from data.sources.lmdbs import open_lmdb
 from tests.data.files import encoded, random_image
 from torch_utils.errors import Failure, UserError
 
@@ -80,7 +80,7 @@ def test_after_a_death_the_rest_is_read_until_there_are_too_many(
         reader._child.process.kill()
         reader._child.process.wait()
 
-    monkeypatch.setattr("data.lmdbs.MAX_DEATHS", 2)
+    monkeypatch.setattr("data.sources.lmdbs.MAX_DEATHS", 2)
     for index in (3, 4):
         kill()
         with pytest.raises(UserError, match=r"cannot read x \(.*\): it is damaged"):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from diffusion.guidance import CLIPS, autoguidance, classifier_free, clipped, conditional
-from samplers.heun import heun
 from samplers.settings import settings_from
+from samplers.solvers.heun import heun
 from tests.closed_form import GaussianMixture
 
 MEANS = (-0.8, 0.1, 0.7)

@@ -172,7 +172,7 @@ def _celeba() -> Files:
 
 
 def _read_celeba(path: Path) -> None:
-    from data.celeba import read_attributes
+    from data.sources.celeba import read_attributes
 
     read_attributes(path)
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from diffusion.grids import rho_grid
 from diffusion.steps import raise_noise
-from samplers.increments import correlated, rates, step_size
-from samplers.sra1 import sra1
+from samplers.solvers.increments import correlated, rates, step_size
+from samplers.solvers.sra1 import sra1
 
 Sampler = Callable[..., Tensor]
 Curve = Callable[[Tensor], Tensor]
@@ -317,7 +317,7 @@ def euler_maruyama(
     beta: float = 1.0,
     rho: float = 7.0,
 ) -> Tensor:
-    """The first-order method for the SDE of `samplers.increments`, to compare with."""
+    """The first-order method for the SDE of `samplers.solvers.increments`, to compare with."""
     for sigma, sigma_next in pairwise(sigmas):
         denoised = denoise(x, sigma)
         if sigma_next == 0:

@@ -17,11 +17,11 @@ from diffusion.denoiser import Denoiser
 from diffusion.grids import rho_grid
 from diffusion.preconditioning import PRESETS
 from samplers import SAMPLERS
-from samplers.derivatives import SECOND, check_continuous
-from samplers.euler import euler
-from samplers.heun import heun
-from samplers.increments import correlated, rates
-from samplers.ito_taylor import ito_taylor
+from samplers.solvers.derivatives import SECOND, check_continuous
+from samplers.solvers.euler import euler
+from samplers.solvers.heun import heun
+from samplers.solvers.increments import correlated, rates
+from samplers.solvers.ito_taylor import ito_taylor
 from tests.closed_form import GaussianMixture
 from tests.networks.small import small_net
 from tests.samplers.orders import (

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.grids import rho_grid
 from samplers import SAMPLERS
-from samplers.reverse_sde import CORRECTORS, LAST_STEPS, reverse_sde
+from samplers.solvers.reverse_sde import CORRECTORS, LAST_STEPS, reverse_sde
 from tests.closed_form import GaussianMixture
 from torch_utils.errors import UserError
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from diffusion.grids import rho_grid
-from samplers.increments import correlated, rates, step_size
-from samplers.sra1 import sra1
+from samplers.solvers.increments import correlated, rates, step_size
+from samplers.solvers.sra1 import sra1
 from tests.samplers.orders import MIXTURE, Draws, final_variance, forbidden, images, zeros
 from torch_utils.errors import UserError
 

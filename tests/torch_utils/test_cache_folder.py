@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.downloads import open_torchvision
+from data.sources.downloads import open_torchvision
 from tests.machines.conditions import unprivileged
 from torch_utils import notes
 from torch_utils.cache_folder import DATASETS, TORCHVISION, cache_folder

@@ -15,8 +15,8 @@ from diffusion.preconditioning import PRESETS
 from networks import NETWORKS
 from samplers import SAMPLERS
 from samplers.command_line import OPTIONS as SAMPLER_OPTIONS
-from samplers.ddpm import VARIANCES
 from samplers.options import WRAPPING
+from samplers.solvers.ddpm import VARIANCES
 from tests.manual import NAMED, SECTIONS
 from tests.test_docs import SCRIPTS
 from torch_utils.command import unknown_option

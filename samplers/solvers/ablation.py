@@ -14,7 +14,7 @@ from diffusion import time_map
 from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import raise_noise
 from diffusion.time_map import TimeMap
-from samplers.heun import Callback, Noise, Project
+from samplers.solvers.interface import Callback, Noise, Project
 from torch_utils.errors import UserError, unknown_name
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import ddim_step
-from samplers.heun import Callback, Noise, Project
+from samplers.solvers.interface import Callback, Noise, Project
 
 
 def ddim(

@@ -2,7 +2,7 @@
 
 Roessler 2010, "Runge-Kutta methods for the strong approximation of solutions of stochastic
 differential equations", SIAM J. Numer. Anal. 48(3), scheme SRA1, for the SDE of
-`samplers.increments`.
+`samplers.solvers.increments`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import slope
-from samplers.heun import Callback, Noise, Project
-from samplers.increments import correlated, rates, step_size
+from samplers.solvers.increments import correlated, rates, step_size
+from samplers.solvers.interface import Callback, Noise, Project
 from torch_utils.errors import UserError
 
 
@@ -31,7 +31,7 @@ def sra1(
 ) -> Tensor:
     """Integrate a reverse SDE by SRA1; the step to 0 returns D.
 
-    With a = kappa f, g and t from `samplers.increments`, and a second stage at t + 3h/4:
+    With a = kappa f, g and t from `samplers.solvers.increments`, and a second stage at t + 3h/4:
 
         H  = x + (3/4) h a(t, x) + (3/2) g(t + h) dZ / h
         x' = x + h (a(t, x) / 3 + (2/3) a(t + 3h/4, H)) + g(t + h) dW + (g(t) - g(t + h)) dZ / h

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.celeba import open_celeba
-from data.cifar import open_cifar
-from data.idx import open_idx
 from data.modes import to_plain
-from data.sources import Item, Source, choose_part
+from data.sources.celeba import open_celeba
+from data.sources.cifar import open_cifar
+from data.sources.idx import open_idx
+from data.sources.interface import Item, Source, choose_part
 from torch_utils.cache_folder import TORCHVISION, cache_folder
 from torch_utils.errors import UserError, unknown_name
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.archive import ImageArchive, Label
-from data.folders import archive_source
-from data.sources import Source, attribute_list, choose_part
+from data.sources import attribute_list
+from data.sources.folders import archive_source
+from data.sources.interface import Source, choose_part
 from torch_utils.bounded import read_file
 from torch_utils.errors import UserError
 

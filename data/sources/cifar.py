@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from data.sources import Item, Source, choose_part
-from data.tars import tar_members
+from data.sources.interface import Item, Source, choose_part
+from data.sources.tars import tar_members
 from torch_utils.bounded import gunzipped, open_regular
 from torch_utils.errors import UserError
 from torch_utils.safe_pickle import Limits, loads

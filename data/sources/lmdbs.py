@@ -1,6 +1,6 @@
 """Images in an lmdb: LSUN's encoded pictures (Yu et al. 2015), CelebA-HQ's raw square RGB.
 
-A process of its own reads the file, data/lmdb_child.py, so that a damaged one ends that one only.
+A process of its own reads the file, lmdb_child.py, so that a damaged one ends that one only.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from data import lmdb_child
 from data.decoding import open_picture
 from data.modes import to_plain
-from data.sources import Item, Source
+from data.sources import lmdb_child
+from data.sources.interface import Item, Source
 from torch_utils.bounded import open_regular
 from torch_utils.errors import Failure, UserError
 

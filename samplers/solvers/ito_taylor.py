@@ -6,10 +6,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
-from samplers.derivatives import FIRST, check_continuous
-from samplers.heun import Callback, Noise, Project
-from samplers.increments import step_size
-from samplers.taylor_steps import SCHEMES, Problem, Step
+from samplers.solvers.derivatives import FIRST, check_continuous
+from samplers.solvers.increments import step_size
+from samplers.solvers.interface import Callback, Noise, Project
+from samplers.solvers.taylor_steps import SCHEMES, Problem, Step
 from torch_utils.errors import UserError, unknown_name
 
 
@@ -42,7 +42,7 @@ def ito_taylor(
     The expansion of strong1.5 and weak2 has a term in the Laplacian of D in x. Without it
     (`laplacian` False, the default) each step has a bias of h^2 g^2, which leaves order 1, and on
     a mixture about the error of Euler-Maruyama, unless D is affine in x or g^2 = O(h).
-    `samplers.sra1` reaches both orders without derivatives; benchmarks/solver_errors.py compares.
+    `sra1` reaches both orders without derivatives; benchmarks/solver_errors.py compares.
 
     Args:
         denoise: D(x, sigma), differentiable in both; sigma is a float or a 0-d tensor.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sources import Item, Source
+from data.sources.interface import Item, Source
 from torch_utils.bounded import open_regular
 from torch_utils.errors import UserError
 from torch_utils.npys import names_in, read_header, read_npz

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import ancestral_step, variance_interpolated, variance_large, variance_small
-from samplers.heun import Callback, Noise, Project
+from samplers.solvers.interface import Callback, Noise, Project
 from torch_utils.errors import unknown_name
 
 VARIANCES: dict[str, Callable[[float, float, float], float]] = {

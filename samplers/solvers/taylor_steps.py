@@ -1,7 +1,7 @@
 """One step of each scheme of `ito_taylor`, with one derivative of the denoiser.
 
 Kloeden and Platen 1992, "Numerical Solution of Stochastic Differential Equations", sec. 10.4
-(strong order 1.5) and sec. 14.2 (weak order 2), for the SDE of `samplers.increments`. With
+(strong order 1.5) and sec. 14.2 (weak order 2), for the SDE of `samplers.solvers.increments`. With
 f = (x - D) / sigma all derivatives of the drift follow from those of D, because
 (df/dx) w = (w - (dD/dx) w) / sigma and df/dsigma = -(f + dD/dsigma) / sigma.
 """
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import raise_noise, slope
-from samplers.derivatives import FIRST, SECOND
-from samplers.increments import Increment, correlated, parallel, rates, step_size
+from samplers.solvers.derivatives import FIRST, SECOND
+from samplers.solvers.increments import Increment, correlated, parallel, rates, step_size
+from samplers.solvers.interface import Noise
 
-Noise = Callable[[Tensor], Tensor]
 DrawIncrements = Callable[[Noise, Tensor, float], tuple[Tensor, Tensor]]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sources import Item, Source
+from data.sources.interface import Item, Source
 from torch_utils.bounded import chunks, collected, growth_limit, gunzipped, open_regular
 from torch_utils.errors import UserError
 

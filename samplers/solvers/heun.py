@@ -8,10 +8,7 @@ from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import raise_noise, slope
-
-Noise = Callable[[Tensor], Tensor]
-Project = Callable[[Tensor, float], Tensor]
-Callback = Callable[[int, float, Tensor, Tensor], None]
+from samplers.solvers.interface import Callback, Noise, Project
 
 
 def heun(

@@ -11,7 +11,7 @@ from data.archive import ImageArchive, Label
 from data.decoding import open_picture
 from data.listing import common_folder, phrases
 from data.modes import to_plain
-from data.sources import Item, Source
+from data.sources.interface import Item, Source
 from torch_utils.class_folders import class_names, in_order
 from torch_utils.errors import UserError
 from torch_utils.text import printable

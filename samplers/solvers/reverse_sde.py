@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import exact_std, frozen_std, reverse_sde_step, slope
-from samplers.heun import Callback, Noise, Project
+from samplers.solvers.interface import Callback, Noise, Project
 from torch_utils.errors import unknown_name
 
 CORRECTORS = ("none", "published", "shared")

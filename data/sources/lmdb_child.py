@@ -1,4 +1,4 @@
-"""The process that reads an lmdb for data/lmdbs.py; run as a script, it imports nothing of ours.
+"""The process that reads an lmdb for lmdbs.py; run as a script, it imports nothing of ours.
 
 liblmdb follows what a damaged file says, wherever that leads. The system then ends the process
 that has the file mapped, which is this one. It writes the keys, if wanted, then an answer for

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from data.augment_color import COLORS, recolor
-from data.augment_geometry import AFFINE, WHOLE_PIXELS, largest_shift, move_pixels, resample
+from data.augment.color import COLORS, recolor
+from data.augment.geometry import AFFINE, WHOLE_PIXELS, largest_shift, move_pixels, resample
 from torch_utils.devices import upload
 from torch_utils.errors import UserError, unknown_name
 

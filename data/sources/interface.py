@@ -1,0 +1,102 @@
+"""What a source of images is: how many there are, how one is read, and what is known of labels."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from data.archive import Label
+from data.parallel import ordered_map
+from torch_utils.errors import UserError
+from torch_utils.text import printable
+
+Result = TypeVar("Result")
+Item = tuple[np.ndarray, Label | None]
+
+
+@dataclass(frozen=True)
+class Visited(Generic[Result]):
+    """An image that was read, or left out.
+
+    Attributes:
+        result: what the function made of it; None if it was left out by it or for the problem.
+        label: its label or None.
+        problem: why it could not be read; "" if it could.
+    """
+
+    result: Result | None
+    label: Label | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images to convert.
+
+    Attributes:
+        num: how many.
+        read: image number i, uint8 [H, W] or [H, W, 3], upright, and its label or None; may be
+            called by several threads. Raises a `UserError` that names the image.
+        where: the name of image number i for a message.
+        label_names: names of the classes or of the elements of the vectors, if they are known.
+        label_kind: "multi_hot" if labels are tags; None if the labels themselves tell.
+        skips_damaged: an image that cannot be read is left out with a warning.
+        margins: rows and columns of zeros that `read` adds on each side of an image.
+        left_out: what is there and is no image of the source, e.g. "6 files (.heic)".
+    """
+
+    num: int
+    read: Callable[[int], Item]
+    where: Callable[[int], str]
+    label_names: list[str] | None = None
+    label_kind: str | None = None
+    skips_damaged: bool = False
+    margins: tuple[int, int] = (0, 0)
+    left_out: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return self.num
+
+    def images(
+        self, function: Callable[[np.ndarray, str], Result | None], num_threads: int | None = None
+    ) -> Iterator[Visited[Result]]:
+        """Read all images in order, some ahead of time in threads.
+
+        Args:
+            function: applied to each image and its name by the threads; None leaves it out.
+            num_threads: None for one a core.
+
+        Yields:
+            One for each image.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+
+        def work(index: int) -> Visited[Result]:
+            try:
+                image, label = self.read(index)
+            except UserError as error:
+                if not self.skips_damaged:
+                    raise UserError(f"{error} (--skip-bad leaves such images out)") from None
+                return Visited(None, None, str(error))
+            return Visited(function(image, self.where(index)), label)
+
+        for visited in ordered_map(work, range(self.num), num_threads):
+            if visited.problem:
+                print(f"warning: left out: {printable(visited.problem)}", file=sys.stderr)
+            yield visited
+
+
+def choose_part(what: str, split: str, parts: Sequence[str]) -> str:
+    """The part asked for, or the first of `parts` if none was.
+
+    Raises:
+        UserError: it is not one of them.
+    """
+    if split and split not in parts:
+        known = f"take one of {', '.join(parts)}" if parts else "leave --split out"
+        raise UserError(f"{what} has no part {split!r}: {known}")
+    return split or (parts[0] if parts else "")

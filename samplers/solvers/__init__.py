@@ -1,0 +1,1 @@
+"""Solvers: pure functions from a denoise function and noise levels to images, one a file."""
