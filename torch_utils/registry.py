@@ -7,11 +7,18 @@ config.
 
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from torch_utils.errors import UserError, unknown_name
+
+
+class Rule(NamedTuple):
+    """What the value of an option must be, where no names and no interval say it."""
+
+    words: str  # "it must be ..."
+    accepts: Callable[[Any], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +31,7 @@ class Row:
         summary: one line on what it is, with its source.
         choices: options that are one of some names.
         ranges: options that are numbers in an interval, both ends included.
+        rules: options, or lists of them, with any other bound.
     """
 
     target: str
@@ -31,11 +39,28 @@ class Row:
     summary: str = ""
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
     def load(self) -> Any:
         """Import and return the function or class."""
         module, attribute = self.target.split(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def resolve(self, owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every option, as given or else its default; the only way from what a user wrote.
+
+        Args:
+            owner: whose options they are, for messages, e.g. "sampler heun".
+            given: option -> value. Integers are accepted where the default is a float, and so are
+                numbers that a reader left as text, e.g. "1e-3".
+
+        Raises:
+            UserError: unknown option, a value of another type, not among the choices, outside its
+                range, or against its rule.
+        """
+        options = merge_options(owner, self.options, given)
+        check_values(owner, self, options)
+        return options
 
 
 RowT = TypeVar("RowT", bound=Row)
@@ -85,6 +110,9 @@ def check_values(owner: str, row: Row, options: Mapping[str, Any]) -> None:
     for option, names in row.choices.items():
         if option in options and options[option] not in names:
             raise unknown_name(f"{option} of {owner}:", str(options[option]), names)
+    for option, rule in row.rules.items():
+        if option in options and not rule.accepts(options[option]):
+            raise UserError(f"{owner}: {option} is {options[option]!r}: it must be {rule.words}")
     for option, (low, high) in row.ranges.items():
         value = options.get(option)
         if value is None:
