@@ -16,7 +16,6 @@ from torch_utils.files import DISK_FULL
 from torch_utils.leaving import exit_process
 from torch_utils.no_memory import is_out_of_memory, shortage
 from torch_utils.published import hint
-from torch_utils.text import printable
 
 # what other systems, and other programs of ours, call an option by: each row means the same
 SAME = (
