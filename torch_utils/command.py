@@ -90,18 +90,20 @@ class Command(click.Command):
                 raise
             raise Failure(f"{shortage(error)}: {self.needs_less}") from None
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+    def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command and end the process with its exit code.
 
         Args:
-            args, kwargs: of `click.Command.main`.
-            standalone_mode: False for a call from Python: what the command returns is returned, and
-                errors are raised, those of the command line too.
+            args, kwargs: of `click.Command.main`. With `standalone_mode=False`, for a call from
+                Python, what the command returns is returned, and errors are raised, those of the
+                command line too.
 
         Raises:
             UserError, Failure: what would end the process with exit code 2 or 1.
         """
-        if not standalone_mode:
+        is_program = kwargs.pop("standalone_mode", True)
+        kwargs["standalone_mode"] = False
+        if not is_program:
             return self._run(*args, **kwargs)
         try:
             result = self._run(*args, **kwargs)
@@ -121,7 +123,7 @@ class Command(click.Command):
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """What the command returns, or the exit code with which it ended early, after --help."""
         try:
-            return super().main(*args, **kwargs, standalone_mode=False)
+            return super().main(*args, **kwargs)
         except click.ClickException as error:
             raise UserError(_one_line(error)) from None
         except click.Abort:
