@@ -99,8 +99,8 @@ def test_only_safe_pickle_imports_pickle() -> None:
 def test_every_package_and_the_files_that_it_needs_are_shipped() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     setuptools = project["tool"]["setuptools"]
-    folders = {path.parent.relative_to(ROOT) for name in PACKAGES for path in modules(name).values()}
-    packages = {".".join(folder.parts) for folder in folders}
+    ours = [path for name in PACKAGES for path in modules(name).values()]
+    packages = {".".join(path.parent.relative_to(ROOT).parts) for path in ours}
     assert set(setuptools["packages"]) == packages | set(FOLDERS)
     assert set(setuptools["py-modules"]) == SCRIPTS
     targets = {target.split(":")[0] for target in project["project"]["scripts"].values()}
