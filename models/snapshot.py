@@ -197,7 +197,9 @@ def _read_header(path: str | os.PathLike[str]) -> _Header:
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise UserError(f"no snapshot at {path}")
+        raise UserError(
+            f"no snapshot at {path}: give a run directory or a network-snapshot-*.safetensors"
+        )
     try:
         with open_regular(path) as raw:
             (length,) = struct.unpack("<Q", raw.read(8))
