@@ -1,6 +1,5 @@
 """Labels as Python says them: a class, tags, numbers; one for all images, or one for each."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,15 +7,12 @@ import torch
 from torch import Tensor
 
 from samplers.classes import class_number
-from samplers.generate import Sample, check_class
+from samplers.generate import check_class
 from samplers.labels import LabelSource
-from samplers.plan import Wish, plan
 from torch_utils.errors import UserError, unknown_name
 
 
-def label_rows(
-    label: Any, num: int, source: LabelSource, *, kind: str | None, names: Sequence[str] | None
-) -> Tensor:
+def label_rows(label: Any, num: int, source: LabelSource) -> Tensor:
     """The labels of some images.
 
     Args:
@@ -25,8 +21,6 @@ def label_rows(
             [num, label_dim].
         num: how many images.
         source: what the model's labels are.
-        kind: class, multi_hot (tags) or vector; None is class.
-        names: of classes or tags.
 
     Returns:
         float32 [num, label_dim], on the CPU.
@@ -34,10 +28,10 @@ def label_rows(
     Raises:
         UserError: the model has no such label, or there are not as many as images.
     """
-    known = list(names or [])
+    known = source.names
     if source.dim == 0:
         raise UserError(f"label {label!r} was given, but the model is unconditional: leave it out")
-    if kind == "multi_hot" and (isinstance(label, str) or _are_texts(label)):
+    if source.kind == "multi_hot" and (isinstance(label, str) or _are_texts(label)):
         tags = [tag for tag in label.split(",") if tag] if isinstance(label, str) else label
         for tag in tags:
             if tag not in known:
@@ -84,23 +78,3 @@ def _one_hots(classes: np.ndarray, num: int, source: LabelSource) -> Tensor:
         if index not in source.present:
             raise UserError(f"no training image is of class {index}, so nothing was learned of it")
     return source.rows(torch.from_numpy(classes).to(torch.int64)).expand(num, -1)
-
-
-def labelled(
-    seeds: Sequence[int],
-    label: Any,
-    source: LabelSource,
-    *,
-    kind: str | None,
-    names: Sequence[str] | None,
-) -> list[Sample]:
-    """The images of some seeds, with a label as of `label_rows`; None to draw it from each seed.
-
-    Raises:
-        UserError: as `label_rows`, or nothing was given and there is nothing to draw from.
-    """
-    if label is None:
-        drawn = plan(seeds, Wish(), source, label_kind=kind, label_names=names)
-        return [sample for sample, _ in drawn]
-    rows = label_rows(label, len(seeds), source, kind=kind, names=names).numpy()
-    return [Sample(seed, label=row) for seed, row in zip(seeds, rows, strict=True)]

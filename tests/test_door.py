@@ -2,9 +2,13 @@
 
 import math
 import os
+import random
 import re
+import signal
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import yaml
 
 import driftless
+import train
 from samplers.generate import to_uint8
 from tests.command import call
 from tests.test_generate_cli import write_snapshot
@@ -61,7 +67,9 @@ def test_a_foreign_package_that_was_imported_before_is_named(tmp_path: Path) -> 
     assert f"{tmp_path}/metrics/__init__.py hides the package metrics of Driftless" in line
     assert "in a process that does not import it" in line
     code = "import sys; sys.modules['losses'] = type(sys)('losses'); import driftless"
-    assert "a module losses without a file hides" in last_line(python(code, tmp_path / "metrics"))
+    assert "a module without a file hides the package losses" in last_line(
+        python(code, tmp_path / "metrics")
+    )
 
 
 def test_a_folder_of_data_hides_nothing(tmp_path: Path) -> None:
@@ -98,7 +106,7 @@ def pixels(folder: Path) -> dict[int, np.ndarray]:
         ),
     ],
 )
-@pytest.mark.filterwarnings("ignore:guidance 1.5 needs a model")
+@pytest.mark.filterwarnings("ignore:guidance .* needs a model")
 def test_images_are_those_that_generate_writes(
     words: str, options: dict[str, Any], classes: Path, tmp_path: Path
 ) -> None:
@@ -189,23 +197,25 @@ def test_wrong_options_are_refused_at_the_call(
 def test_what_cannot_be_loaded_is_answered_with_what_can(tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(b"x")
     for path, message in [
-        (tmp_path / "absent", "give a run directory or a network-snapshot-"),
+        (tmp_path / "absent", "a run directory or a network-snapshot-.* no snapshot at"),
         (tmp_path / "model.pkl", "is not a snapshot of Driftless: give a network-snapshot-"),
         (tmp_path, "no network-snapshot-"),
     ]:
         with pytest.raises(driftless.UserError, match=message):
             driftless.load(path)
-    with pytest.raises(driftless.UserError, match="device 'gpu': give auto, cpu, cuda, or one"):
-        driftless.load(tmp_path, device="gpu")
+    path = write_snapshot(tmp_path / "classes.safetensors", 3)
+    with pytest.raises(driftless.UserError, match="device is 'gpu': give auto, cpu, cuda, or one"):
+        driftless.load(path, device="gpu")
 
 
+@pytest.mark.filterwarnings("ignore:guidance 0 needs a model")
 def test_cautions_are_warnings_and_lost_images_failures(classes: Path, tmp_path: Path) -> None:
     model = driftless.load(classes)
     with pytest.warns(UserWarning, match="needs a model that knows the null label") as caught:
         model.sample([1], guidance=2, steps=2)
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="label has no effect: at guidance 0"):
-        model.sample([1], guidance=0, label=1, steps=2)
+        model.sample([1], guidance=0, label=1, steps=4)
     with torch.no_grad():
         next(model.denoiser.parameters()).fill_(math.nan)
     with pytest.raises(driftless.Failure, match="images of seeds 1, 9 are not finite"):
@@ -238,3 +248,137 @@ def test_a_model_says_what_it_is(classes: Path) -> None:
     assert about["labels"] == "3 classes: ant, bee, cow"
     assert about["sampler"] == "name heun, steps 3"
     assert {"denoiser", "trained"} < set(about)
+
+
+RANDOM = (random.getstate, np.random.get_state, torch.get_rng_state)
+
+
+def process_state() -> list[object]:
+    """All that a library call could leave changed, as text."""
+    backends = torch.backends
+    return [
+        *(str(state()) for state in RANDOM),
+        torch.get_rng_state().sum().item(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        *(backends.cudnn.benchmark, backends.cudnn.deterministic, backends.cudnn.allow_tf32),
+        backends.cuda.matmul.allow_tf32,
+        *(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+        *(sys.stdout, sys.stderr, os.getcwd(), warnings.filters[:], dict(os.environ)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> driftless.Run:
+    """Some steps of training on the digits."""
+    return driftless.train(TINY, outdir=tmp_path_factory.mktemp("runs"), progress=False)
+
+
+TINY = {
+    "base": "configs/digits-tiny.yaml",
+    "network": {"dropout": 0.1},  # which draws from PyTorch's default generator
+    "run": {"duration": "4it", "tick": "2it"},
+}
+
+
+def test_nothing_of_the_process_changes(classes: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    before = process_state()
+    model = driftless.load(classes)
+    assert process_state() == before
+    next(model.batches(range(2), steps=4, sampler="ddim", eta=1))
+    assert process_state() == before
+    model.denoise(torch.zeros(1, 1, 8, 6), 0.5, 1)
+    assert process_state() == before
+    driftless.train(TINY, outdir=tmp_path, progress=False)
+    assert process_state() == before
+    with pytest.raises(driftless.UserError):
+        driftless.train(TINY, "run.batch=-1", outdir=tmp_path)
+    assert process_state() == before
+
+
+def test_training_returns_the_run(run: driftless.Run, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run.snapshot == run.folder / "network-snapshot-0000000128.safetensors"
+    assert [round(row["Progress/kimg"]["mean"] * 1000) for row in run.stats] == [32, 96, 128]
+    assert all(math.isfinite(row["Loss/loss"]["mean"]) for row in run.stats)
+    images = run.model().sample(range(3), label=7, steps=4, progress=False)
+    assert images.shape == (3, 1, 8, 8)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_training_from_python_is_training_from_the_command_line(
+    run: driftless.Run, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    base = ROOT / "configs" / "digits-tiny.yaml"
+    recipe.write_text(yaml.safe_dump({**TINY, "base": str(base)}))
+    done = call("train.py", f"--outdir={tmp_path / 'runs'}", f"--config={recipe}")
+    assert done.returncode == 0, done.stderr
+    (snapshot,) = (tmp_path / "runs").glob("*/network-snapshot-0000000128.safetensors")
+    ours, theirs = (driftless.load(path).denoiser.state_dict() for path in (run.folder, snapshot))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_is_resumed_and_its_lines_are_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = driftless.train(TINY, "run.duration=2it", outdir=tmp_path)
+    assert "done: 64 images" in capfd.readouterr().out
+    again = driftless.train(TINY, "run.duration=2it", outdir=tmp_path, resume="latest")
+    assert (again.folder, again.stats) == (first.folder, first.stats)
+    assert "already done: 64 images" in capfd.readouterr().out
+    with pytest.raises(driftless.UserError, match=r"run.duration: 64img -> 96img"):
+        driftless.train({}, "run.duration=3it", resume=first.folder)
+    changed = ("run.duration=3it",)
+    more = driftless.train({}, *changed, resume=first.folder, allow_config_change=True)
+    assert more.snapshot == first.folder / "network-snapshot-0000000096.safetensors"
+    assert "from 64 images" in capfd.readouterr().out
+    with pytest.raises(driftless.UserError, match="outdir is missing"):
+        driftless.train(TINY)
+    with pytest.raises(driftless.UserError, match=r"the given config: 'run.durration'"):
+        driftless.train({**TINY, "run": {"durration": 3}}, outdir=tmp_path)
+
+
+def test_all_of_it_works_in_a_thread(tmp_path: Path, run: driftless.Run) -> None:
+    def work() -> torch.Tensor:
+        own = driftless.train(TINY, outdir=tmp_path, progress=False)
+        return own.model().sample(range(3), label=7, steps=4)
+
+    with ThreadPoolExecutor() as pool:
+        images = pool.submit(work).result()
+    assert torch.equal(images, run.model().sample(range(3), label=7, steps=4))
+
+
+def test_a_signal_during_training_is_the_callers(tmp_path: Path) -> None:
+    """Ctrl-C is an exception at once; the states that were saved go on."""
+    code = (
+        "import os, signal, threading, time, driftless\n"
+        "folder = driftless.Path(os.getcwd())\n"
+        "def interrupt():\n"
+        "    while not list(folder.glob('runs/*/training-state-*')): time.sleep(0.1)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
+        "try:\n"
+        "    overrides = 'run.duration=9000it', 'preview=off'\n"
+        "    driftless.train('configs/digits-tiny.yaml', *overrides, outdir='runs')\n"
+        "except KeyboardInterrupt:\n"
+        "    print('caught')\n"
+    )
+    done = python(code, tmp_path)
+    assert done.stdout.endswith("caught\n"), done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    changed = ("run.duration=40it",)
+    more = driftless.train({}, *changed, resume=folder, progress=False, allow_config_change=True)
+    assert more.snapshot == folder / "network-snapshot-0000001280.safetensors"
+
+
+def test_a_command_called_from_python_returns(tmp_path: Path) -> None:
+    recipe = f"--config={ROOT / 'configs' / 'digits-tiny.yaml'}"
+    words = [recipe, f"--outdir={tmp_path}", "run.duration=1it", "preview=off"]
+    assert train.main(words, standalone_mode=False) == 0
+    with pytest.raises(driftless.UserError, match="option --lr"):
+        train.main([*words, "--lr=-1"], standalone_mode=False)

@@ -59,18 +59,28 @@ def _read() -> list[tuple[Any, str, Any]]:
 
 
 @contextlib.contextmanager
-def generators() -> Iterator[None]:
-    """Put PyTorch's default generators and the current GPU back as they were, after the block.
+def generators(device: torch.device) -> Iterator[None]:
+    """Put PyTorch's default generators back as they were, after the block.
 
     Another thread that draws from them meanwhile draws from those of the block.
+
+    Args:
+        device: where the block computes. Other GPUs are not woken up for this.
     """
-    if not torch.cuda.is_available():
-        with torch.random.fork_rng(devices=()):
-            yield
-        return
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        current = torch.cuda.current_device()
-        try:
-            yield
-        finally:
-            torch.cuda.set_device(current)
+    gpus = [device] if device.type == "cuda" else []
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    with torch.random.fork_rng(gpus):
+        yield
+
+
+@contextlib.contextmanager
+def current_gpu() -> Iterator[None]:
+    """Let this thread's current GPU be the one it was, after the block."""
+    is_awake = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    before = torch.cuda.current_device() if is_awake else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            torch.cuda.set_device(before)
