@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -13,9 +14,12 @@ from pydantic import (
     field_validator,
 )
 
+from diffusion import SCHEDULES
 from models.sentences import reason, shown
+from networks import NETWORKS
 from torch_utils.errors import UserError, unknown_name
-from torch_utils.numbers import number, with_numbers
+from torch_utils.numbers import number
+from torch_utils.registry import Row, entry_with_numbers
 
 
 class Section(BaseModel):
@@ -41,6 +45,15 @@ def _kinds(annotation: Any) -> set[Any]:
     return {annotation}.union(*map(_kinds, get_args(annotation)))
 
 
+def options_of(table: Mapping[str, Row]) -> BeforeValidator:
+    """For a field that is an entry of a table: its options' numbers are read by their types."""
+    return BeforeValidator(lambda entry: entry_with_numbers(table, entry))
+
+
+Schedule = Annotated[str | dict[str, Any], options_of(SCHEDULES)]
+Network = Annotated[dict[str, Any], options_of(NETWORKS)]
+
+
 class PreconditioningConfig(Section):
     """How the network becomes a denoiser.
 
@@ -59,7 +72,7 @@ class PreconditioningConfig(Section):
     output: str | None = None
     input_scale: str | None = None
     conditioning: str | None = None
-    schedule: str | dict[str, Any] | None = None
+    schedule: Schedule | None = None
     quantize: bool | None = None
 
 
@@ -75,7 +88,7 @@ class ModelConfig(Section):
         augment_dim: width of the augmentation label; 0 for none.
     """
 
-    network: dict[str, Any]
+    network: Network
     preconditioning: PreconditioningConfig = PreconditioningConfig()
     img_resolution: tuple[int, int]
     img_channels: int = Field(gt=0)
@@ -133,8 +146,8 @@ def is_text(model: type[BaseModel], path: Sequence[str]) -> bool:
 def mended(model: type[BaseModel], values: Any) -> Any:
     """A mapping for a pydantic class, in which numbers that are still text are numbers.
 
-    The type of a field decides: where it may be a text, a text is meant. Options of names
-    (`dict[str, Any]`) have no types of their own here: there every number is one.
+    The type of a field decides: where it may be a text, a text is meant. Options of named entries
+    have the types of their rows, see `options_of`.
     """
     if not isinstance(values, Mapping):
         return values
@@ -148,7 +161,7 @@ def mended(model: type[BaseModel], values: Any) -> Any:
 def _mended(members: set[Any], value: Any) -> Any:
     if isinstance(value, Mapping):
         sections = [kind for kind in members if _is_section(kind)]
-        return mended(sections[0], value) if sections else with_numbers(value)
+        return mended(sections[0], value) if sections else value
     if isinstance(value, list | tuple):
         items = set().union(*(_members(item) for kind in members for item in get_args(kind)))
         return [_mended(items, item) for item in value]
