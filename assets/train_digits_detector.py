@@ -1,4 +1,4 @@
-"""Train the digits detector and write assets/digits-detector.safetensors, the same on every run.
+"""Train the digits detector and write its weights into metrics/, the same on every run.
 
     python -m assets.train_digits_detector
 
@@ -17,8 +17,8 @@ import torch
 
 from torch_utils.command import Command
 
-ASSETS = Path(__file__).resolve().parent
-DATASET = ASSETS / "digits-8x8.zip"
+DATASET = Path(__file__).resolve().with_name("digits-8x8.zip")
+WEIGHTS = Path(__file__).resolve().parents[1] / "metrics" / "digits-detector.safetensors"
 LICENCE = (
     "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, 1998, "
     "UCI Machine Learning Repository, CC BY 4.0"
@@ -94,7 +94,7 @@ def accuracy(net: torch.nn.Module, held_out: bool) -> tuple[float, int]:
 @click.option("--epochs", type=click.IntRange(1), default=120, show_default=True)
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--dest", default=str(ASSETS / "digits-detector.safetensors"), help="File to write.")
+@click.option("--dest", default=str(WEIGHTS), help="File to write.")
 def main(epochs: int, batch: int, seed: int, dest: str) -> None:
     """Train the detector `digits` and write its weights."""
     import safetensors.torch

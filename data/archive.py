@@ -26,6 +26,7 @@ from data.listing import (
 from torch_utils.bounded import read_file
 from torch_utils.errors import UserError
 from torch_utils.jsons import parse_json
+from torch_utils.shipped import shipped
 from torch_utils.text import printable
 from torch_utils.zips import BAD_ZIP, open_zip, read_member
 
@@ -84,7 +85,7 @@ class ImageArchive:
     `__MACOSX`) are not looked at.
 
     Args:
-        path: the folder or the zip.
+        path: the folder or the zip; assets/digits-8x8.zip is there in every folder.
         skip_bad: leave out subfolders that cannot be read, rather than refuse.
 
     Attributes:
@@ -100,7 +101,7 @@ class ImageArchive:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, skip_bad: bool = False) -> None:
-        self.path = Path(path)
+        self.path = shipped(path)
         self.is_zip = not self.path.is_dir()
         self._lock = threading.Lock()
         self._files: dict[str, Path] = {}

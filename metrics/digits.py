@@ -16,7 +16,7 @@ import torch
 from metrics.detectors import Features
 from torch_utils.errors import UserError
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "assets" / "digits-detector.safetensors"
+WEIGHTS = Path(__file__).resolve().with_name("digits-detector.safetensors")
 WEIGHTS_SHA256 = "698ccf70bd804247942039492b16b82a73fbb08a738bc136490b8b05e0631537"
 METADATA_KEY = "driftless"  # one key, as the order of several is not fixed in a safetensors file
 IMAGE_SHAPE = (1, 8, 8)

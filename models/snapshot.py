@@ -143,6 +143,8 @@ def load_snapshot(
 ) -> tuple[Denoiser, SnapshotInfo]:
     """Read a snapshot and build its denoiser, in evaluation mode, without gradients.
 
+    Nothing is drawn: the global random generators are left as they are.
+
     Raises:
         UserError: no such file, not a snapshot of ours, of a newer format, damaged, or tensors
             that do not match its config.
@@ -151,7 +153,7 @@ def load_snapshot(
     from safetensors.torch import load_file
 
     header = _read_header(path)
-    _check_match(path, header)
+    denoiser = _empty(path, header)
     try:
         tensors = load_file(path)
         is_sound = header.checksum in (None, _checksum(header.record, tensors))
@@ -159,8 +161,9 @@ def load_snapshot(
         raise UserError(f"{path} is damaged: {error}") from None
     if not is_sound:
         raise UserError(f"{path} is damaged: its checksum is wrong; copy it again")
-    denoiser = build(header.info.model)
-    denoiser.load_state_dict(tensors)
+    # clones: what the file is mapped to would change along with it
+    own = {name: tensor.clone() for name, tensor in tensors.items()}
+    denoiser.load_state_dict(own, assign=True)
     return denoiser.eval().requires_grad_(False).to(device), header.info
 
 
@@ -229,8 +232,11 @@ def _read_header(path: str | os.PathLike[str]) -> _Header:
     return _Header(info, record, checksum, tensors)
 
 
-def _check_match(path: str | os.PathLike[str], header: _Header) -> None:
-    """Compare the tensors with the config before anything of the size that it asks for is made."""
+def _empty(path: str | os.PathLike[str], header: _Header) -> Denoiser:
+    """The denoiser of a header, without weights, after its tensors were compared with the file's.
+
+    Nothing of the size that the config asks for is made before they agree.
+    """
     options = header.info.model.network
     blocks, mult = options.get("num_blocks"), options.get("channel_mult")
     most = 0  # without them, the network has its defaults; others it refuses itself
@@ -240,12 +246,14 @@ def _check_match(path: str | os.PathLike[str], header: _Header) -> None:
         raise UserError(
             f"{path}: its config asks for {most} blocks, but it has {len(header.tensors)} tensors"
         )
-    state = build(header.info.model, empty=True).state_dict()
+    denoiser = build(header.info.model, empty=True)
+    state = denoiser.state_dict()
     expected = {name: (tuple(t.shape), _TYPES.get(t.dtype)) for name, t in state.items()}
     found = header.tensors
     if expected != found:
         wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
         raise UserError(f"{path}: {len(wrong)} tensors do not match its config, first {wrong[0]}")
+    return denoiser
 
 
 _TYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}  # as safetensors names

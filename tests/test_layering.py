@@ -1,10 +1,12 @@
 """Who may import whom, checked in the source of every module."""
 
 import ast
-import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from torch_utils.shipped import FOLDERS
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 ALLOWED["training"] = set(ALLOWED)
 PACKAGES = [name for name in ALLOWED if list((ROOT / name).glob("*.py"))]
-SCRIPTS = {"train", "generate", "fid", "dataset_tool", "snapshot_tool"}
+SCRIPTS = {"driftless", "train", "generate", "fid", "dataset_tool", "snapshot_tool"}
 
 
 def imported(path: Path) -> list[tuple[str, bool]]:
@@ -94,11 +96,21 @@ def test_only_safe_pickle_imports_pickle() -> None:
                 assert not names & {"pickle", "pickletools", "dill", "cloudpickle"}, module
 
 
-def test_every_top_level_package_is_shipped() -> None:
-    import tomllib
-
+def test_every_package_and_the_files_that_it_needs_are_shipped() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     setuptools = project["tool"]["setuptools"]
-    assert sorted(setuptools["packages"]) == sorted(PACKAGES)
+    ours = [path for name in PACKAGES for path in modules(name).values()]
+    packages = {".".join(path.parent.relative_to(ROOT).parts) for path in ours}
+    assert set(setuptools["packages"]) == packages | set(FOLDERS)
     assert set(setuptools["py-modules"]) == SCRIPTS
-    assert sys.version_info >= (3, 11)
+    targets = {target.split(":")[0] for target in project["project"]["scripts"].values()}
+    assert targets == SCRIPTS - {"driftless"}
+    shipped = {
+        path.relative_to(ROOT)
+        for package, patterns in setuptools["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package).glob(pattern)
+    }
+    beside = [path for name in (*PACKAGES, *FOLDERS) for path in (ROOT / name).rglob("*.*")]
+    files = {path.relative_to(ROOT) for path in beside if path.suffix not in (".py", ".pyc")}
+    assert files == shipped

@@ -13,10 +13,9 @@ import click
 from torch_utils import leaving
 from torch_utils.errors import Failure, UserError, nearest, unknown_name
 from torch_utils.files import DISK_FULL
-from torch_utils.leaving import leave
+from torch_utils.leaving import exit_process
 from torch_utils.no_memory import is_out_of_memory, shortage
 from torch_utils.published import hint
-from torch_utils.text import printable
 
 # what other systems, and other programs of ours, call an option by: each row means the same
 SAME = (
@@ -92,34 +91,48 @@ class Command(click.Command):
             raise Failure(f"{shortage(error)}: {self.needs_less}") from None
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command and leave the process with its exit code."""
+        """Run the command and end the process with its exit code.
+
+        Args:
+            args, kwargs: of `click.Command.main`. With `standalone_mode=False`, for a call from
+                Python, what the command returns is returned, and errors are raised, those of the
+                command line too.
+
+        Raises:
+            UserError, Failure: what would end the process with exit code 2 or 1.
+        """
+        is_program = kwargs.pop("standalone_mode", True)
         kwargs["standalone_mode"] = False
+        if not is_program:
+            return self._run(*args, **kwargs)
         try:
-            result = super().main(*args, **kwargs)
-        except click.exceptions.Exit as done:
-            leave(done.exit_code)
-        except click.ClickException as error:
-            print(f"error: {printable(_one_line(error))}", file=sys.stderr)
-            leave(2)
-        except UserError as error:
+            result = self._run(*args, **kwargs)
+        except (UserError, Failure) as error:
             print(f"error: {error}", file=sys.stderr)
-            leave(2)
-        except Failure as error:
-            print(f"error: {error}", file=sys.stderr)
-            leave(1)
-        except (click.Abort, KeyboardInterrupt):
+            exit_process(2 if isinstance(error, UserError) else 1)
+        except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
-            leave(130)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in DISK_FULL:
-                where = f" {printable(error.filename)}" if error.filename else ""
-                print(f"error: cannot write{where}: {error.strerror}; make room", file=sys.stderr)
-                leave(1)
-            if leaving.needs_short_way:  # the other processes must not wait for this one
+            exit_process(130)
+        except Exception:
+            if leaving.has_joined_group:  # the other processes must not wait for this one
                 traceback.print_exc()
-                leave(1)
+                exit_process(1)
             raise
-        leave(result if isinstance(result, int) else 0)
+        exit_process(result if isinstance(result, int) else 0)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """What the command returns, or the exit code with which it ended early, after --help."""
+        try:
+            return super().main(*args, **kwargs)
+        except click.ClickException as error:
+            raise UserError(_one_line(error)) from None
+        except click.Abort:
+            raise KeyboardInterrupt from None
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            where = f" {error.filename}" if error.filename else ""
+            raise Failure(f"cannot write{where}: {error.strerror}; make room") from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse; a URL is refused as it was typed, because no program reads one."""

@@ -261,7 +261,7 @@ def world(device_name: str = "auto") -> Iterator[World]:
         )
     except RuntimeError as error:
         raise Failure(_lost_line(error)) from None
-    leaving.needs_short_way = True
+    leaving.has_joined_group = True
     board = Board(PrefixStore("board", store))
     try:
         yield World(rank, size, device, is_group=True, board=board, launcher=os.getppid())

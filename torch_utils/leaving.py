@@ -13,16 +13,16 @@ from typing import NoReturn
 # Set by a process that has joined a group. Gloo's threads outlive the group, and one that frees
 # a tensor while the interpreter shuts down aborts the process: "terminate called without an
 # active exception", after everything was done and written.
-needs_short_way = False
+has_joined_group = False
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End the process with an exit code.
 
     After a process group, exit handlers still run and output is flushed, but the interpreter is
     not torn down.
     """
-    if needs_short_way:
+    if has_joined_group:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,13 +1,33 @@
-"""Progress that suits where it is shown: a bar on a terminal, now and then a line elsewhere."""
+"""Progress that suits where it is shown: a bar on a terminal or in a notebook, else lines."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 
-from tqdm import tqdm
+from tqdm.auto import tqdm  # in a notebook a widget
+
+_IS_SHOWN = ContextVar("is_shown", default=True)  # of this thread and task: others are not silenced
+
+
+@contextlib.contextmanager
+def silenced(is_silent: bool = True) -> Iterator[None]:
+    """Show no progress and print no lines of a run within the block, in this thread."""
+    token = _IS_SHOWN.set(_IS_SHOWN.get() and not is_silent)
+    try:
+        yield
+    finally:
+        _IS_SHOWN.reset(token)
+
+
+def is_shown() -> bool:
+    """Whether progress is shown here: not within a block of `silenced`."""
+    return _IS_SHOWN.get()
 
 
 class Progress:
-    """A bar on stderr if that is a terminal, else a line every so often; silent for short work.
+    """A bar where one can be drawn, else a line every so often; silent for short work.
 
     Args:
         total: the number of images that will be done.
@@ -26,7 +46,8 @@ class Progress:
         delay: float = 1.0,
         interval: float = 30.0,
     ) -> None:
-        is_hidden = None if shown else True  # None: hidden unless stderr is a terminal
+        shown = shown and is_shown()
+        is_hidden = None if shown else True  # None: hidden unless stderr is a terminal or notebook
         self._bar = tqdm(total=total, desc=what, unit="img", delay=delay, disable=is_hidden)
         self._total, self._what, self._interval = total, what, interval
         self._has_lines = shown and self._bar.disable

@@ -11,6 +11,7 @@ import yaml
 
 from models.config import is_text, validated
 from torch_utils.errors import UserError, nearest
+from torch_utils.shipped import shipped
 from torch_utils.yaml_files import parse_yaml, read_yaml
 from training.config import DEFAULT_NETWORK, DEFAULT_SAMPLER, TrainingConfig
 
@@ -56,13 +57,14 @@ def recipe_layers(path: str | os.PathLike[str], seen: tuple[Path, ...] = ()) -> 
     """Read a YAML recipe and the ones that it extends, those first.
 
     Args:
-        path: the file; `base:` in it is relative to its folder.
+        path: the file; `base:` in it is relative to its folder. One of ours, configs/NAME.yaml, is
+            there in every folder.
         seen: files on the way here, to refuse a circle.
 
     Raises:
         UserError: no such file, not YAML, not a mapping, or a circle of bases.
     """
-    file = Path(path).resolve()
+    file = shipped(path).resolve()
     if file in seen:
         raise UserError(f"{path}: its bases form a circle")
     try:

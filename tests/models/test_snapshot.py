@@ -19,6 +19,7 @@ from models.snapshot import (
     save_snapshot,
     snapshot_path,
 )
+from networks import NETWORKS
 from samplers.settings import settings_from
 from torch_utils.errors import UserError
 
@@ -208,3 +209,29 @@ def test_a_network_larger_than_the_machine_is_refused() -> None:
     tree["network"] |= {"model_channels": 2**20}
     with pytest.raises(UserError, match=r"needs more than \d+ GiB, this machine has"):
         build(ModelConfig(**tree))
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+@pytest.mark.parametrize("preconditioning", ["edm", "iddpm", "ddpm"])
+def test_loading_draws_nothing_and_gives_the_model_that_was_built(
+    name: str, preconditioning: str, tmp_path: Path
+) -> None:
+    described = ModelConfig(
+        network={"name": name, "model_channels": 64, "channel_mult": [1, 1], "num_blocks": 1},
+        preconditioning=PreconditioningConfig(name=preconditioning),
+        img_resolution=(8, 8),
+        img_channels=1,
+        label_dim=2,
+    )
+    built = build(described).eval()
+    path = snapshot_path(tmp_path, 1)
+    save_snapshot(path, built.state_dict(), SnapshotInfo(described))
+    before = torch.get_rng_state()
+    loaded, _ = load_snapshot(path)
+    assert torch.equal(torch.get_rng_state(), before)
+    tensors = {**dict(loaded.named_parameters()), **dict(loaded.named_buffers())}
+    assert not any(tensor.is_meta for tensor in tensors.values())
+    x, labels = torch.randn(2, 1, 8, 8), torch.eye(2)
+    assert torch.equal(loaded(x, 0.4, labels), built(x, 0.4, labels))
+    path.write_bytes(b"")  # the weights are in memory: what becomes of the file is all one
+    assert torch.equal(loaded(x, 0.4, labels), built(x, 0.4, labels))
