@@ -90,7 +90,11 @@ def test_a_bound_in_a_row_of_any_table_is_enforced(
     for bound, wrong, message in [
         ({"ranges": {**row.ranges, "new": (4, 6)}}, 7, "new is 7: it must be from 4 to 6"),
         ({"ranges": {**row.ranges, "new": (4, math.inf)}}, "3e0", "new is 3: it must be at least"),
-        ({"rules": {**row.rules, "new": POSITIVE}}, -1.0, "new is -1.0: it must be positive"),
+        (
+            {"rules": {**row.rules, "new": POSITIVE}},
+            -1.0,
+            "new is -1.0: it must be a positive, finite",
+        ),
         ({}, "many", "new is 'many': it must be a number"),
         ({}, True, "new is True: it must be a number"),
     ]:
@@ -173,8 +177,8 @@ def test_numbers_that_were_left_as_text_are_read_by_the_type_of_the_option() -> 
         ({"name": "beta_linear", "num_steps": True}, "num_steps is True: it must be an integer"),
         ({"name": "beta_linear", "num_steps": "1e2"}, "it must be an integer"),
         ({"name": "beta_linear", "num_steps": 10**400}, "it must be an integer"),
-        ({"name": "beta_linear", "beta_end": [1]}, "it must be above 0 and below 1"),
-        ({"name": "beta_linear", "beta_end": math.nan}, "it must be above 0 and below 1"),
+        ({"name": "beta_linear", "beta_end": [1]}, "it must be a number above 0 and below 1"),
+        ({"name": "beta_linear", "beta_end": math.nan}, "it must be a number above 0 and below 1"),
     ],
 )
 def test_an_option_of_another_type_is_refused(entry: dict[str, Any], message: str) -> None:

@@ -25,11 +25,15 @@ class Rule(NamedTuple):
 
 
 FINITE = Rule("a finite number", lambda value: is_number(value) and math.isfinite(value))
-POSITIVE = Rule("positive and finite", lambda value: is_number(value) and 0 < value < math.inf)
-NOT_NEGATIVE = Rule(
-    "at least 0 and finite", lambda value: is_number(value) and 0 <= value < math.inf
+POSITIVE = Rule(
+    "a positive, finite number", lambda value: is_number(value) and 0 < value < math.inf
 )
-BETWEEN_0_AND_1 = Rule("above 0 and below 1", lambda value: is_number(value) and 0 < value < 1)
+NOT_NEGATIVE = Rule(
+    "a finite number of at least 0", lambda value: is_number(value) and 0 <= value < math.inf
+)
+BETWEEN_0_AND_1 = Rule(
+    "a number above 0 and below 1", lambda value: is_number(value) and 0 < value < 1
+)
 
 
 @dataclass(frozen=True, kw_only=True)
