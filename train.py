@@ -1,12 +1,15 @@
 """Train a diffusion model: read the config, make a run directory, run the loop."""
 
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from torch_utils.command import Command, IntList
-from torch_utils.errors import UserError
+
+if TYPE_CHECKING:
+    from training.config import TrainingConfig
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: run the same command again
 
@@ -45,7 +48,7 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
     ("--data-device", "run.data_device", str, "NAME", "Where the images lie.  [default: auto]"),
 ]
 
-# options that change terms of the loss, see training.published: flag, type, metavar, meaning
+# options that change terms of the loss, see training.wanted: flag, type, metavar, meaning
 TERM_OPTIONS: list[tuple[str, Any, str, str]] = [
     ("--martingale_lambda", float, "FLOAT", "Factor of the consistency term.  [default: 10]"),
     ("--martingale_steps", int, "INT", "Nodes of its rollouts.  [default: 6]"),
@@ -64,14 +67,26 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def as_tree(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, as a config tree."""
-    tree: dict[str, Any] = {}
-    for name, value in options.items():
-        if value is not None:
-            section, key = name.split("__")
-            tree.setdefault(section, {})[key] = value
-    return tree
+def wanted_of(values: dict[str, Any]) -> "TrainingConfig":
+    """The config that the command's parameters ask for."""
+    from training.wanted import wanted_config
+
+    return wanted_config(
+        values["config"],
+        values["overrides"],
+        options={key: values[key.replace(".", "__")] for _, key, *_ in OPTIONS},
+        terms={flag[2:]: values[flag[2:]] for flag, *_ in TERM_OPTIONS},
+        flags={key: flag for flag, key, *_ in OPTIONS},
+        resume=values["resume"],
+    )
+
+
+def say(line: str) -> None:
+    """Print a line above the bar."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
 
 
 @click.command(
@@ -101,17 +116,7 @@ def as_tree(options: dict[str, Any]) -> dict[str, Any]:
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved config and exit.")
 @click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
-def main(
-    outdir: str | None,
-    config: str | None,
-    nosubdir: bool,
-    dry_run: bool,
-    resume: str | None,
-    transfer: str | None,
-    allow_config_change: bool,
-    overrides: tuple[str, ...],
-    **options: Any,
-) -> int:
+def main(nosubdir: bool, dry_run: bool, **values: Any) -> int:
     """Train a diffusion model on a dataset zip or folder.
 
     Arguments of the form section.key=value set any key of the config, e.g.
@@ -119,79 +124,21 @@ def main(
     50k, 200M, 20ep (epochs), 600it (steps); a bare number has EDM's unit, named below. Ctrl-C or
     SIGTERM saves and stops after the current step, with exit code 75; --resume goes on.
     """
-    from torch_utils.distributed import world
     from torch_utils.streams import outlive_readers
     from training import launch
-    from training.data import load_training_data
-    from training.loop import train
-    from training.published import preset_of, with_terms
-    from training.recipes import dump_config, load_config
-    from training.resume import locked, read_run_config, run_of
-    from training.run_log import RunLog
-    from training.setup import check
 
-    if resume not in (None, "latest") and transfer is not None:
-        raise UserError("--resume and --transfer exclude each other: a resumed run has weights")
-    base = None
-    if resume not in (None, "latest"):
-        base = read_run_config(run_of(resume)).model_dump()
-        base["data"]["key"] = base["run"]["batch_gpu"] = None  # found anew, and compared
-    elif outdir is None:
-        raise UserError("missing option --outdir=DIR: where run directories go")
-    given = {flag[2:]: options.pop(flag[2:]) for flag, *_ in TERM_OPTIONS}
-    options["preconditioning__name"], is_cdm = preset_of(options["preconditioning__name"])
-    flags = {key: flag for flag, key, *_ in OPTIONS}
-    wanted = load_config(config, as_tree(options), overrides, base=base, flags=flags)
-    wanted = with_terms(wanted, given, is_cdm=is_cdm)
-    if transfer is not None:
-        wanted = launch.without_ema_rampup(wanted)
-    if wanted.data.path is None:
-        raise UserError("no data set: give --data=ZIP|DIR or data.path in the recipe")
-
+    keys = ("outdir", "resume", "transfer", "allow_config_change")
+    start = launch.Start(
+        recipe=values["config"], subdir=not nosubdir, **{key: values[key] for key in keys}
+    )
+    wanted = wanted_of(values)
     outlive_readers()
-    with world(wanted.run.device) as here:
-        data = load_training_data(wanted.data)
-        here.meet()  # each machine decodes for itself
-        check(launch.settle(wanted, data, here), data)
-        plan, notes = None, []
-        if resume == "latest":
-            plan, notes = launch.resume_latest(
-                outdir, wanted, data, here, allow_config_change=allow_config_change
-            )
-        elif resume is not None:
-            plan = launch.resume(
-                resume, wanted, data, here, allow_config_change=allow_config_change
-            )
-        if plan is None and transfer is not None:
-            check(launch.settle(wanted, data, here), data, transfer)
-        elif plan is not None and transfer is not None:
-            plan.notes.append(f"--transfer={transfer} is for a new run: this one has weights")
-        if dry_run:
-            shown = plan.config if plan is not None else None
-            if shown is None:
-                shown, remarks = launch.planned(wanted, data, here, recipe=config)
-                notes = [*notes, *remarks]
-            if here.is_main:
-                click.echo("".join(f"{line}\n" for line in notes), err=True, nl=False)
-                click.echo(dump_config(shown), nl=False)
-            return 0
-        if plan is None:
-            if here.is_main and notes:
-                click.echo("\n".join(notes))
-            plan = launch.start(outdir, wanted, data, here, subdir=not nosubdir, recipe=config)
-        if plan.is_complete:
-            if here.is_main:  # nothing is written: the folder may be for reading only
-                click.echo(f"already done: {plan.seen:,} images; {plan.folder}")
-            return 0
-        log = RunLog(plan.folder if here.is_main else None)
-        with locked(plan.folder, here):
-            plan = launch.claim(plan, here)
-            for note in plan.notes:
-                log.say(note)
-            is_complete = train(
-                plan.config, data, plan.folder, here, state=plan.state, transfer_from=transfer
-            )
-    return 0 if is_complete else EXIT_STOPPED
+    if dry_run:
+        recipe = launch.dry_run(wanted, start, say=lambda line: click.echo(line, err=True))
+        click.echo(recipe, nl=False)
+        return 0
+    result = launch.run(wanted, start, say=say, has_bar=True, heeds_signals=True)
+    return 0 if result.is_complete else EXIT_STOPPED
 
 
 if __name__ == "__main__":

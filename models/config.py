@@ -137,10 +137,13 @@ def validated(model: type[BaseModel], values: Any, where: str | Origin) -> Any:
 
 
 def is_text(model: type[BaseModel], path: Sequence[str]) -> bool:
-    """Whether the value of a key is a text and nothing else, so that 2024 and 3e-4 are texts."""
+    """Whether the value of a key is a text, or a span: then 2024 and 3e-4 are texts."""
     owner = _class_at(model, path[:-1])
     field = owner.model_fields.get(path[-1]) if owner is not None and path else None
-    return field is not None and _members(field.annotation) <= {str, NoneType}
+    if field is None:
+        return False
+    members = _members(field.annotation)
+    return str in members and members <= {str, int, NoneType}
 
 
 def mended(model: type[BaseModel], values: Any) -> Any:

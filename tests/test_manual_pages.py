@@ -20,11 +20,10 @@ from tests.training.runs import CPU
 from tests.training.test_recipes import fake_data
 from torch_utils.errors import UserError
 from torch_utils.registry import Row
-from train import as_tree
-from training.launch import settle
-from training.published import TERM_OPTIONS, preset_of, with_terms
+from train import wanted_of
+from training.choice import checked
 from training.recipes import load_config
-from training.setup import check, create_objective, create_trainer, model_of
+from training.setup import create_objective, create_trainer, model_of
 from training.source import MicroBatches
 
 ROOT = Path(__file__).parents[1]
@@ -91,15 +90,14 @@ def test_an_example_trains(name: str, tmp_path: Path) -> None:
     small = ["network.model_channels=32", "network.num_blocks=1", "optimizer.warmup=0"]
     config = load_config(recipe, {}, [*small, "run.batch=8", "run.duration=2it"])
     data = fake_data(config)
-    resolved = settle(config, data, CPU)
-    check(resolved, data)
+    resolved = checked(config, data, CPU).config
     trainer = create_trainer(resolved, model_of(resolved, data), CPU)
     source = MicroBatches(resolved, data, trainer.objective, CPU)
     for _ in range(2):
         batches = list(source.at(trainer.seen))
         loss = trainer.step([(b, d) for b, d, _ in batches], [seed for _, _, seed in batches])
         assert torch.isfinite(loss)
-    logged = trainer.statistics.flush()
+    logged = trainer.tally.flush()
     terms = [term if isinstance(term, str) else term["name"] for term in config.loss.terms]
     assert {f"Loss/{term}" for term in terms} <= logged.keys()
     bands = {key for key in logged if key.startswith("Loss/sigma/")}
@@ -108,7 +106,7 @@ def test_an_example_trains(name: str, tmp_path: Path) -> None:
 
 
 def test_the_printed_statistics_have_names_that_exist() -> None:
-    from training.statistics import BANDS
+    from training.tally import BANDS
 
     for band in re.findall(r"Loss/sigma/([\w.]+)", OBJECTIVES):
         assert band in BANDS
@@ -158,14 +156,11 @@ def test_a_training_command_could_start(page: str, words: list[str], tmp_path: P
         recipe = tmp_path / values["config"]
         recipe.write_text(EXAMPLES[recipe.stem], encoding="utf-8")
         values["config"] = recipe
-    options = {key: value for key, value in values.items() if "__" in key}
-    options["preconditioning__name"], is_cdm = preset_of(options["preconditioning__name"])
-    config = load_config(values["config"], as_tree(options), values["overrides"])
-    config = with_terms(config, {key: values[key] for key in TERM_OPTIONS}, is_cdm=is_cdm)
+    if values["resume"] != "latest":
+        values["resume"] = None  # the manual's runs are not here
+    config = wanted_of(values)
     assert values["outdir"]
-    data = fake_data(config)
-    resolved = settle(config, data, CPU)
-    check(resolved, data)
+    checked(config, fake_data(config), CPU)
 
 
 @pytest.mark.parametrize(("page", "words"), cases("generate"))

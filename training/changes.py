@@ -4,10 +4,12 @@ Three kinds of keys: free ones decide when to stop or what is written; others ch
 learned and need leave; some cannot act on a run that has begun, and are refused.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch_utils.errors import UserError
-from training.config import TrainingConfig
+from training.config import ResolvedConfig, TrainingConfig
+from training.recipes import leaves
 
 FREE_KEYS = {
     f"run.{key}"
@@ -28,15 +30,19 @@ _SETTLED = {
 
 
 def differences(old: TrainingConfig, new: TrainingConfig) -> list[str]:
-    """What differs between two resolved configs, beyond what is free.
+    """What differs between a run's config and another one, beyond what is free.
 
     A cosine's shape depends on the duration, which is then not free. Data is the same if its
     content is, wherever it lies.
 
+    Args:
+        old: as the run directory has it.
+        new: resolved, like the run's.
+
     Returns:
         Lines like `optimizer.lr: 0.001 -> 0.002`.
     """
-    before, after = leaves(old.model_dump()), leaves(new.model_dump())
+    before, after = _flat(old), _flat(new)
     free = FREE_KEYS - ({"run.duration"} if new.optimizer.decay == "cosine" else set())
     if old.data.key is not None and new.data.key is not None:
         free |= {"data.path"}
@@ -66,18 +72,24 @@ def _changed_data(old: str, new: str) -> str:
     return ", ".join(words) or "another content"
 
 
-def refuse_unloadable(old: TrainingConfig, new: TrainingConfig, state: dict[str, Any]) -> None:
-    """Refuse changes that a state cannot follow, before anything is overwritten.
+def refuse_unfit(
+    old: TrainingConfig,
+    new: ResolvedConfig,
+    state: dict[str, Any],
+    expected: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Refuse a state that cannot go on with a config, before anything is overwritten.
 
     Args:
         old: the run's config.
-        new: the config to go on with; resolved.
+        new: the config to go on with.
         state: of `training.state`.
+        expected: name -> shape, of the tensors of the config's network.
 
     Raises:
-        UserError: names the keys at fault.
+        UserError: names the keys or tensors at fault.
     """
-    before, after = leaves(old.model_dump()), leaves(new.model_dump())
+    before, after = _flat(old), _flat(new)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     for key, reason in _SETTLED.items():
         if key in changed and state["trainer"]["updates"]:
@@ -87,38 +99,18 @@ def refuse_unloadable(old: TrainingConfig, new: TrainingConfig, state: dict[str,
             f"loss.uncertainty cannot change to {str(new.loss.uncertainty).lower()}: the run's "
             "state has the weights of the other choice; start a new run, e.g. with --transfer"
         )
-
-
-def refuse_other_tensors(
-    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], changed: list[str]
-) -> None:
-    """Refuse a state whose tensors are not those of the network that the config describes.
-
-    Args:
-        expected: name -> shape, of the config's network.
-        found: of the state.
-        changed: lines of `differences`.
-
-    Raises:
-        UserError: they differ.
-    """
+    found = {name: tuple(t.shape) for name, t in state["trainer"]["denoiser"].items()}
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
     if wrong:
         first = wrong[0]
         raise UserError(
             f"the state does not fit this network in {len(wrong)} tensors, first {first} "
             f"({found.get(first, 'absent')}, here {expected.get(first, 'absent')}); changed: "
-            f"{'; '.join(changed) or 'nothing in the config'}: start a new run, e.g. with "
-            "--transfer"
+            f"{'; '.join(differences(old, new)) or 'nothing in the config'}: start a new run, e.g. "
+            "with --transfer"
         )
 
 
-def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree of sections as one flat dict of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= leaves(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+def _flat(config: TrainingConfig) -> dict[str, Any]:
+    """A config as one flat dict of dotted keys, as files hold it."""
+    return {".".join(path): value for path, value in leaves(config.model_dump(mode="json"))}

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from training.statistics import single
+from training.tally import single
 
 
 class Clock:
@@ -26,14 +26,14 @@ class Clock:
         return self._earlier + time.monotonic() - self._start
 
     def tick(
-        self, tick: int, seen: int, tick_images: int, device: torch.device
+        self, tick: int, seen: int, in_tick: int, device: torch.device
     ) -> dict[str, dict[str, Any]]:
         """Entries of stats.jsonl for a tick that ends now.
 
         Args:
             tick: its number.
             seen: images seen in the run.
-            tick_images: images seen in this tick by this process's run.
+            in_tick: images seen in this tick by this process's run.
             device: whose memory to report.
         """
         self._tick_end = time.monotonic()
@@ -43,7 +43,7 @@ class Clock:
             "Progress/kimg": seen / 1e3,
             "Timing/total_sec": self.total(),
             "Timing/sec_per_tick": seconds,
-            "Timing/sec_per_kimg": seconds / max(tick_images, 1) * 1e3,
+            "Timing/sec_per_kimg": seconds / max(in_tick, 1) * 1e3,
             "Timing/maintenance_sec": self._maintenance,
             "Resources/cpu_mem_gb": _peak_cpu_memory_gb(),
         }

@@ -1,12 +1,13 @@
 """The training config: one strict tree, read from YAML recipes and the command line.
 
-Sections name who uses them. Spans (durations, intervals) hold text with a unit until `resolve`
-turns them into images.
+Sections name who uses them. A `TrainingConfig` is what was asked for: its spans (durations,
+intervals) are text with a unit, and what is open is None. `resolve` makes a `ResolvedConfig` of it
+for some data and a number of processes: there spans are numbers of images. On disk both look alike.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from losses import NOISE_LEVELS, TERMS, WEIGHTS
 from models.config import ModelConfig, Network, PreconditioningConfig, Section, options_of
@@ -15,11 +16,13 @@ from torch_utils.errors import UserError
 from training.augmentation import AugmentConfig
 from training.units import canonical, to_images
 
-# spans, named for the unit that bare numbers have in EDM
-Million = Annotated[str, BeforeValidator(lambda value: canonical(value, "M"))]
-Kilo = Annotated[str, BeforeValidator(lambda value: canonical(value, "k"))]
-Ticks = Annotated[str, BeforeValidator(lambda value: canonical(value, "tick"))]
+# spans as text, named for the unit that bare numbers have in EDM; resolved ones are integers
+Million = Annotated[str | int, BeforeValidator(lambda value: canonical(value, "M"))]
+Kilo = Annotated[str | int, BeforeValidator(lambda value: canonical(value, "k"))]
+Ticks = Annotated[str | int, BeforeValidator(lambda value: canonical(value, "tick"))]
 
+# a resolved span: a number of images, which files show with its unit
+Count = Annotated[int, PlainSerializer(lambda count: f"{count}img", when_used="json")]
 
 DEFAULT_NETWORK = {"name": "ddpmpp"}
 DEFAULT_SAMPLER = {"name": "heun", "steps": 18}
@@ -217,7 +220,50 @@ class TrainingConfig(Section):
     run: RunConfig = RunConfig()
 
 
-SPANS = (
+class ResolvedOptimizer(OptimizerConfig):
+    """The optimizer of a run; spans are images."""
+
+    warmup: Count
+    decay_reference: Count | None
+
+
+class ResolvedEma(EmaConfig):
+    """The average of a run; spans are images."""
+
+    halflife: Count
+
+
+class ResolvedPreview(PreviewConfig):
+    """The previews of a run; spans are images."""
+
+    every: Count | None
+
+
+class ResolvedRun(RunConfig):
+    """The run itself; spans are images, and the size of micro-batches is known."""
+
+    duration: Count
+    batch_gpu: int
+    tick: Count
+    snap: Count
+    dump: Count
+
+
+class ResolvedConfig(TrainingConfig):
+    """A whole experiment for certain data and processes: all that training needs to know."""
+
+    optimizer: ResolvedOptimizer
+    ema: ResolvedEma
+    preview: ResolvedPreview
+    run: ResolvedRun
+
+    def with_micro_batch(self, size: int) -> "ResolvedConfig":
+        """The same experiment in micro-batches of another size."""
+        return self.model_copy(update={"run": self.run.model_copy(update={"batch_gpu": size})})
+
+
+# where there are spans; the tick is first, because others count in it
+_SPANS = (
     ("run", "tick"),
     ("run", "duration"),
     ("run", "snap"),
@@ -227,16 +273,13 @@ SPANS = (
     ("ema", "halflife"),
     ("preview", "every"),
 )
-POSITIVE = (
-    *(("run", key) for key in ("duration", "tick", "snap", "dump")),
-    ("preview", "every"),
-)
+_MAY_BE_ZERO = ("optimizer", "ema")
 
 
 def resolve(
     config: TrainingConfig, *, num_images: int, world_size: int, data_key: str | None = None
-) -> TrainingConfig:
-    """Turn every span into images and settle the micro-batch size.
+) -> ResolvedConfig:
+    """Turn every span into images, and choose the size of micro-batches.
 
     Args:
         config: as read.
@@ -244,12 +287,9 @@ def resolve(
         world_size: number of processes.
         data_key: of the data; None where it is not known.
 
-    Returns:
-        A copy in which spans end in `img`, and `run.batch_gpu` and `data.key` are set.
-
     Raises:
-        UserError: the batch is not divisible into micro-batches for that many processes, or the
-            config asks for other data.
+        UserError: the batch is not divisible into micro-batches for that many processes, a span is
+            nothing, or the config asks for other data.
     """
     if data_key is not None and config.data.key not in (None, data_key):
         raise UserError(
@@ -270,22 +310,16 @@ def resolve(
     tree["run"]["batch_gpu"] = micro
     tree["data"]["key"] = data_key
     tick = 0
-    for section, key in SPANS:
+    for section, key in _SPANS:
         span = tree[section][key]
         if span is None:
             continue
-        images = to_images(span, batch=batch, num_images=num_images, tick=tick)
-        tick = images if key == "tick" else tick
-        tree[section][key] = f"{images}img"
-    for section, key in POSITIVE:
-        if tree[section][key] == "0img":
+        count = to_images(span, batch=batch, num_images=num_images, tick=tick)
+        tick = tick or count
+        if not count and section not in _MAY_BE_ZERO:
             raise UserError(f"{section}.{key} is 0: it must be positive")
-    return TrainingConfig.model_validate(tree)
-
-
-def images(span: str | None) -> int:
-    """Number of images of a resolved span; 0 for None."""
-    return 0 if span is None else to_images(span, batch=0, num_images=0)
+        tree[section][key] = count
+    return ResolvedConfig.model_validate(tree)
 
 
 def model_config(

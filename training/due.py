@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from training.config import TrainingConfig, images
+from training.config import ResolvedConfig
 
-# what is due: the attribute of `Progress`, and the key that holds its interval
+# what is due: the attribute of `Milestones`, and the key that holds its interval
 _INTERVALS = (
     ("next_snapshot", "run", "snap"),
     ("next_state", "run", "dump"),
@@ -14,7 +14,7 @@ _INTERVALS = (
 
 
 @dataclass
-class Progress:
+class Milestones:
     """Where the loop is, beyond the trainer's own counters.
 
     Attributes:
@@ -29,18 +29,19 @@ class Progress:
     next_state: int = 0
     next_preview: int = 0
 
-    def follow(self, config: TrainingConfig, before: dict[str, Any], seen: int) -> None:
+    def follow(self, config: ResolvedConfig, before: dict[str, Any], seen: int) -> None:
         """Let intervals that have changed count from now on; what was due by others stays so.
 
         Args:
-            config: resolved, as it is now.
+            config: as it is now.
             before: as it was, as a tree.
             seen: images seen.
         """
+        now = config.model_dump(mode="json")  # as states hold it
         for name, section, key in _INTERVALS:
             interval = getattr(getattr(config, section), key)
-            if interval is not None and interval != before.get(section, {}).get(key):
-                setattr(self, name, next_multiple(seen, images(interval)))
+            if interval is not None and now[section][key] != before.get(section, {}).get(key):
+                setattr(self, name, next_multiple(seen, interval))
 
 
 def next_multiple(seen: int, interval: int) -> int:

@@ -10,12 +10,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from training.config import EmaConfig, images
+from training.config import ResolvedEma
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def decay_at(config: EmaConfig, *, seen: int, batch: int, update: int) -> float:
+def decay_at(config: ResolvedEma, *, seen: int, batch: int, update: int) -> float:
     """The share that the average keeps of itself in one update.
 
     Args:
@@ -33,7 +33,7 @@ def decay_at(config: EmaConfig, *, seen: int, batch: int, update: int) -> float:
         return config.decay
     if config.kind == "ramp":
         return min(config.decay, (1 + update) / (10 + update))
-    halflife = float(images(config.halflife))
+    halflife = float(config.halflife)
     if config.rampup_ratio is not None:
         halflife = min(halflife, config.rampup_ratio * seen)
     return float(0.5 ** (batch / max(halflife, 1e-8)))

@@ -6,7 +6,7 @@ from torch import Tensor
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo
 from samplers.labels import LabelSource, label_source
-from training.config import TrainingConfig
+from training.config import ResolvedConfig
 from training.data import TrainingData
 
 MAX_EXAMPLES = 1000
@@ -42,7 +42,7 @@ def labels_of(data: TrainingData) -> LabelSource:
 
 
 def snapshot_info(
-    config: TrainingConfig, model: ModelConfig, data: TrainingData, seen: int
+    config: ResolvedConfig, model: ModelConfig, data: TrainingData, seen: int
 ) -> SnapshotInfo:
     """What a snapshot says of itself after so many images seen."""
     has_labels = bool(model.label_dim)

@@ -1,104 +1,228 @@
-"""What `train.py` decides before the loop: a new run or an old one, and in which directory."""
+"""Start or resume a run from a config: what the command line, tests and Python call alike."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from models.build import build
-from torch_utils.distributed import World
+from models.snapshot import find_snapshot
+from torch_utils.distributed import World, world
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
-from training.changes import differences, refuse_other_tensors, refuse_unloadable
-from training.choice import (
-    Choice,
-    await_file,
-    choose_newest,
-    choose_state,
-    decided_by_main,
-    load_chosen,
-)
-from training.config import TrainingConfig, images, resolve
-from training.data import TrainingData
+from training.choice import Plan, Wanted, checked, latest_run, named_run, new_run
+from training.config import ResolvedConfig, TrainingConfig
+from training.data import TrainingData, load_training_data
+from training.loop import train
 from training.memory import micro_batch_that_fits
 from training.recipes import dump_config
 from training.remarks import remarks
-from training.resume import CONFIG_FILE, candidates, read_run_config, run_of
-from training.run_dir import create_run_dir, describe, prepare, set_aside
-from training.setup import model_of
-from training.state import load_state
+from training.run_dir import CONFIG_FILE, describe, prepare, set_aside
+from training.run_log import RunLog
+from training.setup import transferable
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """How a run is to start, and where.
+
+    Attributes:
+        outdir: where run directories go; may be None if `resume` names a run.
+        subdir: make a numbered directory in `outdir`, or use `outdir` itself.
+        recipe: the file that the config was read from, if any; it names the run.
+        resume: a run directory or a state to go on with; or `latest`, the newest run in `outdir`
+            that has this config, and a new one if there is none.
+        allow_config_change: resume although the config differs from the run's.
+        transfer: a snapshot, or a run directory, to take a new run's first weights from.
+    """
+
+    outdir: str | None = None
+    subdir: bool = True
+    recipe: str | None = None
+    resume: str | None = None
+    allow_config_change: bool = False
+    transfer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.resume not in (None, "latest"):
+            if self.transfer is not None:
+                raise UserError(
+                    "--resume and --transfer exclude each other: a resumed run has weights"
+                )
+        elif self.outdir is None:
+            raise UserError("missing option --outdir=DIR: where run directories go")
 
 
 @dataclass(frozen=True)
-class Launch:
-    """What to train, where.
+class Result:
+    """A run when `run` leaves it.
 
     Attributes:
-        config: resolved.
         folder: the run directory.
-        state: training state to go on from, or None to start.
-        notes: lines for the log.
-        goes_back: the state was named, so that whatever the run has beyond it is abandoned.
+        config: of the run.
+        is_complete: whether it has seen all its images; if not, it was asked to stop, its state is
+            saved and it can be resumed.
     """
 
-    config: TrainingConfig
     folder: Path
-    state: dict[str, Any] | None
-    notes: list[str]
-    goes_back: bool = False
+    config: ResolvedConfig
+    is_complete: bool
 
     @property
-    def seen(self) -> int:
-        """Images seen by the state."""
-        return 0 if self.state is None else int(self.state["trainer"]["seen"])
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.seen >= images(self.config.run.duration)
+    def snapshot(self) -> Path:
+        """The newest snapshot of the averaged weights."""
+        return find_snapshot(str(self.folder))
 
 
-def settle(config: TrainingConfig, data: TrainingData, world: World) -> TrainingConfig:
-    """Resolve a config for the data and the number of processes."""
-    return resolve(config, num_images=len(data), world_size=world.size, data_key=data.key)
+def run(
+    wanted: TrainingConfig,
+    start: Start,
+    *,
+    say: Say | None = None,
+    has_bar: bool = False,
+    heeds_signals: bool = False,
+) -> Result:
+    """Start or resume a run, and train to its end. All processes of the run must call.
 
-
-def continued(
-    old: TrainingConfig, wanted: TrainingConfig, data: TrainingData, world: World
-) -> tuple[TrainingConfig, list[str], list[str]]:
-    """A config as it is when it continues a run.
-
-    A micro-batch size that it leaves open is the run's, so that the same random numbers are drawn.
-    More processes than the run has micro-batches cannot keep it: then it is the largest that fits.
+    Works in any thread. Global state of PyTorch (random generators of this device, TF32, cuDNN's
+    benchmark) is used meanwhile, and is afterwards as it was.
 
     Args:
-        old: the run's config.
-        wanted: as read.
-        data: for resolving.
-        world: for resolving.
-
-    Returns:
-        (resolved config, what differs from the run's and needs leave, notes).
+        wanted: what to train, see `training.wanted`.
+        start: how to start, and where.
+        say: takes the lines that log.txt gets too, in the main process; None for silence.
+        has_bar: show progress on stderr.
+        heeds_signals: Ctrl-C and SIGTERM stop the run after a step with its state saved. Only a
+            main thread can; elsewhere it has no effect.
 
     Raises:
-        UserError: it cannot be resolved for these processes.
+        UserError: what was asked for cannot be.
+        Failure: the disk is full or not writable, or too many steps in a row were not finite.
     """
-    before, is_open = old.run.batch_gpu, wanted.run.batch_gpu is None
-    if is_open and before is not None and wanted.run.batch % world.size == 0:
-        share = wanted.run.batch // world.size
-        size = max(n for n in range(1, min(before, share) + 1) if share % n == 0)
-        run = wanted.run.model_copy(update={"batch_gpu": size})
-        wanted = wanted.model_copy(update={"run": run})
-    config = settle(wanted, data, world)
-    changed, notes = differences(old, config), []
-    if is_open and config.run.batch_gpu != before and config.run.batch == old.run.batch:
-        changed = [line for line in changed if not line.startswith("run.batch_gpu:")]
-        notes = [
-            f"micro-batches of {config.run.batch_gpu} images instead of {before}, for {world.size} "
-            "processes: other random numbers from here on"
-        ]
-    return config, changed, notes
+    with _prepared(wanted, start) as (data, ready), ExitStack() as lock:
+        here = ready.world
+        tell = say if say is not None and here.is_main else _nobody
+        plan, notes = _old_run(start, ready, lock)
+        if plan is None:
+            for line in notes:
+                tell(line)
+            plan = _new_run(start, data, ready, lock)
+        if plan.is_complete:  # nothing is written: the folder may be for reading only
+            tell(f"already done: {plan.seen:,} images; {plan.folder}")
+            return Result(plan.folder, plan.config, True)
+        plan = make_ready(plan, here)
+        log = RunLog(plan.folder if here.is_main else None, tell)
+        for line in plan.notes:
+            log.say(line)
+        is_complete = train(
+            plan.config,
+            data,
+            plan.folder,
+            here,
+            state=plan.state,
+            transfer_from=start.transfer,
+            log=log,
+            has_bar=has_bar,
+            heeds_signals=heeds_signals,
+        )
+        return Result(plan.folder, plan.config, is_complete)
+
+
+def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
+    """The config that `run` would train with, as a recipe; nothing is written.
+
+    Args:
+        wanted, start: as of `run`.
+        say: takes lines about it, in the main process.
+
+    Returns:
+        The recipe; nothing in processes that are not the main one.
+    """
+    with _prepared(wanted, start) as (data, ready):
+        plan, notes = _old_run(start, ready, None)
+        if plan is None:
+            config, remarked = _config_of_new_run(start, data, ready)
+            notes = [*notes, *remarked]
+        else:
+            config, notes = plan.config, plan.notes
+        if not ready.world.is_main:
+            return ""
+        for line in notes:
+            say(line)
+        return dump_config(config)
+
+
+def _nobody(line: str) -> None:
+    """Say it to nobody."""
+
+
+@contextlib.contextmanager
+def _prepared(wanted: TrainingConfig, start: Start) -> Iterator[tuple[TrainingData, Wanted]]:
+    """Join the processes, read the data, resolve the config, and refuse what cannot be."""
+    if start.transfer is not None:
+        wanted = without_ema_rampup(wanted)
+    with _numerics_kept(), world(wanted.run.device) as here, _generators_kept(here.device):
+        data = load_training_data(wanted.data)
+        here.meet()  # each machine decodes for itself
+        yield data, checked(wanted, data, here, allow_config_change=start.allow_config_change)
+
+
+@contextlib.contextmanager
+def _numerics_kept() -> Iterator[None]:
+    """Whatever training sets of PyTorch's arithmetic is afterwards as it was."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    try:
+        yield
+    finally:
+        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+
+def _generators_kept(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """The default generators that training seeds are afterwards as they were."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def _old_run(start: Start, wanted: Wanted, lock: ExitStack | None) -> tuple[Plan | None, list[str]]:
+    """The run to go on with, if there is one; else lines that say why it is no other."""
+    if start.resume is None:
+        return None, []
+    if start.resume != "latest":
+        return named_run(start.resume, wanted, lock), []
+    assert start.outdir is not None
+    plan, notes = latest_run(start.outdir, wanted, lock)
+    if plan is not None and start.transfer is not None:
+        plan.notes.append(f"--transfer={start.transfer} is for a new run: this one has weights")
+    return plan, notes
+
+
+def _config_of_new_run(
+    start: Start, data: TrainingData, wanted: Wanted
+) -> tuple[ResolvedConfig, list[str]]:
+    """The config with micro-batches that fit into memory, and remarks. All processes must call."""
+    if start.transfer is not None:
+        transferable(start.transfer, wanted.blank)
+    size, note = micro_batch_that_fits(
+        wanted.config, data, wanted.world, is_open=wanted.is_size_open
+    )
+    config = wanted.config.with_micro_batch(size)
+    lines = remarks(config, has_recipe=start.recipe is not None)
+    return config, lines if note is None else [*lines, note]
+
+
+def _new_run(start: Start, data: TrainingData, wanted: Wanted, lock: ExitStack) -> Plan:
+    """Make a new run. All processes must call."""
+    config, notes = _config_of_new_run(start, data, wanted)
+    assert start.outdir is not None
+    name = None
+    if start.subdir:
+        size = wanted.world.size
+        name = describe(config, dataset=data.name, world_size=size, recipe=start.recipe)
+    return new_run(start.outdir, name, replace(wanted, config=config), lock, notes)
 
 
 def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
@@ -107,205 +231,21 @@ def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
     return config.model_copy(update={"ema": ema})
 
 
-def planned(
-    wanted: TrainingConfig, data: TrainingData, world: World, *, recipe: str | None
-) -> tuple[TrainingConfig, list[str]]:
-    """The resolved config of a new run, with micro-batches that fit into memory, and notes.
-
-    Args:
-        wanted: as read.
-        data: for resolving.
-        world: the processes; every one must call.
-        recipe: the file that the config was read from, if any.
-    """
-    size, note = micro_batch_that_fits(wanted, data, world)
-    run = wanted.run.model_copy(update={"batch_gpu": size})
-    config = settle(wanted.model_copy(update={"run": run}), data, world)
-    notes = remarks(config, has_recipe=recipe is not None)
-    return config, notes if note is None else [*notes, note]
-
-
-def start(
-    outdir: str,
-    wanted: TrainingConfig,
-    data: TrainingData,
-    world: World,
-    *,
-    subdir: bool,
-    recipe: str | None = None,
-) -> Launch:
-    """Make the directory of a new run.
-
-    Args:
-        outdir: results root.
-        wanted: as read.
-        data: names the run.
-        world: the processes; every one must call.
-        subdir: make a numbered directory in `outdir`, or use `outdir` itself.
-        recipe: the file that the config was read from, if any; names the run.
-    """
-    config, notes = planned(wanted, data, world, recipe=recipe)
-
-    def make() -> Choice:
-        name = describe(config, dataset=data.name, world_size=world.size, recipe=recipe)
-        return Choice(folder=str(create_run_dir(outdir, name if subdir else None)))
-
-    chosen = decided_by_main(world, make)
-    assert chosen.folder is not None
-    return Launch(config, Path(chosen.folder), None, notes)
-
-
-def resume(
-    where: str,
-    wanted: TrainingConfig,
-    data: TrainingData,
-    world: World,
-    *,
-    allow_config_change: bool,
-) -> Launch:
-    """Continue the run that `--resume=FILE|RUNDIR` names.
-
-    Raises:
-        UserError: nothing there, every state damaged, or the config changed without leave or in a
-            way that the run cannot follow.
-    """
-
-    def choose() -> Choice:
-        folder = run_of(where)
-        old = read_run_config(folder)
-        _, changed, notes = continued(old, wanted, data, world)
-        if changed and not allow_config_change:
-            raise UserError(
-                f"the config differs from the run's in {'; '.join(changed)}: "
-                "give --allow-config-change to go on with it"
-            )
-        notes += [f"config changed: {line}" for line in changed]
-        if Path(where).is_file():
-            return choose_state(where, folder, notes)
-        return choose_newest(folder, notes)
-
-    chosen = decided_by_main(world, choose)
-    return _launched(chosen, wanted, data, world, goes_back=not Path(where).is_dir())
-
-
-def resume_latest(
-    outdir: str,
-    wanted: TrainingConfig,
-    data: TrainingData,
-    world: World,
-    *,
-    allow_config_change: bool = False,
-) -> tuple[Launch | None, list[str]]:
-    """Continue the newest run in `outdir` that was started with this config.
-
-    Args:
-        outdir: results root, or a run directory itself.
-        wanted: as read; its spans need not be resolved.
-        data: for resolving.
-        world: the processes; every one must call.
-        allow_config_change: if there is none, take the newest that can go on with this config.
+def make_ready(plan: Plan, here: World) -> Plan:
+    """Put the run's directory in order: its config as it is now, no leftovers, one branch.
 
     Returns:
-        (launch, notes): None if there is no such run; then the notes say why it is none of those
-        that are there.
-    """
-
-    def choose() -> Choice:
-        missed: list[tuple[Path, list[str]]] = []
-        for folder in candidates(Path(outdir)):
-            try:
-                old = read_run_config(folder)
-                config, changed, notes = continued(old, wanted, data, world)
-            except UserError as error:
-                missed.append((folder, [str(error)]))
-                continue
-            if not changed:
-                return choose_newest(folder, notes)
-            if allow_config_change:
-                notes += [f"config changed: {line}" for line in changed]
-                choice = choose_newest(folder, notes)
-                if _can_go_on(choice, old, config, data):
-                    return choice
-            missed.append((folder, changed))
-        if not missed:
-            return Choice()
-        newest, changed = missed[0]
-        return Choice(notes=[
-            f"no run in {outdir} has this config; {newest.name}, the newest, differs in "
-            f"{'; '.join(changed)}",
-            f"starting anew; to go on with that run: --resume={newest} "
-            "--allow-config-change",
-        ])  # fmt: skip
-
-    chosen = decided_by_main(world, choose)
-    if chosen.folder is None:
-        return None, chosen.notes
-    return _launched(chosen, wanted, data, world), []
-
-
-def _can_go_on(
-    choice: Choice, old: TrainingConfig, config: TrainingConfig, data: TrainingData
-) -> bool:
-    try:
-        if choice.state is not None:
-            _check_fit(old, config, data, load_state(choice.state))
-    except UserError:
-        return False
-    return True
-
-
-def _check_fit(
-    old: TrainingConfig, config: TrainingConfig, data: TrainingData, state: dict[str, Any]
-) -> None:
-    """Refuse a state that cannot go on with a config.
-
-    Raises:
-        UserError: it cannot.
-    """
-    refuse_unloadable(old, config, state)
-    with torch.device("meta"):
-        ours = build(model_of(config, data)).state_dict()
-    expected = {name: tuple(tensor.shape) for name, tensor in ours.items()}
-    found = {name: tuple(t.shape) for name, t in state["trainer"]["denoiser"].items()}
-    refuse_other_tensors(expected, found, differences(old, config))
-
-
-def _launched(
-    choice: Choice,
-    wanted: TrainingConfig,
-    data: TrainingData,
-    world: World,
-    *,
-    goes_back: bool = False,
-) -> Launch:
-    """Load what was chosen, in every process, and prove that all have the same."""
-    assert choice.folder is not None
-    folder = Path(choice.folder)
-    await_file(folder / CONFIG_FILE, world)
-    old = read_run_config(folder)
-    config, _, _ = continued(old, wanted, data, world)
-    state = load_chosen(choice, world)
-    if state is not None:
-        _check_fit(old, config, data, state)
-    return Launch(config, folder, state, choice.notes, goes_back)
-
-
-def claim(launch: Launch, world: World) -> Launch:
-    """Make the run's directory ready: its config as it is now, no leftovers, one branch.
-
-    Returns:
-        The launch, with a note on what was set aside.
+        The plan, with a note on what was set aside.
 
     Raises:
         UserError: it cannot be written.
     """
-    notes = launch.notes
-    if world.is_main:
-        prepare(launch.folder)
-        if launch.goes_back:
-            aside = set_aside(launch.folder, launch.seen)
-            notes = notes if aside is None else [*notes, aside]
-        with replacing(launch.folder / CONFIG_FILE) as temporary:
-            temporary.write_text(dump_config(launch.config), encoding="utf-8")
-    world.meet()
-    return replace(launch, notes=notes)
+    notes = plan.notes
+    if here.is_main:
+        prepare(plan.folder)
+        aside = set_aside(plan.folder, plan.seen) if plan.goes_back else None
+        notes = notes if aside is None else [*notes, aside]
+        with replacing(plan.folder / CONFIG_FILE) as temporary:
+            temporary.write_text(dump_config(plan.config), encoding="utf-8")
+    here.meet()
+    return replace(plan, notes=notes)

@@ -1,11 +1,12 @@
 """The training loop: steps, ticks, states, snapshots, previews. Reads top to bottom."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from models.config import ModelConfig
 from models.snapshot import save_snapshot, snapshot_path
@@ -13,9 +14,9 @@ from torch_utils.distributed import World
 from torch_utils.errors import Failure
 from torch_utils.no_memory import is_out_of_memory
 from training.clock import Clock, status_line
-from training.config import TrainingConfig, images
+from training.config import ResolvedConfig
 from training.data import TrainingData
-from training.due import Progress, next_multiple
+from training.due import Milestones, next_multiple
 from training.labels import labels_of, snapshot_info
 from training.preview import Preview, plan_preview, save_preview
 from training.run_log import RunLog
@@ -33,25 +34,27 @@ class Run:
     """All that a run works with.
 
     Attributes:
-        config: resolved.
+        config: of the run.
         trainer: what is trained.
         model: its config.
         data: what it is trained on.
         folder: the run directory.
         log: screen and files.
-        progress, clock: where the run is.
+        milestones, clock: where the run is.
         signals: whether to stop.
+        has_bar: progress is shown on stderr.
     """
 
-    config: TrainingConfig
+    config: ResolvedConfig
     trainer: Trainer
     model: ModelConfig
     data: TrainingData
     folder: Path
     log: RunLog
-    progress: Progress
+    milestones: Milestones
     clock: Clock
     signals: StopSignals
+    has_bar: bool
 
     @property
     def world(self) -> World:
@@ -64,23 +67,29 @@ class Run:
 
 
 def train(
-    config: TrainingConfig,
+    config: ResolvedConfig,
     data: TrainingData,
     folder: Path,
     world: World,
     *,
     state: dict[str, Any] | None = None,
     transfer_from: str | None = None,
+    log: RunLog | None = None,
+    has_bar: bool = False,
+    heeds_signals: bool = False,
 ) -> bool:
     """Train to the end of the config's duration, or until a signal asks to stop.
 
     Args:
-        config: resolved.
+        config: of the run.
         data: on the CPU.
         folder: the run directory.
         world: the processes.
         state: of `training.state`, to go on from; None to start.
         transfer_from: snapshot to take the first weights from.
+        log: of the run; None for one that nobody hears.
+        has_bar: show progress on stderr.
+        heeds_signals: see `StopSignals`.
 
     Returns:
         Whether the run is complete; if not, its state has been saved.
@@ -89,27 +98,28 @@ def train(
         Failure: the disk is full or not writable, or too many steps in a row were not finite.
     """
     torch.backends.cudnn.benchmark = config.run.bench
-    log = RunLog(folder if world.is_main else None)
+    log = log or RunLog(folder if world.is_main else None)
     try:
         data = data.placed(world.device, config.run.data_device)
         model = model_of(config, data)
         trainer = create_trainer(config, model, world)
-        progress, clock = Progress(), Clock()
+        milestones, clock = Milestones(), Clock()
         log.rewind(0 if state is None else state["trainer"]["seen"])
         if state is not None:
             trainer.load(state["trainer"], keeps_scale=_same_scaling(config, state["config"]))
-            progress, clock = Progress(**state["progress"]), Clock(state["seconds"])
-            progress.follow(config, state["config"], trainer.seen)
+            milestones, clock = Milestones(**state["progress"]), Clock(state["seconds"])
+            milestones.follow(config, state["config"], trainer.seen)
         elif transfer_from is not None:
             log.say(transfer(trainer, transfer_from))
-        parameters = sum(p.numel() for p in trainer.denoiser.parameters())
-        start = f"from {trainer.seen:,} images" if state else "from the start"
         log.say(f"run directory: {folder}")
-        log.say(f"{parameters:,} parameters, {len(data):,} images, on {world.device}, {start}")
-        is_launched = world.launcher is not None
-        with StopSignals(speaks=world.is_main, is_launched=is_launched) as signals:
-            run = Run(config, trainer, model, data, folder, log, progress, clock, signals)
-            return _loop(run)
+        for line in _opening(trainer, data):
+            log.say(line)
+        launched = world.launcher is not None
+        signals = StopSignals(heeds_signals, speaks=world.is_main, is_launched=launched)
+        with signals:
+            return _loop(
+                Run(config, trainer, model, data, folder, log, milestones, clock, signals, has_bar)
+            )
     except OSError as error:
         if is_out_of_memory(error):
             raise
@@ -118,7 +128,14 @@ def train(
         ) from None
 
 
-def _same_scaling(config: TrainingConfig, before: dict[str, Any]) -> bool:
+def _opening(trainer: Trainer, data: TrainingData) -> Iterator[str]:
+    """Lines about a run that begins or goes on: what is trained, on what, from where."""
+    parameters = sum(p.numel() for p in trainer.denoiser.parameters())
+    start = f"from {trainer.seen:,} images" if trainer.seen else "from the start"
+    yield f"{parameters:,} parameters, {len(data):,} images, on {trainer.world.device}, {start}"
+
+
+def _same_scaling(config: ResolvedConfig, before: dict[str, Any]) -> bool:
     """Whether the loss scale of a state is still that of the config."""
     keys = ("precision", "loss_scaling")
     return all(before["run"].get(key) == getattr(config.run, key) for key in keys)
@@ -126,8 +143,8 @@ def _same_scaling(config: TrainingConfig, before: dict[str, Any]) -> bool:
 
 def _loop(run: Run) -> bool:
     """Steps until the end or a signal; True at the end."""
-    config, trainer, world, progress = run.config, run.trainer, run.world, run.progress
-    duration = images(config.run.duration)
+    config, trainer, world, milestones = run.config, run.trainer, run.world, run.milestones
+    duration = config.run.duration
     source = MicroBatches(config, run.data, trainer.objective, world)
     preview = None
     if config.preview.enabled and run.model.img_channels in (1, 3):
@@ -139,7 +156,7 @@ def _loop(run: Run) -> bool:
         initial=trainer.seen,
         unit="img",
         unit_scale=True,
-        disable=None if world.is_main else True,
+        disable=None if world.is_main and run.has_bar else True,
     ) as bar:
         while trainer.seen < duration:
             micro_batches = list(source.at(trainer.seen))
@@ -156,8 +173,8 @@ def _loop(run: Run) -> bool:
                     f"not finite (now at {trainer.seen:,} images): training stopped; lower the "
                     "learning rate or the precision, and resume from the last state"
                 )
-            at_tick = is_done or progress.tick == 0
-            at_tick |= trainer.seen >= progress.tick_start + images(config.run.tick)
+            at_tick = is_done or milestones.tick == 0
+            at_tick |= trainer.seen >= milestones.tick_start + config.run.tick
             is_saved = False
             if at_tick:
                 is_saved = _maintain(run, preview, is_done=is_done)
@@ -179,23 +196,23 @@ def _maintain(run: Run, preview: Preview | None, *, is_done: bool) -> bool:
     Returns:
         Whether a state was saved.
     """
-    config, trainer, progress = run.config, run.trainer, run.progress
+    config, trainer, milestones = run.config, run.trainer, run.milestones
     _tick(run)
-    has_snapshot = is_done or trainer.seen >= progress.next_snapshot
+    has_snapshot = is_done or trainer.seen >= milestones.next_snapshot
     if has_snapshot:
         _save_snapshot(run)
-        progress.next_snapshot = next_multiple(trainer.seen, images(config.run.snap))
-    has_preview, every = has_snapshot, images(config.preview.every)
-    if every:
-        has_preview = is_done or trainer.seen >= progress.next_preview
-    if every and has_preview:
-        progress.next_preview = next_multiple(trainer.seen, every)
+        milestones.next_snapshot = next_multiple(trainer.seen, config.run.snap)
+    has_preview, every = has_snapshot, config.preview.every
+    if every is not None:
+        has_preview = is_done or trainer.seen >= milestones.next_preview
+        if has_preview:
+            milestones.next_preview = next_multiple(trainer.seen, every)
     # weights that make every step fail are no good to go back to
     is_good = not trainer.guard.is_in_streak()
-    due = is_good and (is_done or trainer.seen >= progress.next_state)
+    due = is_good and (is_done or trainer.seen >= milestones.next_state)
     if due:
-        progress.next_state = next_multiple(trainer.seen, images(config.run.dump))
-    progress.tick, progress.tick_start = progress.tick + 1, trainer.seen
+        milestones.next_state = next_multiple(trainer.seen, config.run.dump)
+    milestones.tick, milestones.tick_start = milestones.tick + 1, trainer.seen
     if due:
         _save(run)
     run.world.meet()  # the main process writes, the others wait
@@ -211,7 +228,7 @@ def _save(run: Run) -> None:
     if run.world.is_main:
         state = {
             "trainer": trainer_state,
-            "progress": asdict(run.progress),
+            "progress": asdict(run.milestones),
             "seconds": run.clock.total(),
             "config": run.config.model_dump(mode="json"),
             "data": run.config.data.key,
@@ -240,10 +257,10 @@ def _unsaved(run: Run) -> str:
 
 def _tick(run: Run) -> None:
     """Print and record what happened since the last tick."""
-    trainer, progress = run.trainer, run.progress
-    statistics = trainer.statistics.flush()
-    tick_images = trainer.seen - progress.tick_start
-    statistics |= run.clock.tick(progress.tick, trainer.seen, tick_images, run.world.device)
+    trainer, tick = run.trainer, run.milestones.tick
+    statistics = trainer.tally.flush()
+    in_tick = trainer.seen - run.milestones.tick_start
+    statistics |= run.clock.tick(tick, trainer.seen, in_tick, run.world.device)
     skipped = int(trainer.guard.skipped)
     run.log.say(status_line(statistics, skipped))
     extra = {"Progress/skipped_steps": skipped, "Progress/loss_scale": float(trainer.guard.scale)}
@@ -269,6 +286,7 @@ def _preview(run: Run, preview: Preview) -> None:
         run.world,
         label_names=run.data.label_names if run.model.label_dim else None,
         stop=run.wants_stop,
+        has_bar=run.has_bar,
     )
     if problem is not None:
         run.log.say(problem)

@@ -21,7 +21,7 @@ from models.config import ModelConfig
 from networks.blocks import set_fused_attention, set_remat
 from torch_utils.distributed import World
 from torch_utils.memory import available_bytes
-from training.config import TrainingConfig, resolve
+from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData
 from training.precision import autocast
 from training.setup import create_objective, model_of
@@ -98,7 +98,7 @@ class Forecast:
         """Make the network without storage.
 
         Args:
-            config: the experiment; its `run.batch` and `run.batch_gpu` are not looked at.
+            config: the experiment; its `run.batch` and `run.batch_gpu` do not count.
             model: from the config and the data's shape.
             share: images that this process computes in a step.
             on_gpu: whether a GPU computes it; else a CPU.
@@ -153,24 +153,20 @@ class Forecast:
 
 
 def micro_batch_that_fits(
-    config: TrainingConfig, data: TrainingData, world: World
+    config: ResolvedConfig, data: TrainingData, world: World, *, is_open: bool
 ) -> tuple[int, str | None]:
     """Choose the micro-batch size of a new run, or look at the one that was asked for.
 
     Args:
-        config: as read; with `run.batch_gpu` nothing is chosen.
+        config: of the run, with the largest size that may be chosen.
         data: on the host.
         world: the processes; every one must call, and all get the same.
+        is_open: a smaller one may be chosen.
 
     Returns:
         The size, and a line for the log if it was chosen for want of memory or does not fit.
-
-    Raises:
-        UserError: the batch cannot be cut into micro-batches for so many processes.
     """
-    settled = resolve(config, num_images=len(data), world_size=world.size)
-    wanted, share = settled.run.batch_gpu, config.run.batch // world.size
-    assert wanted is not None
+    wanted, share = config.run.batch_gpu, config.run.batch // world.size
     free = _free(config, data, world)
     if free is None:
         return wanted, None
@@ -186,7 +182,7 @@ def micro_batch_that_fits(
         return wanted, None
     size, peak = _largest_that_fits(forecast, wanted, needed, budget)
     less = "" if config.run.remat else ", --remat=1 takes less"
-    if config.run.batch_gpu is not None:
+    if not is_open:
         return wanted, (
             f"warning: micro-batches of {wanted} images take about {_gib(needed)} of memory, and "
             f"{_gib(free)} are free: --batch-gpu={size} takes about {_gib(peak)}{less}"
@@ -225,7 +221,7 @@ def _gib(num: float) -> str:
     return f"{num / _GIB:.1f} GiB"
 
 
-def _free(config: TrainingConfig, data: TrainingData, world: World) -> int | None:
+def _free(config: ResolvedConfig, data: TrainingData, world: World) -> int | None:
     """Bytes that every process can have, the least of them; None where that is not known."""
     free = available_bytes(world.device)
     if free is not None and data.is_resident(world.device, config.run.data_device):

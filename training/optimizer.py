@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from training.config import OptimizerConfig, images
+from training.config import OptimizerConfig, ResolvedOptimizer
 
 
 def create_optimizer(
@@ -19,7 +19,7 @@ def create_optimizer(
     return torch.optim.AdamW(parameters, weight_decay=config.weight_decay, **common)  # type: ignore[arg-type]
 
 
-def learning_rate(config: OptimizerConfig, *, seen: int, batch: int, duration: int) -> float:
+def learning_rate(config: ResolvedOptimizer, *, seen: int, batch: int, duration: int) -> float:
     """The rate of one step.
 
     Args:
@@ -32,12 +32,11 @@ def learning_rate(config: OptimizerConfig, *, seen: int, batch: int, duration: i
         lr times warm-up times decay. EDM's first step has rate 0: it only fills the moments.
     """
     rate = config.lr
-    warmup = images(config.warmup)
     counted = seen + (batch if config.warmup_inclusive else 0)
-    if counted < warmup:
-        rate *= counted / warmup
+    if counted < config.warmup:
+        rate *= counted / config.warmup
     if config.decay == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * min(seen / duration, 1.0)))
-    elif config.decay == "inverse_sqrt":
-        rate /= math.sqrt(max(seen / images(config.decay_reference), 1.0))
+    elif config.decay_reference is not None:  # inverse_sqrt
+        rate /= math.sqrt(max(seen / config.decay_reference, 1.0))
     return rate

@@ -110,6 +110,7 @@ def save_preview(
     *,
     label_names: Sequence[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    has_bar: bool = False,
 ) -> str | None:
     """Sample a preview on all processes and write it as a grid. All processes must call.
 
@@ -120,6 +121,7 @@ def save_preview(
         world: the processes.
         label_names: names of the classes.
         stop: asked at every network call; True in any process drops the preview.
+        has_bar: show progress on stderr.
 
     Returns:
         None, or a line about why there is no picture.
@@ -130,7 +132,7 @@ def save_preview(
     pixels = torch.zeros(shape, dtype=torch.uint8)
     num_bad = torch.zeros(1, dtype=torch.int64)
     position, shown = first, 0
-    with Progress(last - first, "preview", shown=world.is_main) as bar:
+    with Progress(last - first, "preview", shown=world.is_main and has_bar) as bar:
 
         def watch(index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
             nonlocal shown

@@ -4,7 +4,7 @@ import math
 
 import losses
 from torch_utils.registry import split_name
-from training.config import TrainingConfig, images
+from training.config import ResolvedConfig
 
 # networks and preconditionings of EDM's own program, which augments unless told otherwise
 _EDM_NETWORKS = ("ddpmpp", "ncsnpp")
@@ -12,7 +12,7 @@ _EDM_PRESETS = ("edm", "vp", "ve")
 _LARGEST_SHARE = 0.05  # of the initial weights in the average at the end
 
 
-def remarks(config: TrainingConfig, *, has_recipe: bool = False) -> list[str]:
+def remarks(config: ResolvedConfig, *, has_recipe: bool = False) -> list[str]:
     """One line for each setting that defeats another, or differs from what people may expect.
 
     Args:
@@ -32,9 +32,9 @@ def in_short(number: int) -> str:
     return str(number)
 
 
-def _warmup(config: TrainingConfig) -> str:
-    optimizer, duration = config.optimizer, images(config.run.duration)
-    warmup = images(optimizer.warmup)
+def _warmup(config: ResolvedConfig) -> str:
+    optimizer, duration = config.optimizer, config.run.duration
+    warmup = optimizer.warmup
     if warmup <= duration:
         return ""
     verb = "ends at" if optimizer.decay == "constant" else "stays below"
@@ -45,13 +45,13 @@ def _warmup(config: TrainingConfig) -> str:
     )
 
 
-def _average(config: TrainingConfig) -> str:
+def _average(config: ResolvedConfig) -> str:
     """The share of the initial weights in the average that is sampled from."""
-    ema, duration = config.ema, images(config.run.duration)
+    ema, duration = config.ema, config.run.duration
     steps = math.ceil(duration / config.run.batch)
     share, key = 0.0, "ema.decay"
-    if ema.kind == "halflife" and ema.rampup_ratio is None and images(ema.halflife):
-        share, key = 0.5 ** (duration / images(ema.halflife)), "ema.halflife"
+    if ema.kind == "halflife" and ema.rampup_ratio is None and ema.halflife:
+        share, key = 0.5 ** (duration / ema.halflife), "ema.halflife"
     elif ema.kind == "constant":
         share = ema.decay**steps
     if share <= _LARGEST_SHARE:
@@ -60,7 +60,7 @@ def _average(config: TrainingConfig) -> str:
     return f"at the end {share:.0%} of the averaged weights are still the {first}: lower {key}"
 
 
-def _kept_objective(config: TrainingConfig) -> str:
+def _kept_objective(config: ResolvedConfig) -> str:
     preset = config.preconditioning.name
     published = losses.PUBLISHED[preset]
     differing = []
@@ -79,7 +79,7 @@ def _kept_objective(config: TrainingConfig) -> str:
     )
 
 
-def _augmentation(config: TrainingConfig) -> str:
+def _augmentation(config: ResolvedConfig) -> str:
     is_edm = config.network["name"] in _EDM_NETWORKS
     is_edm &= config.preconditioning.name in _EDM_PRESETS
     if not is_edm or config.augment.settings is not None:

@@ -1,37 +1,37 @@
-"""The text of a run: screen and log.txt alike, stats.jsonl, TensorBoard events."""
+"""The text of a run: lines for people, stats.jsonl, TensorBoard events."""
 
 import json
 import os
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from torch_utils.files import replacing
-from training.statistics import single
+from training.tally import single
 
 
 class RunLog:
-    """Screen, log.txt, stats.jsonl and TensorBoard events of a run, written by the main process.
+    """log.txt, stats.jsonl and TensorBoard events of a run, written by the main process.
 
     Events are written if TensorBoard is installed; their steps are images seen.
 
     Args:
         folder: the run directory; None on processes that do not write.
+        tell: takes the lines of log.txt too; None if nobody is to hear them.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, tell: Callable[[str], None] | None = None) -> None:
         self.folder = folder
+        self._tell = tell
         self._events: Any = None
 
     def say(self, text: str) -> None:
-        """Print a line and append it to log.txt."""
+        """Append a line to log.txt, and tell it."""
         if self.folder is None:
             return
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        if self._tell is not None:
+            self._tell(text)
         with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
             file.write(text + "\n")
 
@@ -47,21 +47,21 @@ class RunLog:
             self._events = _event_writer(self.folder, values)
         for name, entry in values.items():
             if entry["mean"] is not None:
-                self._events.add_scalar(name, entry["mean"], _images(values))
+                self._events.add_scalar(name, entry["mean"], _seen(values))
         self._events.flush()
 
-    def rewind(self, images: int) -> None:
+    def rewind(self, seen: int) -> None:
         """Mend what a kill left: unfinished lines, and statistics that will be made again.
 
         Args:
-            images: progress of the state to go on from; lines about more are dropped.
+            seen: images seen by the state to go on from; lines about more are dropped.
         """
         if self.folder is None:
             return
         path = self.folder / "stats.jsonl"
         if path.exists():
             content = path.read_bytes()
-            kept = [line for line in content.split(b"\n") if _is_until(line, images)]
+            kept = [line for line in content.split(b"\n") if _is_until(line, seen)]
             mended = b"".join(line + b"\n" for line in kept)
             if mended != content:
                 with replacing(path) as temporary:
@@ -74,10 +74,10 @@ class RunLog:
                     file.write(b"\n")
 
 
-def _images(values: dict[str, dict[str, Any]]) -> int:
+def _seen(values: dict[str, dict[str, Any]]) -> int:
     """Images seen at the time of a line of statistics."""
-    images: int = round(values["Progress/kimg"]["mean"] * 1e3)
-    return images
+    seen: int = round(values["Progress/kimg"]["mean"] * 1e3)
+    return seen
 
 
 class _NoEvents:
@@ -96,12 +96,12 @@ def _event_writer(folder: Path, values: dict[str, dict[str, Any]]) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return _NoEvents()
-    return SummaryWriter(str(folder), purge_step=_images(values))
+    return SummaryWriter(str(folder), purge_step=_seen(values))
 
 
-def _is_until(line: bytes, images: int) -> bool:
-    """Whether a line of stats.jsonl is whole and about no more than `images`."""
+def _is_until(line: bytes, seen: int) -> bool:
+    """Whether a line of stats.jsonl is whole and about no more than so many images."""
     try:
-        return bool(json.loads(line)["Progress/kimg"]["mean"] * 1e3 <= images + 0.5)
+        return bool(json.loads(line)["Progress/kimg"]["mean"] * 1e3 <= seen + 0.5)
     except (ValueError, KeyError, TypeError):
         return False

@@ -6,6 +6,7 @@ from torch import Tensor
 import losses
 from diffusion import preconditioning
 from diffusion.denoiser import Denoiser
+from diffusion.preconditioning import Preconditioning
 from losses.objective import Objective
 from models.build import build
 from models.config import ModelConfig
@@ -16,23 +17,27 @@ from samplers.options import generation_settings
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
 from torch_utils.seeding import Stream, derive_seed
-from training.config import TrainingConfig, model_config
+from training.config import ResolvedConfig, TrainingConfig, model_config
 from training.data import TrainingData
 from training.preview import plan_preview
 from training.trainer import Trainer
 
 
-def create_objective(config: TrainingConfig) -> Objective:
+def create_objective(config: TrainingConfig, scalings: Preconditioning | None = None) -> Objective:
     """The objective of a config.
 
     Noise level, weighting and reduction are those that the preconditioning was published with
     unless the config says otherwise; the weighting assumes the model's sigma_data, the noise level
     the model's schedule.
 
+    Args:
+        config: the experiment.
+        scalings: the preconditioning that it describes, where a denoiser has it already.
+
     Raises:
         UserError: unknown names or options, or a combination that cannot be.
     """
-    scalings = preconditioning.create(**config.preconditioning.model_dump())
+    scalings = scalings or preconditioning.create(**config.preconditioning.model_dump())
     published = losses.PUBLISHED[config.preconditioning.name]
     loss = config.loss.model_dump()
     for key in ("noise_level", "weight", "reduction"):
@@ -46,33 +51,34 @@ def model_of(config: TrainingConfig, data: TrainingData) -> ModelConfig:
     return model_config(config, image_shape=data.image_shape, label_dim=data.label_dim)
 
 
-def check(config: TrainingConfig, data: TrainingData, transfer_from: str | None = None) -> None:
+def check(config: TrainingConfig, data: TrainingData) -> Denoiser:
     """Refuse what cannot work before anything is written.
 
+    Returns:
+        The model, without weights.
+
     Raises:
-        UserError: unknown names or options, sizes that the network cannot have, or a snapshot
-            that the weights cannot be taken from.
+        UserError: unknown names or options, or sizes that the network cannot have.
     """
-    settings = generation_settings(config.sampler)
-    create_objective(config)
+    settings, model = generation_settings(config.sampler), model_of(config, data)
+    denoiser = build(model, empty=True)
+    create_objective(config, denoiser.preconditioning)
     if config.run.label_dropout and not config.data.cond:
         raise UserError("run.label_dropout has no effect without labels: set data.cond")
-    with torch.device("meta"):
-        denoiser = build(model_of(config, data))
     fitting.check(settings, denoiser)
     if config.preview.enabled:
-        preview = plan_preview(config.preview, config.sampler, model_of(config, data))
+        preview = plan_preview(config.preview, config.sampler, model)
         fitting.check(preview.settings, denoiser)
-    if transfer_from is not None:
-        transferable(transfer_from, denoiser)
+    return denoiser
 
 
-def create_trainer(config: TrainingConfig, model: ModelConfig, world: World) -> Trainer:
+def create_trainer(config: ResolvedConfig, model: ModelConfig, world: World) -> Trainer:
     """Build the model with weights drawn from the run's seed, and all that trains it."""
     torch.manual_seed(derive_seed(config.run.seed, Stream.INIT))
     denoiser = build(model)
     set_remat(denoiser.model, config.run.remat)
-    return Trainer(denoiser, create_objective(config), config, world)
+    objective = create_objective(config, denoiser.preconditioning)
+    return Trainer(denoiser, objective, config, world)
 
 
 def transferable(path: str, denoiser: Denoiser) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from losses.objective import Objective
 from torch_utils.distributed import World
 from torch_utils.seeding import Stream, derive_seed
 from training.augmentation import augmented
-from training.config import TrainingConfig
+from training.config import ResolvedConfig
 from training.data import TrainingData
 from training.order import image_indices
 
@@ -23,7 +23,7 @@ class MicroBatches:
     share of them. Each draws from generators of its own, so it is the same whoever computes it.
     """
 
-    config: TrainingConfig
+    config: ResolvedConfig
     data: TrainingData
     objective: Objective
     world: World
@@ -31,7 +31,6 @@ class MicroBatches:
     def at(self, seen: int) -> Iterator[tuple[Batch, Draws, int]]:
         """Micro-batches, their draws and their dropout seeds for the step after `seen` images."""
         run, device = self.config.run, self.world.device
-        assert run.batch_gpu is not None
         share = run.batch // run.batch_gpu // self.world.size
         for m in range(self.world.rank * share, (self.world.rank + 1) * share):
             generators = Generators(

@@ -21,9 +21,9 @@ FORMAT_VERSION = 1
 PATTERN = "training-state-*.pt"
 
 
-def state_path(folder: str | os.PathLike[str], images: int) -> Path:
+def state_path(folder: str | os.PathLike[str], seen: int) -> Path:
     """Where the state after so many images lies."""
-    return Path(folder) / f"training-state-{images:010d}.pt"
+    return Path(folder) / f"training-state-{seen:010d}.pt"
 
 
 def images_of(path: Path) -> int:

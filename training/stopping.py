@@ -17,6 +17,7 @@ class StopSignals:
     Signals belong to the main thread; in another one nothing is caught.
 
     Args:
+        is_on: False to catch nothing.
         speaks: whether this process says so; one of several does.
         is_launched: whether a launcher waits for this process to end on SIGHUP.
 
@@ -25,15 +26,16 @@ class StopSignals:
         doing: what is finished first, in words.
     """
 
-    def __init__(self, *, speaks: bool = True, is_launched: bool = False) -> None:
+    def __init__(self, is_on: bool, *, speaks: bool = True, is_launched: bool = False) -> None:
         self.requested = False
         self.doing = "this step"
+        self._is_on = is_on and threading.current_thread() is threading.main_thread()
         self._speaks = speaks
         self._is_launched = is_launched
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
+        if self._is_on:
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
             if hasattr(signal, "SIGHUP"):  # POSIX

@@ -17,11 +17,11 @@ from diffusion.denoiser import Denoiser
 from losses.batch import Batch, Draws, LossTerms
 from losses.objective import Objective
 from torch_utils.distributed import World
-from training.config import TrainingConfig, images
+from training.config import ResolvedConfig
 from training.ema import average_of, decay_at, update_average
 from training.optimizer import create_optimizer, learning_rate
 from training.precision import StepGuard, autocast
-from training.statistics import Statistics
+from training.tally import Tally
 
 
 class _Loss(nn.Module):
@@ -53,14 +53,14 @@ class Trainer:
         trained: the denoiser, and the objective's own module if it has one.
         average: their average, for sampling.
         objective: what they are optimized for.
-        statistics: of losses, since the last flush.
+        tally: of losses, since the last flush.
         guard: loss scale, and steps skipped because they were not finite.
         seen: images seen so far.
         updates: steps taken so far, skipped ones included.
     """
 
     def __init__(
-        self, denoiser: Denoiser, objective: Objective, config: TrainingConfig, world: World
+        self, denoiser: Denoiser, objective: Objective, config: ResolvedConfig, world: World
     ) -> None:
         self.config = config
         self.world = world
@@ -71,7 +71,7 @@ class Trainer:
         if objective.uncertainty is not None:
             self.trained.append(objective.uncertainty.to(world.device))
         self.optimizer = create_optimizer(config.optimizer, self.trained.parameters())
-        self.statistics = Statistics(world)
+        self.tally = Tally(world)
         self.guard = StepGuard(config.run.precision, config.run.loss_scaling, world.device)
         self.seen = 0
         self.updates = 0
@@ -111,8 +111,7 @@ class Trainer:
         if clip is not None:
             torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1))
 
-        batch = self.config.run.batch
-        duration = images(self.config.run.duration)
+        batch, duration = self.config.run.batch, self.config.run.duration
         rate = learning_rate(self.config.optimizer, seen=self.seen, batch=batch, duration=duration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -142,7 +141,7 @@ class Trainer:
                 loss = terms.total() / len(micro_batches)
                 (loss * self.guard.scale).backward()
             losses.append(loss.detach())
-            self.statistics.report_loss(terms)
+            self.tally.report_loss(terms)
         return torch.stack(losses).sum()
 
     def _without_sync(self, skip: bool) -> Any:
@@ -161,7 +160,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "guard": self.guard.state(),
-            "statistics": self.statistics.state(),
+            "statistics": self.tally.state(),
         }
 
     def load(self, state: dict[str, Any], *, keeps_scale: bool = True) -> None:
@@ -182,4 +181,4 @@ class Trainer:
         self.guard.load(state["guard"])
         if not keeps_scale:
             self.guard.scale.copy_(first_scale)
-        self.statistics.load(state["statistics"])
+        self.tally.load(state["statistics"])

@@ -36,11 +36,11 @@ def canonical(value: object, bare_unit: str) -> str:
     return f"{match[1]}{match[2] or bare_unit}"
 
 
-def to_images(span: str, *, batch: int, num_images: int, tick: int = 0) -> int:
+def to_images(span: str | int, *, batch: int, num_images: int, tick: int = 0) -> int:
     """Number of images that a canonical span means.
 
     Args:
-        span: from `canonical`.
+        span: from `canonical`; a number is one of images already.
         batch: global batch size, for `it`.
         num_images: size of the data set, for `ep`.
         tick: images in a tick, for `tick`.
@@ -48,11 +48,13 @@ def to_images(span: str, *, batch: int, num_images: int, tick: int = 0) -> int:
     Raises:
         UserError: the span is finite but too small to be a whole image.
     """
+    if isinstance(span, int):
+        return span
     match = re.fullmatch(r"([\d.eE+-]+?)(img|k|M|ep|it|tick)", span)
     assert match is not None, span
     unit = {**_UNITS, "ep": num_images, "it": batch, "tick": tick}[match[2]]
     number = float(match[1])
-    images = round(number * unit)
-    if images == 0 and number != 0:
+    count = round(number * unit)
+    if count == 0 and number != 0:
         raise UserError(f"{span} is less than one image")
-    return images
+    return count

@@ -94,7 +94,7 @@ def test_three_terms_on_one_edm_network_train() -> None:
         for _ in range(20):
             pairs = [(batch, draws) for batch, draws, _ in source.at(trainer.seen)]
             trainer.step(pairs)
-        flushed = trainer.statistics.flush()
+        flushed = trainer.tally.flush()
         means.append({name: flushed[f"Loss/{name}"]["mean"] for name in trainer.objective.terms})
     for name in ("denoising", "sequence_aware"):
         assert means[2][name] < 0.9 * means[0][name], means

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from torch_utils.distributed import World
-from training.config import TrainingConfig, resolve
+from training.choice import Wanted, checked
+from training.config import ResolvedConfig, TrainingConfig, resolve
 from training.data import TrainingData
 from training.loop import train
 from training.recipes import load_config
@@ -42,10 +43,20 @@ ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "configs" / "digits-tiny.yaml"
 
 
-def tiny_config(*overrides: str) -> TrainingConfig:
+def tiny_recipe(*overrides: str) -> TrainingConfig:
+    """The config of the small run, as read."""
+    return load_config(RECIPE, {}, [*OVERRIDES, *overrides])
+
+
+def tiny_config(*overrides: str) -> ResolvedConfig:
     """The resolved config of the small run."""
-    config = load_config(RECIPE, {}, [*OVERRIDES, *overrides])
-    return resolve(config, num_images=200, world_size=1)
+    return resolve(tiny_recipe(*overrides), num_images=200, world_size=1)
+
+
+def tiny_wish(*overrides: str, allow_config_change: bool = False) -> Wanted:
+    """The small run, as somebody wants it who has its data."""
+    config = tiny_recipe(*overrides)
+    return checked(config, tiny_data(), CPU, allow_config_change=allow_config_change)
 
 
 def tiny_data(num: int = 100, xflip: bool = True) -> TrainingData:

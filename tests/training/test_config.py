@@ -8,7 +8,7 @@ import yaml
 
 from torch_utils.errors import UserError
 from training.changes import differences
-from training.config import TrainingConfig, images, model_config, resolve
+from training.config import ResolvedConfig, TrainingConfig, model_config, resolve
 from training.recipes import dump_config, load_config, merge, parse_override, read_recipe
 from training.units import canonical, to_images
 
@@ -58,11 +58,32 @@ def test_resolving_settles_everything_and_is_idempotent() -> None:
     )
     resolved = resolve(config, num_images=1000, world_size=2)
     run = resolved.run
-    assert (run.duration, run.tick, run.snap, run.dump) == ("4000img", "64img", "192img", "1000img")
+    assert (run.duration, run.tick, run.snap, run.dump) == (4000, 64, 192, 1000)
     assert run.batch_gpu == 16
-    assert images(resolved.ema.halflife) == 500_000
+    assert resolved.ema.halflife == 500_000
+    assert (resolved.optimizer.warmup, resolved.optimizer.decay_reference) == (10_000_000, None)
     assert resolve(resolved, num_images=7, world_size=2) == resolved
-    assert TrainingConfig.model_validate(yaml.safe_load(dump_config(resolved))) == resolved
+
+
+def test_a_resolved_config_is_written_for_people_and_read_as_any_recipe() -> None:
+    tree = {"run": {"batch": 32, "duration": "4ep", "tick": "2it"}, "preview": {"every": 3}}
+    resolved = resolve(TrainingConfig.model_validate(tree), num_images=1000, world_size=2)
+    written = yaml.safe_load(dump_config(resolved))
+    assert (written["run"]["duration"], written["preview"]["every"]) == ("4000img", "192img")
+    assert written["optimizer"]["decay_reference"] is None
+    read = TrainingConfig.model_validate(written)
+    assert type(read.run) is not type(resolved.run)
+    assert resolve(read, num_images=7, world_size=2) == resolved
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("run", "duration"), ("run", "batch_gpu"), ("ema", "halflife")]
+)
+def test_what_is_not_resolved_is_no_resolved_config(section: str, key: str) -> None:
+    tree = resolve(TrainingConfig(), num_images=10, world_size=1).model_dump()
+    tree[section][key] = None if key == "batch_gpu" else "20ep"
+    with pytest.raises(ValueError, match=f"{section}.{key}"):
+        ResolvedConfig.model_validate(tree)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ import torch
 from tests.training.runs import CPU, assert_equal_states, tiny_config, tiny_data, train_tiny
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
+from training.choice import Plan, Wanted, checked, latest_run, named_run
 from training.config import TrainingConfig
 from training.data import TrainingData
-from training.launch import Launch, claim, resume, resume_latest
+from training.launch import make_ready
 from training.loop import train
 from training.recipes import dump_config
-from training.resume import CONFIG_FILE, candidates
+from training.run_dir import CONFIG_FILE, candidates
 from training.state import images_of, load_state, newest_state, state_path
 
 KEY = "100/1x8x6/class10/0123456789abcdef/0123456789abcdef"
@@ -36,6 +37,13 @@ def without_micro_batch(config: TrainingConfig) -> TrainingConfig:
 DATA: TrainingData = replace(tiny_data(), key=KEY)
 
 
+def wish(
+    config: TrainingConfig, *, data: TrainingData = DATA, world: World = CPU, changed: bool = False
+) -> Wanted:
+    """A run that somebody wants; `changed` allows another config than the run's."""
+    return checked(config, data, world, allow_config_change=changed)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 12 steps."""
@@ -50,9 +58,9 @@ def copies(whole: Path, outdir: Path, *names: str) -> None:
         shutil.copytree(whole, outdir / name)
 
 
-def found(outdir: Path, wanted: TrainingConfig, world: World = CPU) -> Launch:
+def found(outdir: Path, config: TrainingConfig, world: World = CPU) -> Plan:
     """The run that `latest` goes on with; there must be one."""
-    plan, notes = resume_latest(str(outdir), wanted, DATA, world)
+    plan, notes = latest_run(str(outdir), wish(config, world=world), None)
     assert plan is not None, notes
     return plan
 
@@ -60,8 +68,8 @@ def found(outdir: Path, wanted: TrainingConfig, world: World = CPU) -> Launch:
 def test_latest_is_the_run_that_is_farthest_and_only_names_of_ours_count(
     whole: Path, tmp_path: Path
 ) -> None:
-    assert resume_latest(str(tmp_path / "absent"), tiny_config(), DATA, CPU) == (None, [])
-    assert resume_latest(str(tmp_path), tiny_config(), DATA, CPU) == (None, [])
+    assert latest_run(str(tmp_path / "absent"), wish(tiny_config()), None) == (None, [])
+    assert latest_run(str(tmp_path), wish(tiny_config()), None) == (None, [])
     copies(whole, tmp_path, "00000-a", "00001-b", "00002-other", "backup-of-00000", "00003-short")
     for name, images in (("00003-short", 192), ("00001-b", 176)):
         state_path(tmp_path / name, images).unlink()
@@ -82,16 +90,16 @@ def test_data_is_known_by_its_content_wherever_it_lies(whole: Path, tmp_path: Pa
     moved = keyed(tiny_config(), None, path="elsewhere/digits.zip")
     assert found(tmp_path, moved).config.data.path == "elsewhere/digits.zip"
     other = replace(DATA, key="99/1x8x6/class10/0123456789abcdef/fedcba9876543210")
-    plan, notes = resume_latest(str(tmp_path), keyed(tiny_config(), None), other, CPU)
+    plan, notes = latest_run(str(tmp_path), wish(keyed(tiny_config(), None), data=other), None)
     assert plan is None
     assert "data: images 100 -> 99, other labels" in notes[0]
     folder = str(tmp_path / "00000-a")
     with pytest.raises(UserError, match=r"data: images 100 -> 99, other labels.*--allow-config"):
-        resume(folder, keyed(tiny_config(), None), other, CPU, allow_config_change=False)
-    going = resume(folder, keyed(tiny_config(), None), other, CPU, allow_config_change=True)
+        named_run(folder, wish(keyed(tiny_config(), None), data=other), None)
+    going = named_run(folder, wish(keyed(tiny_config(), None), data=other, changed=True), None)
     assert going.config.data.key == other.key
     with pytest.raises(UserError, match="not the data that this config was made for"):
-        resume(folder, keyed(tiny_config()), other, CPU, allow_config_change=True)
+        named_run(folder, wish(keyed(tiny_config()), data=other, changed=True), None)
 
 
 def test_a_miss_names_the_newest_run_and_what_differs(whole: Path, tmp_path: Path) -> None:
@@ -99,15 +107,15 @@ def test_a_miss_names_the_newest_run_and_what_differs(whole: Path, tmp_path: Pat
     cosine = dump_config(keyed(tiny_config("optimizer.decay=cosine")))
     (tmp_path / "00000-a" / CONFIG_FILE).write_text(cosine)
     longer = tiny_config("optimizer.decay=cosine", "run.duration=20it")
-    plan, notes = resume_latest(str(tmp_path), longer, DATA, CPU)
+    plan, notes = latest_run(str(tmp_path), wish(longer), None)
     assert plan is None
     assert "00000-a, the newest, differs in run.duration: 192img -> 320img" in notes[0]
     assert f"--resume={tmp_path / '00000-a'} --allow-config-change" in notes[1]
-    going, _ = resume_latest(str(tmp_path), longer, DATA, CPU, allow_config_change=True)
+    going, _ = latest_run(str(tmp_path), wish(longer, changed=True), None)
     assert going is not None
     assert going.notes == ["config changed: run.duration: 192img -> 320img"]
     wider = tiny_config("network.model_channels=32")
-    assert resume_latest(str(tmp_path), wider, DATA, CPU, allow_config_change=True)[0] is None
+    assert latest_run(str(tmp_path), wish(wider, changed=True), None)[0] is None
 
 
 def test_more_processes_keep_the_micro_batch_or_go_on_with_a_smaller_one(
@@ -138,7 +146,7 @@ def test_a_change_that_the_state_cannot_follow_is_refused_before_anything_is_wri
 ) -> None:
     before = {path: path.read_bytes() for path in whole.iterdir() if path.is_file()}
     with pytest.raises(UserError, match=words):
-        resume(str(whole), tiny_config(override), DATA, CPU, allow_config_change=True)
+        named_run(str(whole), wish(tiny_config(override), changed=True), None)
     assert {path: path.read_bytes() for path in whole.iterdir() if path.is_file()} == before
 
 
@@ -182,8 +190,8 @@ def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_p
     shutil.copytree(whole, folder)
     old = load_state(state_path(folder, 192))
     longer = tiny_config("run.duration=10it", "run.keep_states=2")
-    plan = resume(str(state_path(folder, 144)), longer, DATA, CPU, allow_config_change=False)
-    plan = claim(plan, CPU)
+    plan = named_run(str(state_path(folder, 144)), wish(longer), None)
+    plan = make_ready(plan, CPU)
     assert any("going back to 144 images" in note for note in plan.notes)
     assert sorted(path.name for path in folder.glob("training-state-*")) == [
         "training-state-0000000144.pt"
@@ -195,10 +203,10 @@ def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_p
     train(plan.config, DATA, folder, CPU, state=plan.state)
     newest = newest_state(folder)[0]
     assert newest == state_path(folder, 160)  # pruning left what was just written
-    again = resume(str(folder), longer, DATA, CPU, allow_config_change=False)
+    again = named_run(str(folder), wish(longer), None)
     assert again.seen == 160
     with pytest.raises(UserError, match=f"move the state to {folder}"):
-        resume(str(state_path(aside, 192)), longer, DATA, CPU, allow_config_change=False)
-    once_more = resume(str(state_path(folder, 144)), longer, DATA, CPU, allow_config_change=False)
-    claim(once_more, CPU)
+        named_run(str(state_path(aside, 192)), wish(longer), None)
+    once_more = named_run(str(state_path(folder, 144)), wish(longer), None)
+    make_ready(once_more, CPU)
     assert (folder / "abandoned-002" / "training-state-0000000160.pt").is_file()

@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 
 import networks
-from tests.training.runs import CPU, ROOT, tiny_config, tiny_data
+from tests.training.runs import CPU, ROOT, tiny_config, tiny_data, tiny_recipe
 from torch_utils.distributed import World
 from torch_utils.memory import available_bytes, available_on_host
-from training.config import TrainingConfig, model_config
+from training.config import ResolvedConfig, TrainingConfig, model_config, resolve
 from training.memory import AliveBytes, Forecast, divisors, micro_batch_that_fits
 from training.recipes import load_config
 from training.setup import create_trainer, model_of
@@ -88,11 +88,19 @@ def test_every_network_can_be_forecast(name: str) -> None:
     assert 4 * forecast.weights + 100 * images < forecast.peak(64) < 5 * forecast.weights + GIB
 
 
-def with_batch(batch: int, batch_gpu: int | None) -> TrainingConfig:
-    """The small run with a batch of any size and plain denoising, not resolved."""
-    config = tiny_config("loss.terms=[denoising]", "loss.uncertainty=false")
-    run = config.run.model_copy(update={"batch": batch, "batch_gpu": batch_gpu})
-    return config.model_copy(update={"run": run})
+def with_batch(batch: int, batch_gpu: int | None, world_size: int = 1) -> ResolvedConfig:
+    """The small run with a batch of any size and plain denoising."""
+    wanted = tiny_recipe(
+        *("loss.terms=[denoising]", "loss.uncertainty=false"),
+        *(f"run.batch={batch}", f"run.batch_gpu={'null' if batch_gpu is None else batch_gpu}"),
+    )
+    return resolve(wanted, num_images=200, world_size=world_size)
+
+
+def chosen(batch: int, batch_gpu: int | None, world: World = CPU) -> tuple[int, str | None]:
+    """What is made of that run's size of micro-batches."""
+    config = with_batch(batch, batch_gpu, world.size)
+    return micro_batch_that_fits(config, tiny_data(), world, is_open=batch_gpu is None)
 
 
 def forecast_for(batch: int) -> Forecast:
@@ -109,9 +117,9 @@ def too_large() -> int:
 
 
 def test_a_batch_that_fits_is_left_whole_and_another_one_is_cut() -> None:
-    data, many = tiny_data(), too_large()
-    assert micro_batch_that_fits(with_batch(16, None), data, CPU) == (16, None)
-    size, line = micro_batch_that_fits(with_batch(many, None), data, CPU)
+    many = too_large()
+    assert chosen(16, None) == (16, None)
+    size, line = chosen(many, None)
     free, forecast = available_bytes(CPU.device), forecast_for(many)
     assert free is not None
     assert 1 < size < many
@@ -122,9 +130,9 @@ def test_a_batch_that_fits_is_left_whole_and_another_one_is_cut() -> None:
 
 
 def test_a_size_that_was_asked_for_is_kept_with_a_warning_if_it_does_not_fit() -> None:
-    data, many = tiny_data(), too_large()
-    assert micro_batch_that_fits(with_batch(16, 8), data, CPU) == (8, None)
-    kept, line = micro_batch_that_fits(with_batch(many, many), data, CPU)
+    many = too_large()
+    assert chosen(16, 8) == (8, None)
+    kept, line = chosen(many, many)
     assert kept == many
     assert line is not None
     assert re.match(r"warning: micro-batches of \d+ images take about .* --batch-gpu=\d+ ", line)
@@ -140,7 +148,7 @@ def _choose(rank: int, store: str, batch: int, found: Any) -> None:
     os.environ["LOCAL_WORLD_SIZE"] = str(8 if rank else 1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     world = World(rank, 2, torch.device("cpu"), is_group=True)
-    found.put(micro_batch_that_fits(with_batch(2 * batch, None), tiny_data(), world))
+    found.put(chosen(2 * batch, None, world))
     dist.destroy_process_group()
 
 
@@ -159,7 +167,7 @@ def test_all_processes_choose_what_fits_the_poorest(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert a == b
-    alone, _ = micro_batch_that_fits(with_batch(batch, None), tiny_data(), CPU)
+    alone, _ = chosen(batch, None)
     assert 1 < a[0] <= alone // 4
 
 

@@ -9,14 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.runs import CPU, assert_equal_states, tiny_config, tiny_data, train_tiny
+from tests.training.runs import (
+    CPU,
+    assert_equal_states,
+    tiny_config,
+    tiny_data,
+    tiny_wish,
+    train_tiny,
+)
 from torch_utils.errors import Failure, UserError
-from training.launch import resume
+from training.choice import named_run
 from training.loop import train
 from training.recipes import dump_config
-from training.resume import CONFIG_FILE, locked
-from training.run_dir import create_run_dir
-from training.setup import check, create_trainer, model_of, transfer
+from training.run_dir import CONFIG_FILE, create_run_dir, locked
+from training.setup import check, create_trainer, model_of, transfer, transferable
 from training.source import MicroBatches
 from training.state import load_state, newest_state, save_state, state_path
 
@@ -127,10 +133,10 @@ def test_states_are_plain_data_and_only_the_newest_are_kept(tmp_path: Path) -> N
 
 def test_a_changed_config_is_listed_and_refused(whole: tuple[Path, dict[str, Any]]) -> None:
     folder = whole[0]
-    wanted = tiny_config("optimizer.lr=0.5", "run.seed=9", "run.duration=40it")
+    overrides = "optimizer.lr=0.5", "run.seed=9", "run.duration=40it"
     with pytest.raises(UserError, match=r"optimizer.lr: 0.002 -> 0.5; run.seed: 0 -> 9"):
-        resume(str(folder), wanted, tiny_data(), CPU, allow_config_change=False)
-    plan = resume(str(folder), wanted, tiny_data(), CPU, allow_config_change=True)
+        named_run(str(folder), tiny_wish(*overrides), None)
+    plan = named_run(str(folder), tiny_wish(*overrides, allow_config_change=True), None)
     assert plan.notes == [
         "config changed: optimizer.lr: 0.002 -> 0.5",
         "config changed: run.seed: 0 -> 9",
@@ -141,9 +147,9 @@ def test_a_changed_config_is_listed_and_refused(whole: tuple[Path, dict[str, Any
 
 def test_a_run_directory_has_one_trainer_at_a_time(tmp_path: Path) -> None:
     other = pytest.raises(UserError, match="another process is training")
-    with locked(tmp_path, CPU), other, locked(tmp_path, CPU):
+    with locked(tmp_path), other, locked(tmp_path):
         pass
-    with locked(tmp_path, CPU):
+    with locked(tmp_path):
         pass  # free again
 
 
@@ -184,7 +190,7 @@ def test_transfer_copies_by_name_and_lists_what_is_missing(
             assert torch.equal(tensor, state[name]), name
     wider = tiny_config("network.model_channels=32")
     with pytest.raises(UserError, match="has shape"):
-        check(wider, data, str(snapshot))
+        transferable(str(snapshot), check(wider, data))
 
 
 def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(tmp_path: Path) -> None:

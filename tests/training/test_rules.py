@@ -9,20 +9,21 @@ import torch
 from losses.batch import LossTerms
 from torch_utils.distributed import World
 from torch_utils.seeding import Stream, derive_seed
-from training.config import EmaConfig, OptimizerConfig
+from training.config import OptimizerConfig, TrainingConfig, resolve
 from training.data import TrainingData
 from training.ema import average_of, decay_at, update_average
 from training.optimizer import create_optimizer, learning_rate
 from training.order import image_indices
 from training.precision import GROWTH_INTERVAL, StepGuard
-from training.statistics import Statistics
+from training.tally import Tally
 
 CPU = World(0, 1, torch.device("cpu"))
 
 
 def rate(seen: int, **options: object) -> float:
-    config = OptimizerConfig.model_validate({"lr": 1.0, **options})
-    return learning_rate(config, seen=seen, batch=10, duration=1000)
+    config = TrainingConfig.model_validate({"optimizer": {"lr": 1.0, **options}})
+    rule = resolve(config, num_images=1, world_size=1).optimizer
+    return learning_rate(rule, seen=seen, batch=10, duration=1000)
 
 
 def test_warmup_is_linear_in_images_and_may_count_the_step_itself() -> None:
@@ -48,7 +49,9 @@ def test_adamw_decays_weights_apart_from_the_gradient() -> None:
 
 
 def beta(seen: int = 0, update: int = 1, **options: object) -> float:
-    return decay_at(EmaConfig.model_validate(options), seen=seen, batch=8, update=update)
+    config = TrainingConfig.model_validate({"ema": options})
+    rule = resolve(config, num_images=1, world_size=1).ema
+    return decay_at(rule, seen=seen, batch=8, update=update)
 
 
 def test_ema_rules() -> None:
@@ -116,17 +119,17 @@ def test_batches_are_scaled_mirrored_and_masked() -> None:
 
 def test_statistics_match_numpy_and_write_no_nan() -> None:
     values = torch.randn(3, 2, 4, 4).double()
-    statistics = Statistics(CPU)
+    tally = Tally(CPU)
     for part in values.split(1):
-        statistics.report_loss(LossTerms({"denoising": part}, torch.ones(1)))
-    found = statistics.flush()
+        tally.report_loss(LossTerms({"denoising": part}, torch.ones(1)))
+    found = tally.flush()
     for name in ("Loss/loss", "Loss/denoising"):
         assert found[name]["num"] == values.numel()
         assert found[name]["mean"] == pytest.approx(values.mean().item())
         assert found[name]["std"] == pytest.approx(values.numpy().std())
-    assert statistics.flush() == found  # nothing new: the last values stay
-    statistics.report("Loss/loss", torch.tensor([float("nan"), 1.0]))
-    assert statistics.flush()["Loss/loss"] == {"num": 2, "mean": None, "std": None}
+    assert tally.flush() == found  # nothing new: the last values stay
+    tally.report("Loss/loss", torch.tensor([float("nan"), 1.0]))
+    assert tally.flush()["Loss/loss"] == {"num": 2, "mean": None, "std": None}
 
 
 def test_the_loss_scale_halves_on_overflow_and_doubles_after_good_steps() -> None:
@@ -144,11 +147,11 @@ def test_the_loss_scale_halves_on_overflow_and_doubles_after_good_steps() -> Non
 
 
 def test_the_loss_is_logged_in_bands_of_noise_levels() -> None:
-    statistics = Statistics(CPU)
+    tally = Tally(CPU)
     sigma = torch.tensor([0.02, 0.02, 0.5, 100.0])
     values = torch.tensor([1.0, 3.0, 5.0, 7.0]).reshape(4, 1, 1, 1).expand(4, 1, 2, 2)
-    statistics.report_loss(LossTerms({"denoising": values}, sigma))
-    found = statistics.flush()
+    tally.report_loss(LossTerms({"denoising": values}, sigma))
+    found = tally.flush()
     assert found["Loss/sigma/0.01_0.03"] == {"num": 2, "mean": 2.0, "std": 1.0}
     assert found["Loss/sigma/0.3_1"]["mean"] == 5
     assert found["Loss/sigma/above_30"]["mean"] == 7
@@ -156,9 +159,9 @@ def test_the_loss_is_logged_in_bands_of_noise_levels() -> None:
 
 
 def test_a_part_of_the_batch_counts_in_the_whole_loss() -> None:
-    statistics = Statistics(CPU)
+    tally = Tally(CPU)
     terms = {"denoising": torch.ones(4, 1, 2, 2), "consistency": torch.full((1, 1, 2, 2), 3.0)}
-    statistics.report_loss(LossTerms(terms, torch.ones(4)))
-    found = statistics.flush()
+    tally.report_loss(LossTerms(terms, torch.ones(4)))
+    found = tally.flush()
     assert found["Loss/loss"]["mean"] == 4
     assert found["Loss/consistency"] == {"num": 4, "mean": 3.0, "std": 0.0}

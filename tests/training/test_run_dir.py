@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.machines.conditions import unprivileged
-from tests.training.runs import CPU
 from torch_utils.errors import UserError
-from training.resume import locked
-from training.run_dir import create_run_dir, prepare
+from training.run_dir import create_run_dir, locked, prepare
 
 
 def test_whatever_has_the_next_number_is_passed_over(tmp_path: Path) -> None:
@@ -45,7 +43,7 @@ def test_a_run_directory_that_cannot_be_written_is_refused(open_folder: Path) ->
     with unprivileged():
         with refused:
             create_run_dir(open_folder, "x")
-        with refused, locked(run, CPU):
+        with refused, locked(run):
             pass
         with refused:
             prepare(run)
@@ -55,5 +53,5 @@ def test_a_run_directory_that_cannot_be_written_is_refused(open_folder: Path) ->
 def test_who_trains_in_a_run_directory_is_named(tmp_path: Path) -> None:
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     refused = pytest.raises(UserError, match=f"is training in {tmp_path}: {holder}; ")
-    with locked(tmp_path, CPU), refused, locked(tmp_path, CPU):
+    with locked(tmp_path), refused, locked(tmp_path):
         pass

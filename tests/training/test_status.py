@@ -8,7 +8,7 @@ import pytest
 from training.clock import WIDTH, duration, status_line
 from training.recipes import load_config
 from training.run_dir import describe
-from training.statistics import single
+from training.tally import single
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,4 @@
-"""Running statistics of a tick, accumulated on the device without waiting for it."""
+"""What a tick adds up of its losses, on the device and without waiting for it."""
 
 import math
 from itertools import pairwise
@@ -19,7 +19,7 @@ BANDS = (
 )
 
 
-class Statistics:
+class Tally:
     """Count, mean and standard deviation of named quantities since the last flush."""
 
     def __init__(self, world: World) -> None:

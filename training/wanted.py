@@ -1,0 +1,117 @@
+"""The config that was asked for: defaults or a run's own config, recipe, options, overrides.
+
+Some options of the published training commands stand for terms of the loss. CDM: --precond=cdm,
+--martingale_lambda, --martingale_steps. SA-DPM: --lamda and --num_consecutive_steps. They change
+the terms of the recipe, or add them.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffusion.preconditioning import PRESETS
+from torch_utils.errors import UserError, unknown_name
+from torch_utils.registry import split_name
+from training.config import TrainingConfig
+from training.recipes import load_config
+from training.run_dir import read_run_config, run_of
+
+# option -> (term, key of the term)
+TERM_OPTIONS = {
+    "martingale_lambda": ("consistency", "lambda"),
+    "martingale_steps": ("consistency", "num_steps"),
+    "lamda": ("sequence_aware", "lambda"),
+    "num_consecutive_steps": ("sequence_aware", "K"),
+}
+
+
+def wanted_config(
+    recipe: str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    options: Mapping[str, Any] | None = None,
+    terms: Mapping[str, Any] | None = None,
+    flags: Mapping[str, str] | None = None,
+    resume: str | None = None,
+) -> TrainingConfig:
+    """The config that a command line, or a caller from Python, asks for.
+
+    Args:
+        recipe: YAML file.
+        overrides: `section.key=value` texts; they come last.
+        options: dotted key -> value; None for one that was not given. `preconditioning.name` may be
+            `cdm`: EDM's preconditioning and CDM's term.
+        terms: option, a key of TERM_OPTIONS -> value; None for one that was not given.
+        flags: dotted key -> the option that sets it, for messages.
+        resume: a run directory, or a state in it, whose config takes the place of the defaults.
+
+    Raises:
+        UserError: whatever does not fit; the message names what set it.
+    """
+    base = None
+    if resume not in (None, "latest"):
+        base = read_run_config(run_of(resume)).model_dump()
+        base["data"]["key"] = base["run"]["batch_gpu"] = None  # found anew, and compared
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    preset, is_cdm = _preset_of(given.pop("preconditioning.name", None))
+    if preset is not None:
+        given["preconditioning.name"] = preset
+    tree: dict[str, Any] = {}
+    for key, value in given.items():
+        section, name = key.split(".")
+        tree.setdefault(section, {})[name] = value
+    config = load_config(recipe, tree, overrides, base=base, flags=flags)
+    config = _with_terms(config, terms or {}, is_cdm=is_cdm)
+    if config.data.path is None:
+        raise UserError("no data set: give --data=ZIP|DIR or data.path in the recipe")
+    return config
+
+
+def _preset_of(precond: str | None) -> tuple[str | None, bool]:
+    """What --precond stands for: the preconditioning, and whether it brings CDM's term.
+
+    Raises:
+        UserError: no preconditioning has this name.
+    """
+    if precond == "cdm":
+        return "edm", True
+    if precond is not None and precond not in PRESETS:
+        raise unknown_name("preconditioning", precond, [*PRESETS, "cdm"])
+    return precond, False
+
+
+def _with_terms(
+    config: TrainingConfig, given: Mapping[str, Any], *, is_cdm: bool
+) -> TrainingConfig:
+    """Change a config's loss terms as published options ask.
+
+    Args:
+        config: as read.
+        given: option, a key of TERM_OPTIONS -> value; None for one that was not given.
+        is_cdm: add the consistency term if there is none.
+
+    Raises:
+        UserError: an option of CDM's on a run without its term.
+    """
+    terms: dict[str, dict[str, Any]] = {}
+    for entry in config.loss.terms:
+        name, options = split_name("loss.terms entry", entry)
+        terms[name] = options
+    if is_cdm:
+        terms.setdefault("consistency", {})
+    for option, (name, key) in TERM_OPTIONS.items():
+        value = given.get(option)
+        if value is None:
+            continue
+        if name == "consistency" and name not in terms:
+            raise UserError(
+                f"--{option}={value} needs a run with the consistency term: give --precond=cdm"
+            )
+        terms.setdefault(name, {})[key] = value
+    # K counts for nothing without the term, and the published base models have K = 0
+    if given.get("lamda") == 0:
+        terms.pop("sequence_aware", None)
+    entries = [{"name": name, **options} if options else name for name, options in terms.items()]
+    return config.model_copy(
+        update={"loss": config.loss.model_copy(update={"terms": tuple(entries)})}
+    )
