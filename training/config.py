@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from losses import NOISE_LEVELS, TERMS, WEIGHTS
-from models.config import ModelConfig, Network, PreconditioningConfig, Section, options_of
+from models.config import ModelConfig, Network, PreconditioningConfig
 from samplers.options import flat_with_numbers
 from torch_utils.errors import UserError
+from torch_utils.sections import Section, options_of
 from training.augmentation import AugmentConfig
 from training.units import canonical, to_images
 
