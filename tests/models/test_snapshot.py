@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.build import build
-from models.config import ModelConfig, PreconditioningConfig, validated
+from models.config import ModelConfig, PreconditioningConfig
 from models.snapshot import (
     SnapshotInfo,
     find_snapshot,
@@ -22,6 +22,7 @@ from models.snapshot import (
 from networks import NETWORKS
 from samplers.settings import settings_from
 from torch_utils.errors import UserError
+from torch_utils.sections import validated
 
 
 def config() -> ModelConfig:
@@ -167,7 +168,7 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
         ("network", "num_blocks", "a" * 10**4, "must be"),
         ("network", "channel_mult", "a" * 10**4, "must be"),
         ("network", "channel_mult", [1] * 10**4, "asks for 10000 blocks, but it has"),
-        ("network", "model_channels", 10**9, "must be a positive integer"),
+        ("network", "model_channels", 10**9, "must be from 1 to 1048576"),
         ("network", "model_channels", 2**14, "tensors do not match its config"),
         ("model", "label_dim", 10**9, "label_dim"),
         ("model", "img_resolution", [2**40, 2], "img_resolution"),
@@ -176,7 +177,7 @@ def test_a_flipped_bit_anywhere_in_a_snapshot_is_found(tmp_path: Path) -> None:
             "preconditioning",
             "schedule",
             {"name": "beta_linear", "num_steps": 10**9},
-            "at most 65536",
+            "from 2 to 65536",
         ),
         (None, "label_names", [1, 2], r"wrong at label_names\.0"),
         (None, "images", 10**30, "not a snapshot"),
