@@ -21,11 +21,12 @@ from torch import Tensor
 
 from diffusion.denoiser import Denoiser
 from models.build import build
-from models.config import ModelConfig, validated
+from models.config import ModelConfig
 from torch_utils.bounded import open_regular
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
 from torch_utils.jsons import parse_json
+from torch_utils.sections import validated
 
 FORMAT_VERSION = 1
 METADATA_KEY = "driftless"

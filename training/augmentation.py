@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from data.augment import Augmentations, apply, draw, edm, flips, label_dim
 from losses.batch import Batch
-from models.config import Section
+from torch_utils.sections import Section
 
 
 class AugmentConfig(Section):

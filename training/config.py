@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from models.config import ModelConfig, PreconditioningConfig, Section
+from models.config import ModelConfig, PreconditioningConfig
 from torch_utils.errors import UserError
+from torch_utils.sections import Section
 from training.augmentation import AugmentConfig
 from training.units import canonical, to_images
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from models.config import is_text, validated
 from torch_utils.errors import UserError, nearest
+from torch_utils.sections import is_text, validated
 from torch_utils.shipped import shipped
 from torch_utils.yaml_files import parse_yaml, read_yaml
 from training.config import DEFAULT_NETWORK, DEFAULT_SAMPLER, TrainingConfig

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.config import validated
 from torch_utils.errors import UserError
 from torch_utils.files import drop_temporaries, prepare_folder, sync_folder, writing
 from torch_utils.locks import Busy, holding
 from torch_utils.registry import split_name
+from torch_utils.sections import validated
 from training.config import TrainingConfig
 from training.recipes import load_config, read_recipe
 from training.state import PATTERN, images_of

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.build import build
-from models.config import ModelConfig, PreconditioningConfig, validated
+from models.config import ModelConfig, PreconditioningConfig
 from models.snapshot import (
     SnapshotInfo,
     find_snapshot,
@@ -22,6 +22,7 @@ from models.snapshot import (
 from networks import NETWORKS
 from samplers.settings import settings_from
 from torch_utils.errors import UserError
+from torch_utils.sections import validated
 
 
 def config() -> ModelConfig:

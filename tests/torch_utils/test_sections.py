@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from models.config import ModelConfig, validated
-from models.sentences import SENTENCES, shown
+from models.config import ModelConfig
 from torch_utils.errors import UserError
+from torch_utils.sections import validated
+from torch_utils.sentences import SENTENCES, shown
 from training.config import TrainingConfig
 
 WRONG: list[Any] = [
