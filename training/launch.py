@@ -22,6 +22,7 @@ from training.remarks import remarks
 from training.run_dir import CONFIG_FILE, describe, prepare, set_aside
 from training.run_log import RunLog
 from training.setup import transferable
+from training.shown import shown
 
 Say = Callable[[str], None]
 
@@ -133,7 +134,7 @@ def run(
 
 
 def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
-    """The config that `run` would train with, as a recipe; nothing is written.
+    """What `run` would train, as a recipe with comments; nothing is written.
 
     Args:
         wanted, start: as of `run`.
@@ -153,7 +154,7 @@ def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
             return ""
         for line in notes:
             say(line)
-        return dump_config(config)
+        return shown(config, data, ready.blank)
 
 
 def _nobody(line: str) -> None:
