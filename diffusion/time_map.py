@@ -9,8 +9,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch_utils.errors import unknown_name
-
 Function = Callable[[float], float]
 
 
@@ -63,9 +61,6 @@ def fit_vp(sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> TimeM
 VE = TimeMap(math.sqrt, lambda t: 0.5 / math.sqrt(t), lambda sigma: sigma**2)
 LINEAR = TimeMap(lambda t: t, lambda t: 1.0, lambda sigma: sigma)
 
-SCHEDULES = ("vp", "ve", "linear")
-SCALINGS = ("vp", "none")
-
 
 def create(
     schedule: str,
@@ -80,14 +75,7 @@ def create(
         schedule: vp, ve (sigma = sqrt(t)) or linear (sigma = t).
         scaling: vp (s = 1 / sqrt(1 + sigma^2)) or none.
         sigma_min, sigma_max, epsilon_s: what vp is fitted to; not used by others.
-
-    Raises:
-        UserError: an unknown name.
     """
-    if schedule not in SCHEDULES:
-        raise unknown_name("schedule of the time", schedule, SCHEDULES)
-    if scaling not in SCALINGS:
-        raise unknown_name("scaling", scaling, SCALINGS)
     plain = {"ve": VE, "linear": LINEAR}.get(schedule) or fit_vp(sigma_min, sigma_max, epsilon_s)
     return plain if scaling == "none" else _preserving(plain)
 

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion import GRIDS, schedules
+from diffusion import schedules
 from diffusion.preconditioning import broadcast_sigma
 from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, Schedule
-from diffusion.tables import MAX_STEPS, Table
+from diffusion.tables import Table
+from losses import COUNTED_GRIDS
 from losses.batch import Batch, Generators, Model, NoisedBatch
 from losses.levels import Discrete, NoiseLevel
 from losses.terms import Term
 from torch_utils.errors import UserError
-from torch_utils.registry import check_values, lookup, merge_options, split_name
+from torch_utils.registry import resolve_entry
 
 _SLACK = 1e-3  # of an index, which float32 noise levels tell to about 1e-5
 
@@ -45,10 +46,10 @@ class SequenceAware(Term):
     """
 
     table: Table
-    num_steps: int = 2
-    normaliser: str = "K2"
-    shared_noise: bool = False
-    weights: str = "none"
+    num_steps: int
+    normaliser: str
+    shared_noise: bool
+    weights: str
 
     @classmethod
     def create(
@@ -128,14 +129,11 @@ def _steps(grid: Any, level: NoiseLevel, schedule: Schedule | None) -> Table:
 
 def _grid_table(grid: str | Mapping[str, Any], schedule: Schedule | None) -> Table:
     """The nodes of a sampling grid, for a model of all noise levels."""
-    name, given = split_name("loss term sequence_aware: grid", grid)
+    name, row, options = resolve_entry(
+        "grid", COUNTED_GRIDS, grid, "loss term sequence_aware: grid"
+    )
     owner = f"grid {name} of loss term sequence_aware"
-    row = lookup("grid", GRIDS, name)
-    options = merge_options(owner, {"steps": 18, **row.options}, given)
-    check_values(owner, row, options)
     num_steps = options.pop("steps")
-    if num_steps > MAX_STEPS:
-        raise UserError(f"{owner}: steps is {num_steps}: it must be at most {MAX_STEPS}")
     low, high = options.pop("sigma_min", LEAST_SIGMA), options.pop("sigma_max", LARGEST_SIGMA)
     if not 0 < low < high:
         raise UserError(f"{owner}: sigma_min={low:g} must be positive and below sigma_max={high:g}")
