@@ -114,7 +114,9 @@ def say(line: str) -> None:
     metavar="SNAPSHOT|RUNDIR",
     help="Take the first weights from a snapshot, or from a run's newest.",
 )
-@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved config and exit.")
+@click.option(
+    "-n", "--dry-run", is_flag=True, help="Print what would be trained, as a recipe, and exit."
+)
 @click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
 def main(nosubdir: bool, dry_run: bool, **values: Any) -> int:
     """Train a diffusion model on a dataset zip or folder.

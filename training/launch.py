@@ -12,7 +12,7 @@ from models.snapshot import find_snapshot
 from torch_utils.distributed import World, world
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
-from training.choice import Plan, Wanted, checked, latest_run, named_run, new_run
+from training.choice import Found, Plan, Wanted, checked, new_run, old_run
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData, load_training_data
 from training.loop import train
@@ -22,6 +22,7 @@ from training.remarks import remarks
 from training.run_dir import CONFIG_FILE, describe, prepare, set_aside
 from training.run_log import RunLog
 from training.setup import transferable
+from training.shown import shown
 
 Say = Callable[[str], None]
 
@@ -110,13 +111,13 @@ def run(
         if plan is None:
             for line in notes:
                 tell(line)
-            plan = _new_run(start, data, ready, lock)
+            plan, notes = _new_run(start, data, ready, lock)
         if plan.is_complete:  # nothing is written: the folder may be for reading only
             tell(f"already done: {plan.seen:,} images; {plan.folder}")
             return Result(plan.folder, plan.config, True)
-        plan = make_ready(plan, here)
+        notes += make_ready(plan, here)
         log = RunLog(plan.folder if here.is_main else None, tell)
-        for line in plan.notes:
+        for line in notes:
             log.say(line)
         is_complete = train(
             plan.config,
@@ -133,7 +134,7 @@ def run(
 
 
 def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
-    """The config that `run` would train with, as a recipe; nothing is written.
+    """What `run` would train, as a recipe with comments; nothing is written.
 
     Args:
         wanted, start: as of `run`.
@@ -143,17 +144,17 @@ def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
         The recipe; nothing in processes that are not the main one.
     """
     with _prepared(wanted, start) as (data, ready):
-        plan, notes = _old_run(start, ready, None)
+        plan, notes = _old_run(start, ready)
         if plan is None:
             config, remarked = _config_of_new_run(start, data, ready)
-            notes = [*notes, *remarked]
+            notes += remarked
         else:
-            config, notes = plan.config, plan.notes
+            config = plan.config
         if not ready.world.is_main:
             return ""
         for line in notes:
             say(line)
-        return dump_config(config)
+        return shown(config, data, ready.blank)
 
 
 def _nobody(line: str) -> None:
@@ -187,16 +188,13 @@ def _generators_kept(device: torch.device) -> contextlib.AbstractContextManager[
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def _old_run(start: Start, wanted: Wanted, lock: ExitStack | None) -> tuple[Plan | None, list[str]]:
-    """The run to go on with, if there is one; else lines that say why it is no other."""
+def _old_run(start: Start, wanted: Wanted, lock: ExitStack | None = None) -> Found:
+    """The run to go on with, if there is one; see `old_run`."""
     if start.resume is None:
         return None, []
-    if start.resume != "latest":
-        return named_run(start.resume, wanted, lock), []
-    assert start.outdir is not None
-    plan, notes = latest_run(start.outdir, wanted, lock)
+    plan, notes = old_run(wanted, start.resume, start.outdir, lock=lock)
     if plan is not None and start.transfer is not None:
-        plan.notes.append(f"--transfer={start.transfer} is for a new run: this one has weights")
+        notes.append(f"--transfer={start.transfer} is for a new run: this one has weights")
     return plan, notes
 
 
@@ -214,7 +212,9 @@ def _config_of_new_run(
     return config, lines if note is None else [*lines, note]
 
 
-def _new_run(start: Start, data: TrainingData, wanted: Wanted, lock: ExitStack) -> Plan:
+def _new_run(
+    start: Start, data: TrainingData, wanted: Wanted, lock: ExitStack
+) -> tuple[Plan, list[str]]:
     """Make a new run. All processes must call."""
     config, notes = _config_of_new_run(start, data, wanted)
     assert start.outdir is not None
@@ -222,7 +222,7 @@ def _new_run(start: Start, data: TrainingData, wanted: Wanted, lock: ExitStack) 
     if start.subdir:
         size = wanted.world.size
         name = describe(config, dataset=data.name, world_size=size, recipe=start.recipe)
-    return new_run(start.outdir, name, replace(wanted, config=config), lock, notes)
+    return new_run(replace(wanted, config=config), start.outdir, name, lock=lock), notes
 
 
 def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
@@ -231,21 +231,20 @@ def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
     return config.model_copy(update={"ema": ema})
 
 
-def make_ready(plan: Plan, here: World) -> Plan:
+def make_ready(plan: Plan, here: World) -> list[str]:
     """Put the run's directory in order: its config as it is now, no leftovers, one branch.
 
     Returns:
-        The plan, with a note on what was set aside.
+        Lines on what was set aside, in the main process.
 
     Raises:
         UserError: it cannot be written.
     """
-    notes = plan.notes
+    aside = None
     if here.is_main:
         prepare(plan.folder)
         aside = set_aside(plan.folder, plan.seen) if plan.goes_back else None
-        notes = notes if aside is None else [*notes, aside]
         with replacing(plan.folder / CONFIG_FILE) as temporary:
             temporary.write_text(dump_config(plan.config), encoding="utf-8")
     here.meet()
-    return replace(plan, notes=notes)
+    return [] if aside is None else [aside]

@@ -15,7 +15,6 @@ from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import raise_noise
 from diffusion.time_map import TimeMap
 from samplers.solvers.interface import Callback, Noise, Project
-from torch_utils.errors import UserError, unknown_name
 
 
 def ablation(
@@ -63,10 +62,6 @@ def ablation(
     Returns:
         The state at sigmas[-1], without the scaling.
     """
-    if solver not in ("euler", "heun"):
-        raise unknown_name("solver", solver, ("euler", "heun"))
-    if not 0 < alpha <= 1:
-        raise UserError(f"alpha is {alpha:g}: it must be above 0 and at most 1")
     low = min(sigma for sigma in sigmas if sigma > 0) if sigma_min is None else sigma_min
     high = sigmas[0] if sigma_max is None else sigma_max
     times = time_map.create(schedule, scaling, low, high, epsilon_s)

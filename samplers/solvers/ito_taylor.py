@@ -6,11 +6,11 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
-from samplers.solvers.derivatives import FIRST, check_continuous
+from samplers.solvers.derivatives import check_continuous
 from samplers.solvers.increments import step_size
 from samplers.solvers.interface import Callback, Noise, Project
 from samplers.solvers.taylor_steps import SCHEMES, Problem, Step
-from torch_utils.errors import UserError, unknown_name
+from torch_utils.errors import UserError
 
 
 def ito_taylor(
@@ -68,15 +68,8 @@ def ito_taylor(
         The state at sigmas[-1].
 
     Raises:
-        UserError: unknown scheme or derivative, a negative beta, a Laplacian where there is none,
-            or a model that rounds its noise levels.
+        UserError: a Laplacian where there is none, or a model that rounds its noise levels.
     """
-    if scheme not in SCHEMES:
-        raise unknown_name("sampler ito_taylor: scheme", scheme, SCHEMES)
-    if derivative not in FIRST:
-        raise unknown_name("sampler ito_taylor: derivative", derivative, FIRST)
-    if not beta >= 0:
-        raise UserError(f"sampler ito_taylor: beta is {beta}: it must not be negative")
     if laplacian and scheme not in ("strong1.5", "weak2"):
         raise UserError(f"sampler ito_taylor: scheme {scheme} has no Laplacian term")
     check_continuous("sampler ito_taylor", sigmas, round_sigma)

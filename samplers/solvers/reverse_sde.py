@@ -12,10 +12,6 @@ from torch import Tensor
 from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import exact_std, frozen_std, reverse_sde_step, slope
 from samplers.solvers.interface import Callback, Noise, Project
-from torch_utils.errors import unknown_name
-
-CORRECTORS = ("none", "published", "shared")
-LAST_STEPS = ("denoise", "published")
 
 
 def reverse_sde(
@@ -52,10 +48,6 @@ def reverse_sde(
     Returns:
         The state at sigmas[-1].
     """
-    if corrector not in CORRECTORS:
-        raise unknown_name("corrector", corrector, CORRECTORS)
-    if last_step not in LAST_STEPS:
-        raise unknown_name("last_step", last_step, LAST_STEPS)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if callback is not None:
