@@ -24,9 +24,9 @@ class PreconditioningConfig(Section):
     """
 
     name: str = "edm"
-    sigma_data: float | None = Field(default=None, gt=0)
-    sigma_min: float | None = Field(default=None, ge=0)
-    sigma_max: float | None = Field(default=None, gt=0)
+    sigma_data: float | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
     output: str | None = None
     input_scale: str | None = None
     conditioning: str | None = None
