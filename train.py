@@ -1,6 +1,5 @@
 """Train a diffusion model: read the config, make a run directory, run the loop."""
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -81,14 +80,6 @@ def wanted_of(values: dict[str, Any]) -> "TrainingConfig":
     )
 
 
-def say(line: str) -> None:
-    """Print a line above the bar."""
-    from tqdm import tqdm
-
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
-
-
 @click.command(
     cls=Command,
     needs_less="take smaller micro-batches (--batch-gpu), or keep less for the backward pass "
@@ -126,6 +117,7 @@ def main(nosubdir: bool, dry_run: bool, **values: Any) -> int:
     50k, 200M, 20ep (epochs), 600it (steps); a bare number has EDM's unit, named below. Ctrl-C or
     SIGTERM saves and stops after the current step, with exit code 75; --resume goes on.
     """
+    from torch_utils.progress import print_line
     from torch_utils.streams import outlive_readers
     from training import launch
 
@@ -139,7 +131,7 @@ def main(nosubdir: bool, dry_run: bool, **values: Any) -> int:
         recipe = launch.dry_run(wanted, start, say=lambda line: click.echo(line, err=True))
         click.echo(recipe, nl=False)
         return 0
-    result = launch.run(wanted, start, say=say, has_bar=True, heeds_signals=True)
+    result = launch.run(wanted, start, say=print_line, has_bar=True, heeds_signals=True)
     return 0 if result.is_complete else EXIT_STOPPED
 
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from models.snapshot import find_snapshot
 from torch_utils.distributed import World, world
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
+from torch_utils.untouched import current_gpu, generators, numerics
 from training.choice import Found, Plan, Wanted, checked, new_run, old_run
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData, load_training_data
@@ -20,7 +20,7 @@ from training.memory import micro_batch_that_fits
 from training.recipes import dump_config
 from training.remarks import remarks
 from training.run_dir import CONFIG_FILE, describe, prepare, set_aside
-from training.run_log import RunLog
+from training.run_log import RunLog, read_stats
 from training.setup import transferable
 from training.shown import shown
 
@@ -76,7 +76,12 @@ class Result:
     @property
     def snapshot(self) -> Path:
         """The newest snapshot of the averaged weights."""
-        return find_snapshot(str(self.folder))
+        return find_snapshot(self.folder)
+
+    @property
+    def stats(self) -> list[dict[str, Any]]:
+        """The rows of stats.jsonl, one a tick."""
+        return read_stats(self.folder)
 
 
 def run(
@@ -166,26 +171,10 @@ def _prepared(wanted: TrainingConfig, start: Start) -> Iterator[tuple[TrainingDa
     """Join the processes, read the data, resolve the config, and refuse what cannot be."""
     if start.transfer is not None:
         wanted = without_ema_rampup(wanted)
-    with _numerics_kept(), world(wanted.run.device) as here, _generators_kept(here.device):
+    with numerics(), current_gpu(), world(wanted.run.device) as here, generators(here.device):
         data = load_training_data(wanted.data)
         here.meet()  # each machine decodes for itself
         yield data, checked(wanted, data, here, allow_config_change=start.allow_config_change)
-
-
-@contextlib.contextmanager
-def _numerics_kept() -> Iterator[None]:
-    """Whatever training sets of PyTorch's arithmetic is afterwards as it was."""
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    try:
-        yield
-    finally:
-        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
-
-
-def _generators_kept(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """The default generators that training seeds are afterwards as they were."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def _old_run(start: Start, wanted: Wanted, lock: ExitStack | None = None) -> Found:

@@ -26,7 +26,7 @@ TERM_OPTIONS = {
 
 
 def wanted_config(
-    recipe: str | os.PathLike[str] | None = None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     *,
     options: Mapping[str, Any] | None = None,
@@ -37,7 +37,7 @@ def wanted_config(
     """The config that a command line, or a caller from Python, asks for.
 
     Args:
-        recipe: YAML file.
+        recipe: YAML file, or what would be in one.
         overrides: `section.key=value` texts; they come last.
         options: dotted key -> value; None for one that was not given. `preconditioning.name` may be
             `cdm`: EDM's preconditioning and CDM's term.

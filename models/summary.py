@@ -1,0 +1,27 @@
+"""What a model is, in a few lines for people."""
+
+from diffusion.denoiser import Denoiser, device_of
+from models.snapshot import SnapshotInfo
+
+_KINDS = {None: "classes", "class": "classes", "multi_hot": "tags", "vector": "numbers"}
+_SHOWN = 10  # names of labels
+
+
+def summary(denoiser: Denoiser, info: SnapshotInfo) -> str:
+    """Network, parameters, image size, labels, progress and sampler of a loaded snapshot."""
+    model, sampler = info.model, {"name": "heun", **info.sampling}
+    parameters = sum(parameter.numel() for parameter in denoiser.parameters())
+    low, high = denoiser.sigma_min, denoiser.sigma_max
+    names = info.label_names or []
+    labels = f"{model.label_dim} {_KINDS[info.label_kind]}" if model.label_dim else "none"
+    if names:
+        labels += f": {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+    rows = {
+        "network": f"{model.network['name']}, {parameters:,} parameters, on {device_of(denoiser)}",
+        "denoiser": f"{model.preconditioning.name}, noise levels {low:g} to {high:g}",
+        "images": "x".join(map(str, (model.img_channels, *model.img_resolution))),
+        "labels": labels,
+        "trained": f"{info.images:,} images",
+        "sampler": ", ".join(f"{key} {value}" for key, value in sampler.items()),
+    }
+    return "\n".join(f"{name:<9} {text}" for name, text in rows.items())
