@@ -235,9 +235,14 @@ MUTANTS = [
         "samplers/solvers/heun.py",
         "samplers/test_ablation.py::test_without_time_or_scale_it_is_edms_sampler",
         ("slope(x, denoised, sigma_hat)", "slope(x, denoised, sigma)"),
+    ),
+    *_of(
+        "samplers/solvers/churn.py",
+        "samplers/test_solvers.py::test_churn_adds_the_published_noise_to_levels_of_its_interval",
         ("min(S_churn / num_steps", "max(S_churn / num_steps"),
         ("S_churn / num_steps", "S_churn / (num_steps + 1)"),
         ("S_noise * fresh", "fresh"),
+        ("S_min <= sigma", "S_min < sigma"),
     ),
     *_of(
         "samplers/solvers/ablation.py",
