@@ -16,7 +16,7 @@ class Term(ABC):
     """One part of an objective; unless it says otherwise, of the shared point alone."""
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term.
