@@ -45,21 +45,39 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
     ("--desc", "run.desc", str, "TEXT", "Suffix of the run directory's name."),
     ("--device", "run.device", str, "NAME", "auto, cpu or cuda.  [default: auto]"),
     ("--data-device", "run.data_device", str, "NAME", "Where the images lie.  [default: auto]"),
-]
-
-# options that change terms of the loss, see training.wanted: flag, type, metavar, meaning
-TERM_OPTIONS: list[tuple[str, Any, str, str]] = [
-    ("--martingale_lambda", float, "FLOAT", "Factor of the consistency term.  [default: 10]"),
-    ("--martingale_steps", int, "INT", "Nodes of its rollouts.  [default: 6]"),
-    ("--lamda", float, "FLOAT", "Factor of the sequence-aware term; 0 for none.  [default: 1]"),
-    ("--num_consecutive_steps", int, "INT", "Steps that it sums over, K.  [default: 2]"),
+    (
+        "--martingale_lambda",
+        "loss.terms.consistency.lambda",
+        float,
+        "FLOAT",
+        "Factor of the consistency term.  [default: 10]",
+    ),
+    (
+        "--martingale_steps",
+        "loss.terms.consistency.num_steps",
+        int,
+        "INT",
+        "Nodes of its rollouts.  [default: 6]",
+    ),
+    (
+        "--lamda",
+        "loss.terms.sequence_aware.lambda",
+        float,
+        "FLOAT",
+        "Factor of the sequence-aware term; 0 for none.  [default: 1]",
+    ),
+    (
+        "--num_consecutive_steps",
+        "loss.terms.sequence_aware.K",
+        int,
+        "INT",
+        "Steps that it sums over, K.  [default: 2]",
+    ),
 ]
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of the tables."""
-    for flag, kind, metavar, meaning in reversed(TERM_OPTIONS):
-        command = click.option(flag, type=kind, metavar=metavar, help=meaning)(command)
+    """Give a command the options of the table."""
     for flag, key, kind, metavar, meaning in reversed(OPTIONS):
         command = click.option(flag, key.replace(".", "__"), type=kind, metavar=metavar,
                                help=meaning)(command)  # fmt: skip
@@ -74,7 +92,6 @@ def wanted_of(values: dict[str, Any]) -> "TrainingConfig":
         values["config"],
         values["overrides"],
         options={key: values[key.replace(".", "__")] for _, key, *_ in OPTIONS},
-        terms={flag[2:]: values[flag[2:]] for flag, *_ in TERM_OPTIONS},
         flags={key: flag for flag, key, *_ in OPTIONS},
         resume=values["resume"],
     )

@@ -1,11 +1,21 @@
-"""The mathematics of diffusion in one coordinate system: x = y + sigma n, data y in [-1, 1].
+"""The mathematics of diffusion: pure functions, or thin modules over them. No loops, no training.
 
-Everything here is a pure function or a thin module over one. No training, no sampling loop. The
-tables below are torch-free; their targets are imported when used.
+Everything works in one coordinate system, x = y + sigma n: y is data in [-1, 1], n ~ N(0, I).
+- A denoiser is D(x, sigma) ~ E[y | x]. Every model is one, whatever its network predicts.
+- f = (x - D) / sigma is the predicted noise and dx/dsigma of the ODE; the score is -f / sigma.
+- A paper's variance-preserving state is z = alpha x with alpha = 1 / sqrt(1 + sigma^2), and its
+  log-SNR is L = -2 ln(sigma). Formulas are translated once, here; no state is ever in z.
+- A schedule maps a time to sigma and back. A grid is the list of sigmas that a sampler visits.
+
+Reading order: steps (from one sigma to the next), outputs and preconditioning (D from a network's
+output), denoiser (both as a module), guidance (D from two denoisers), schedules and tables (time
+to sigma), grids, time_map (the times of EDM's ablations). The tables below need no torch: a row
+imports its target when it is used.
 """
 
 import math
 
+from diffusion.time_map import vp_sigma
 from torch_utils.registry import BETWEEN_0_AND_1, NOT_NEGATIVE, POSITIVE, Row
 
 MAX_LOG_SNR = 20.0
@@ -139,10 +149,8 @@ GRIDS: dict[str, Row] = {
         target="diffusion.grids:vp_grid",
         options={
             # the levels of the schedule vp at epsilon_s and 1
-            "sigma_min": math.sqrt(
-                math.expm1(_BETA_D / 2 * _EPSILON_S**2 + _BETA_MIN * _EPSILON_S)
-            ),
-            "sigma_max": math.sqrt(math.expm1(_BETA_D / 2 + _BETA_MIN)),
+            "sigma_min": vp_sigma(_EPSILON_S, _BETA_D, _BETA_MIN),
+            "sigma_max": vp_sigma(1.0, _BETA_D, _BETA_MIN),
             "epsilon_s": _EPSILON_S,
         },
         ranges={**_SIGMAS, "epsilon_s": (1e-9, 0.5)},

@@ -3,8 +3,6 @@
 Karras et al. 2022 ("EDM"), Eq. 7. Losses and samplers see nothing below this line.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -33,22 +31,6 @@ class ConditionalDenoiser(Protocol):
         label_mask: Tensor | None = None,
         augment_labels: Tensor | None = None,
     ) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Points:
-    """Noisy images to evaluate along with others, in one call of the network.
-
-    Attributes:
-        x: noisy images, [M, C, H, W].
-        sigma: noise levels, [M].
-        conditions: labels, label_mask and augment_labels as a denoiser takes them; None where the
-            others have None.
-    """
-
-    x: Tensor
-    sigma: Tensor
-    conditions: Mapping[str, Tensor | None]
 
 
 class Denoiser(nn.Module):
@@ -155,83 +137,50 @@ class Denoiser(nn.Module):
 
     def residual(
         self,
+        x: Tensor,
         y: Tensor,
         n: Tensor,
         sigma: Tensor | float,
         labels: Tensor | None = None,
         label_mask: Tensor | None = None,
         augment_labels: Tensor | None = None,
-        perturbation: Tensor | None = None,
-        also: Points | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Denoise x = y + sigma n and compare with y.
+    ) -> tuple[Tensor, Tensor]:
+        """Denoise x and compare with clean images y.
 
         The difference is taken between network output and target, c_out (F - F*): at small sigma
         D and y agree in nearly all digits and D - y would keep only their rounding errors.
 
         Args:
+            x: noisy images, [M, C, H, W]; the first N <= M belong to y.
             y: clean images, [N, C, H, W].
-            n: unit normal noise of the same shape.
-            sigma: noise level, a number or [N].
-            labels, label_mask, augment_labels: as in `forward`.
-            perturbation: added to the noise of the network's input but not to its target, of the
-                shape of y. Ning et al. 2023 ("DDPM-IP"), Algorithm 1.
-            also: further points to denoise in the same call.
+            n: unit normal noise of the shape of y. The target is that of y + sigma n, also where
+                x has a further perturbation: Ning et al. 2023 ("DDPM-IP"), Algorithm 1.
+            sigma: noise level, a number or [M].
+            labels: as in `forward`.
+            label_mask: as in `forward`.
+            augment_labels: as in `forward`.
 
         Returns:
-            (D, D - y, D at the further points or None), the first two of the shape of y; with a
-            perturbation, D - y is c_out (F - F*) alone.
+            D, [M, C, H, W], and D - y, [N, C, H, W].
         """
-        num, level = len(y), broadcast_sigma(sigma, y)
-        x = y + level * (n if perturbation is None else n + perturbation)
-        conditions = {
-            "labels": labels,
-            "label_mask": label_mask,
-            "augment_labels": augment_labels,
-        }
-        if also is not None:
-            x, conditions = torch.cat([x, also.x]), joined(conditions, also.conditions)
-            level = torch.cat([level.expand(num, 1, 1, 1), broadcast_sigma(also.sigma, y)])
-        raw, scalings = self._raw(x, level, **conditions), self.preconditioning
-        denoised = scalings.denoised(x, raw, level)
-        difference = scalings.error(raw[:num], y, n, level[:num])
-        return denoised[:num], difference, None if also is None else denoised[num:]
-
-
-def joined(
-    first: Mapping[str, Tensor | None], second: Mapping[str, Tensor | None]
-) -> dict[str, Tensor | None]:
-    """The conditions of two sets of samples, one after the other; None stays None."""
-    both = {key: (value, second.get(key)) for key, value in first.items()}
-    return {
-        key: None if a is None or b is None else torch.cat([a, b]) for key, (a, b) in both.items()
-    }
+        level = broadcast_sigma(sigma, x)
+        raw = self._raw(x, level, labels, label_mask, augment_labels)
+        return self.preconditioning.denoised_and_error(x, raw, y, n, level)
 
 
 def residual(
     denoiser: ConditionalDenoiser,
+    x: Tensor,
     y: Tensor,
     n: Tensor,
     sigma: Tensor,
-    perturbation: Tensor | None = None,
-    also: Points | None = None,
     **conditions: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(D, D - y) at x = y + sigma n for any denoiser, closed-form ones included, in one call.
-
-    A network-backed `Denoiser` uses its own, more accurate form; others count as networks that
-    predict y. The third result is D at the points of `also`, or None.
-    """
+) -> tuple[Tensor, Tensor]:
+    """`Denoiser.residual` for every denoiser; one without a network is taken to predict y."""
     if isinstance(denoiser, Denoiser):
-        return denoiser.residual(y, n, sigma, **conditions, perturbation=perturbation, also=also)
-    noise, num = n if perturbation is None else n + perturbation, len(y)
-    x = y + broadcast_sigma(sigma, y) * noise
-    if also is None:
-        denoised = denoiser(x, sigma, **conditions)
-        return denoised, denoised - y, None
-    levels = torch.cat([sigma.expand(num), also.sigma])
-    denoised = denoiser(torch.cat([x, also.x]), levels, **joined(conditions, also.conditions))
-    return denoised[:num], denoised[:num] - y, denoised[num:]
+        return denoiser.residual(x, y, n, sigma, **conditions)
+    denoised = denoiser(x, sigma, **conditions)
+    return denoised, denoised[: len(y)] - y
 
 
 def device_of(denoiser: nn.Module) -> torch.device:

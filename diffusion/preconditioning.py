@@ -51,6 +51,11 @@ CONDITIONINGS = (*_OF_SIGMA, *_OF_TIME)
 _CONTINUOUS_STEPS = 1000  # the steps in which conditioning counts a continuous schedule's time
 
 
+def _denoised(x: Tensor, parts: Parts, c_skip: Tensor, c_out: Parts) -> Tensor:
+    """c_skip x + sum c_out F; parts without a c_out do not count."""
+    return sum((c * f for c, f in zip(c_out, parts, strict=False)), c_skip * x)
+
+
 @dataclass(frozen=True)
 class Preconditioning:
     """One choice from each table, with its constants.
@@ -122,23 +127,26 @@ class Preconditioning:
             raw: F, [N, C * output_multiple, H, W].
             sigma: noise levels that broadcast with x.
         """
-        c_skip, c_out = self.coefficients(sigma)
-        parts = torch.split(raw, x.shape[1], dim=1)
-        return sum((c * f for c, f in zip(c_out, parts, strict=False)), c_skip * x)
+        return _denoised(x, torch.split(raw, x.shape[1], dim=1), *self.coefficients(sigma))
 
-    def error(self, raw: Tensor, y: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
-        """D - y as c_out (F - F*), which keeps its digits where D and y nearly agree.
+    def denoised_and_error(
+        self, x: Tensor, raw: Tensor, y: Tensor, n: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """D, and D - y as c_out (F - F*), which keeps its digits where D and y nearly agree.
 
         Args:
-            raw: F at x = y + sigma n, [N, C * output_multiple, H, W].
+            x: noisy images, [M, C, H, W]; the first N <= M belong to y.
+            raw: F at x, [M, C * output_multiple, H, W].
             y, n: clean images and unit noise, [N, C, H, W].
-            sigma: noise levels that broadcast with y.
+            sigma: noise levels that broadcast with x.
         """
-        _, c_out = self.coefficients(sigma)
-        parts = torch.split(raw, y.shape[1], dim=1)
-        exact = self.target(y, n, sigma)
-        first, *others = (c * (f - e) for c, f, e in zip(c_out, parts, exact, strict=False))
-        return sum(others, first)
+        num, parts = len(y), torch.split(raw, x.shape[1], dim=1)
+        c_skip, c_out = self.coefficients(sigma)
+        exact = self.target(y, n, sigma[:num])
+        first, *others = (
+            c[:num] * (f[:num] - e) for c, f, e in zip(c_out, parts, exact, strict=False)
+        )
+        return _denoised(x, parts, c_skip, c_out), sum(others, first)
 
     def c_in(self, sigma: Tensor) -> Tensor:
         """Scale of the network's input at `sigma`."""

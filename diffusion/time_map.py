@@ -31,6 +31,11 @@ class TimeMap:
     ds: Function = lambda t: 0.0
 
 
+def vp_sigma(t: float, beta_d: float, beta_min: float) -> float:
+    """Noise level of the VP SDE at time t: ln(1 + sigma^2) = beta_d t^2 / 2 + beta_min t."""
+    return math.sqrt(math.expm1(beta_d / 2 * t**2 + beta_min * t))
+
+
 def fit_vp(sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> TimeMap:
     """The VP schedule with sigma(epsilon_s) = sigma_min and sigma(1) = sigma_max, without scaling.
 
@@ -43,7 +48,7 @@ def fit_vp(sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> TimeM
     beta_min = high - beta_d / 2
 
     def sigma(t: float) -> float:
-        return math.sqrt(math.expm1(beta_d / 2 * t**2 + beta_min * t))
+        return vp_sigma(t, beta_d, beta_min)
 
     def dsigma(t: float) -> float:
         level = sigma(t)
@@ -62,7 +67,7 @@ VE = TimeMap(math.sqrt, lambda t: 0.5 / math.sqrt(t), lambda sigma: sigma**2)
 LINEAR = TimeMap(lambda t: t, lambda t: 1.0, lambda sigma: sigma)
 
 
-def create(
+def by_names(
     schedule: str,
     scaling: str,
     sigma_min: float = math.nan,
@@ -76,6 +81,8 @@ def create(
         scaling: vp (s = 1 / sqrt(1 + sigma^2)) or none.
         sigma_min, sigma_max, epsilon_s: what vp is fitted to; not used by others.
     """
+    assert schedule in ("vp", "ve", "linear"), schedule
+    assert scaling in ("vp", "none"), scaling
     plain = {"ve": VE, "linear": LINEAR}.get(schedule) or fit_vp(sigma_min, sigma_max, epsilon_s)
     return plain if scaling == "none" else _preserving(plain)
 

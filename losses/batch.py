@@ -1,12 +1,13 @@
 """The data that objectives pass around: a batch, its random draws, the noised batch, the values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from diffusion.denoiser import ConditionalDenoiser, residual
+from diffusion.preconditioning import broadcast_sigma
 
 
 @dataclass(frozen=True)
@@ -90,26 +91,62 @@ class NoisedBatch:
 
 
 @dataclass(frozen=True)
-class Model:
-    """What a term evaluates beyond the shared point.
+class Points:
+    """Noisy images at which the model under training is evaluated.
+
+    Attributes:
+        x: noisy images, [M, C, H, W].
+        sigma: noise levels, [M].
+        conditions: labels, label_mask and augment_labels as a denoiser takes them.
+    """
+
+    x: Tensor
+    sigma: Tensor
+    conditions: Mapping[str, Tensor | None]
+
+    def first(self, num: int) -> "Points":
+        """The first `num` points."""
+        conditions = {k: None if v is None else v[:num] for k, v in self.conditions.items()}
+        return Points(self.x[:num], self.sigma[:num], conditions)
+
+    @staticmethod
+    def joined(sets: Sequence["Points"]) -> "Points":
+        """Sets of points one after the other; all or no set has a condition."""
+        if len(sets) == 1:
+            return sets[0]
+        columns = {k: [p.conditions[k] for p in sets] for k in sets[0].conditions}
+        conditions = {
+            k: None if values[0] is None else torch.cat([v for v in values if v is not None])
+            for k, values in columns.items()
+        }
+        x, sigma = torch.cat([p.x for p in sets]), torch.cat([p.sigma for p in sets])
+        return Points(x, sigma, conditions)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a term may use besides the shared evaluation.
 
     Attributes:
         denoiser: the model under training.
         rollout: the model whose trajectories are followed, without gradient.
         conditions: labels, label_mask and augment_labels of the batch.
         weight: w(sigma).
-        ahead: term -> D at the points that it asked for ahead, with gradient.
+        extra: D at the points that the term's `extra_points` returned, [M, C, H, W], with
+            gradient; None if it asked for no points.
     """
 
     denoiser: ConditionalDenoiser
     rollout: ConditionalDenoiser
     conditions: Mapping[str, Tensor | None]
     weight: Callable[[Tensor], Tensor]
-    ahead: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: Tensor | None = None
 
     def residual(self, y: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
-        """D(y + sigma n, sigma) - y with gradient, [N, C, H, W]."""
-        return residual(self.denoiser, y, n, sigma, None, None, **self.conditions)[1]
+        """D(y + sigma n, sigma) - y with gradient, [N, C, H, W], by a further network call."""
+        x = y + broadcast_sigma(sigma, y) * n
+        _, difference = residual(self.denoiser, x, y, n, sigma, **self.conditions)
+        return difference
 
 
 @dataclass

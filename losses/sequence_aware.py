@@ -17,7 +17,7 @@ from diffusion.preconditioning import broadcast_sigma
 from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, Schedule
 from diffusion.tables import Table
 from losses import COUNTED_GRIDS
-from losses.batch import Batch, Generators, Model, NoisedBatch
+from losses.batch import Batch, Context, Generators, NoisedBatch
 from losses.levels import Discrete, NoiseLevel
 from losses.terms import Term
 from torch_utils.errors import UserError
@@ -52,7 +52,7 @@ class SequenceAware(Term):
     weights: str
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term.
@@ -72,21 +72,23 @@ class SequenceAware(Term):
         micro = generators.micro
         return {"noise": torch.randn(shape, generator=micro, device=micro.device)}
 
-    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+    def __call__(
+        self, noised: NoisedBatch, context: Context, draws: Mapping[str, Tensor]
+    ) -> Tensor:
         """Values per element, [N, C, H, W]."""
         y = noised.y
         sigmas, inside = self._levels(noised.sigma)
-        factors = inside * self._factors(sigmas, inside, model)
+        factors = inside * self._factors(sigmas, inside, context)
         total = torch.zeros_like(noised.residual)
         for k in range(self.num_steps):
             if k == 0:
                 error = noised.residual
             else:
                 noise = noised.n if self.shared_noise else draws["noise"][k - 1]
-                error = model.residual(y, noise, sigmas[k])
+                error = context.residual(y, noise, sigmas[k])
             level = broadcast_sigma(sigmas[k], y)
             factor = broadcast_sigma(factors[k], y)
-            total = total + factor * model.weight(level).sqrt() * error
+            total = total + factor * context.weight(level).sqrt() * error
         return total.square() / self.num_steps ** (2 if self.normaliser == "K2" else 1)
 
     def _levels(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +102,7 @@ class SequenceAware(Term):
         levels = torch.where(inside[1:], self.table.at(index[1:].clamp(min=0)), least)
         return torch.cat([sigma[None], levels.to(sigma.dtype)]), inside
 
-    def _factors(self, sigmas: Tensor, inside: Tensor, model: Model) -> Tensor:
+    def _factors(self, sigmas: Tensor, inside: Tensor, context: Context) -> Tensor:
         """a_k, [K + 1, N]; the last row is not used."""
         if self.weights == "none":
             return torch.ones_like(sigmas)
@@ -109,7 +111,7 @@ class SequenceAware(Term):
         after = torch.ones_like(kept)
         for k in reversed(range(self.num_steps - 1)):
             after[k] = after[k + 1] * torch.where(inside[k + 1], kept[k + 1], 1.0)
-        root = model.weight(sigmas[:-1]).sqrt()
+        root = context.weight(sigmas[:-1]).sqrt()
         shares = inside[:-1] * (1 - kept) * after / root
         scaled = shares * inside[:-1].sum(0) / shares.sum(0)
         return torch.cat([scaled, torch.zeros_like(sigmas[:1])])

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from diffusion import time_map
 from diffusion.denoiser import DenoiseFunction
-from diffusion.steps import raise_noise
 from diffusion.time_map import TimeMap
+from samplers.solvers.churn import churned
 from samplers.solvers.interface import Callback, Noise, Project
 
 
@@ -64,16 +64,10 @@ def ablation(
     """
     low = min(sigma for sigma in sigmas if sigma > 0) if sigma_min is None else sigma_min
     high = sigmas[0] if sigma_max is None else sigma_max
-    times = time_map.create(schedule, scaling, low, high, epsilon_s)
-    num_steps = len(sigmas) - 1
+    times = time_map.by_names(schedule, scaling, low, high, epsilon_s)
+    churn = len(sigmas) - 1, S_churn, S_min, S_max, S_noise
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        sigma_hat = sigma
-        if S_churn:
-            fresh = noise(x)
-            if S_min <= sigma <= S_max:
-                gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
-                sigma_hat = round_sigma(sigma * (1 + gamma))
-                x = raise_noise(x, S_noise * fresh, sigma, sigma_hat)
+        x, sigma_hat = churned(x, sigma, noise, round_sigma, *churn)
         denoised = denoise(x, sigma_hat)
         if callback is not None:
             callback(i, sigma_hat, x, denoised)

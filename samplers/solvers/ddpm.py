@@ -9,14 +9,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
-from diffusion.steps import ancestral_step, variance_interpolated, variance_large, variance_small
+from diffusion.steps import VARIANCES, ancestral_step
 from samplers.solvers.interface import Callback, Noise, Project
-
-VARIANCES: dict[str, Callable[[float, float, float], float]] = {
-    "small": lambda sigma, sigma_next, _: variance_small(sigma, sigma_next),
-    "large": lambda sigma, sigma_next, _: variance_large(sigma, sigma_next),
-    "interpolated": variance_interpolated,
-}
 
 
 def ddpm(

@@ -55,15 +55,13 @@ def variants(name: str) -> list[Preconditioning]:
 def test_the_exact_network_output_gives_the_clean_image(chosen: Preconditioning) -> None:
     y, n = images(0), images(1)
     exact = torch.cat(chosen.target(y, n, SIGMAS), dim=1)
-    denoised = chosen.denoised(y + SIGMAS * n, exact, SIGMAS)
+    x = y + SIGMAS * n
+    denoised, error = chosen.denoised_and_error(x, exact, y, n, SIGMAS)
     torch.testing.assert_close(denoised, y, rtol=1e-12, atol=1e-11)
-    assert not chosen.error(exact, y, n, SIGMAS).any()
-    torch.testing.assert_close(
-        chosen.error(exact + 0.1, y, n, SIGMAS),
-        chosen.denoised(y + SIGMAS * n, exact + 0.1, SIGMAS) - y,
-        rtol=1e-9,
-        atol=1e-10,
-    )
+    assert not error.any()
+    denoised, error = chosen.denoised_and_error(x, exact + 0.1, y, n, SIGMAS)
+    assert torch.equal(denoised, chosen.denoised(x, exact + 0.1, SIGMAS))
+    torch.testing.assert_close(error, denoised - y, rtol=1e-9, atol=1e-10)
 
 
 # the table of the coordinate system: output -> c_skip, c_out(s), F*(s) at sigma 0.7, sigma_data 0.5
@@ -102,11 +100,12 @@ def test_conversions_keep_their_digits_over_the_whole_range(output: str, log_snr
     sigma = torch.tensor(log_snr, dtype=torch.float64).div(-2).exp()
     y, n = images(0), images(1)
     raw = torch.cat(chosen.target(y, n, sigma), dim=1)
-    torch.testing.assert_close(
-        chosen.denoised(y + sigma * n, raw, sigma), y, rtol=1e-9, atol=1e-9 * max(1, sigma.item())
-    )
-    error = chosen.error(raw * (1 + 1e-3), y, n, sigma)
-    single = chosen.error((raw * (1 + 1e-3)).float(), y.float(), n.float(), sigma.float())
+    x, sigma = y + sigma * n, sigma.reshape(1, 1, 1, 1)
+    denoised = chosen.denoised(x, raw, sigma)
+    torch.testing.assert_close(denoised, y, rtol=1e-9, atol=1e-9 * max(1, sigma.item()))
+    double = x, raw * (1 + 1e-3), y, n, sigma
+    _, error = chosen.denoised_and_error(*double)
+    _, single = chosen.denoised_and_error(*(value.float() for value in double))
     assert (single - error).abs().max() <= 1e-3 * error.abs().max()
 
 
@@ -276,7 +275,7 @@ def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:
     expected = x - sigma * (0.3 * x / math.sqrt(1 + sigma**2) + 0.1 * (999 - 400))
     torch.testing.assert_close(plain(x, sigma), expected, rtol=1e-6, atol=1e-5)
     y, n = images(4), images(5)
-    denoised, difference, _ = wrapped.residual(y, n, sigma)
+    denoised, difference = wrapped.residual(y + sigma * n, y, n, sigma)
     torch.testing.assert_close(denoised - y, difference)
 
 
@@ -310,7 +309,7 @@ def test_the_denoiser_compiles_without_breaks(name: str) -> None:
 def test_the_residual_is_the_difference_without_its_rounding() -> None:
     y, n = images(4).float(), images(5).float()
     sigma = torch.full([5], 1e-4)
-    _, difference, _ = denoiser().residual(y, n, sigma)
+    _, difference = denoiser().residual(y + 1e-4 * n, y, n, sigma)
     exact = denoiser().double()(y.double() + 1e-4 * n.double(), sigma.double()) - y.double()
     naive = denoiser()(y + 1e-4 * n, sigma) - y
     scale = exact.abs().max()
@@ -320,8 +319,9 @@ def test_the_residual_is_the_difference_without_its_rounding() -> None:
 
 def test_the_residual_of_any_callable_is_its_difference() -> None:
     y, n, sigma = images(6), images(7), torch.full([5], 0.3, dtype=torch.float64)
-    denoised, difference, _ = residual(lambda x, sigma: 0.5 * x, y, n, sigma)  # type: ignore[arg-type]
-    torch.testing.assert_close(denoised, 0.5 * (y + 0.3 * n))
+    x = y + 0.3 * n
+    denoised, difference = residual(lambda x, sigma: 0.5 * x, x, y, n, sigma)  # type: ignore[arg-type]
+    torch.testing.assert_close(denoised, 0.5 * x)
     torch.testing.assert_close(difference, denoised - y)
 
 

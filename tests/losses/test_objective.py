@@ -154,7 +154,7 @@ def test_with_the_perturbation_a_network_is_told_the_noise_alone() -> None:
     scalings = preconditioning.create("edm", output="eps", input_scale="identity")
     model = Denoiser(Recorder(), scalings, img_resolution=(4, 6), img_channels=2)
     y, n, extra = (torch.randn(2, 2, 4, 6) for _ in range(3))
-    _, difference, _ = model.residual(y, n, 0.5, perturbation=extra)
+    _, difference = model.residual(y + 0.5 * (n + extra), y, n, 0.5)
     torch.testing.assert_close(difference, -0.5 * ((y + 0.5 * (n + extra)) - n))
 
 

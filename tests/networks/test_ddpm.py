@@ -109,7 +109,7 @@ def test_conditions_in_float64_keep_their_precision() -> None:
     step = torch.tensor([987.654321])
     shifted = step.double() + 1e-5  # less than half a unit of float32 at this size
     assert torch.equal(shifted.float(), step)
-    emb = [net._embed(value, None, None) for value in (step.double(), shifted)]
+    emb = [net.embed(value, None, None, None) for value in (step.double(), shifted)]
     assert emb[0].dtype == torch.float32
     assert not torch.equal(*emb)
 
