@@ -1,6 +1,6 @@
 """A loss term of one's own: a class and a row make it a name, for recipes and Python alike.
 
-    python examples/own_loss.py OUTDIR [SECTION.KEY=VALUE]...
+python examples/own_loss.py OUTDIR [SECTION.KEY=VALUE]...
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 import driftless
 from diffusion.preconditioning import broadcast_sigma
 from losses import TERMS
-from losses.batch import Model, NoisedBatch
+from losses.batch import Context, NoisedBatch
 from losses.terms import Term
 from torch_utils.registry import Row
 
@@ -24,9 +24,11 @@ class PseudoHuber(Term):
 
     c: float
 
-    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+    def __call__(
+        self, noised: NoisedBatch, context: Context, draws: Mapping[str, Tensor]
+    ) -> Tensor:
         """Values per element, [N, C, H, W]."""
-        weight = model.weight(broadcast_sigma(noised.sigma, noised.y))
+        weight = context.weight(broadcast_sigma(noised.sigma, noised.y))
         root = (noised.residual.square() + self.c**2).sqrt()
         return weight * 2 * self.c * (root - self.c)
 

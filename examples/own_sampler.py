@@ -1,6 +1,6 @@
 """A sampler of one's own: a function and a row make it a name, for Python and command lines alike.
 
-    python examples/own_sampler.py RUN|SNAPSHOT
+python examples/own_sampler.py RUN|SNAPSHOT
 """
 
 import math

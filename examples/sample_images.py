@@ -1,6 +1,6 @@
 """Load a model and sample it: a grid of all classes, batch by batch, and single calls of it.
 
-    python examples/sample_images.py RUN|SNAPSHOT [GRID.png]
+python examples/sample_images.py RUN|SNAPSHOT [GRID.png]
 """
 
 import sys

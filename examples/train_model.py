@@ -1,6 +1,6 @@
 """Train a small model on the shipped digits, look at its statistics, and sample it.
 
-    python examples/train_model.py OUTDIR [SECTION.KEY=VALUE]...
+python examples/train_model.py OUTDIR [SECTION.KEY=VALUE]...
 """
 
 import sys
