@@ -97,6 +97,9 @@ class EDMSchedule(Schedule):
     sigma_max: float = 80.0
     rho: float = 7.0
 
+    def __post_init__(self) -> None:
+        _check_order("edm", "sigma_min", "sigma_max", (self.sigma_min, self.sigma_max))
+
     def _ends(self) -> tuple[float, float]:
         return self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
 

@@ -67,7 +67,7 @@ VE = TimeMap(math.sqrt, lambda t: 0.5 / math.sqrt(t), lambda sigma: sigma**2)
 LINEAR = TimeMap(lambda t: t, lambda t: 1.0, lambda sigma: sigma)
 
 
-def create(
+def by_names(
     schedule: str,
     scaling: str,
     sigma_min: float = math.nan,

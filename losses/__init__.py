@@ -297,7 +297,7 @@ def _terms(
         names.add(name)
         factor = options.pop("lambda")
         if factor > 0:
-            built[name] = (factor, row.load().create(options, level, schedule))
+            built[name] = (factor, row.load().from_options(options, level, schedule))
     if not built:
         raise UserError("loss.terms: every lambda is 0: nothing is left to train for")
     return built

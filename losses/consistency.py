@@ -78,7 +78,7 @@ class Consistency(Term):
     step: Transition = euler_maruyama
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term.

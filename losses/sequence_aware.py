@@ -52,7 +52,7 @@ class SequenceAware(Term):
     weights: str
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term.

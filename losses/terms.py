@@ -16,7 +16,7 @@ class Term(ABC):
     """One part of an objective. By default it needs the shared evaluation only."""
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term.

@@ -43,7 +43,7 @@ class VariationalBound(Term):
     fraction: float = 0.0
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term for the chain that the noise level draws steps from.

@@ -13,6 +13,7 @@ import networks
 from diffusion import GRIDS, SCHEDULES, outputs, preconditioning, schedules
 from diffusion.grids import SPACINGS
 from diffusion.preconditioning import PRESETS
+from diffusion.steps import VARIANCES
 from losses import COUNTED_GRIDS, NOISE_LEVELS, TERMS, WEIGHTS
 from metrics import detectors
 from metrics.detectors import DETECTORS
@@ -157,6 +158,8 @@ def test_a_row_has_the_options_and_the_defaults_of_its_target(kind: str, name: s
         (GRIDS["steps"], "spacing", SPACINGS),
         (SAMPLERS["ito_taylor"], "scheme", SCHEMES),
         (SAMPLERS["ito_taylor"], "derivative", FIRST),
+        (SAMPLERS["ddpm"], "variance", VARIANCES),
+        (TERMS["vlb"], "variance", VARIANCES),
         (PRESETS["edm"], "output", outputs.OUTPUTS),
     ],
 )

@@ -12,7 +12,7 @@ from torch_utils.distributed import World, world
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
 from torch_utils.untouched import current_gpu, generators, numerics
-from training.choice import Found, Plan, Wanted, checked, new_run, old_run
+from training.choice import Plan, Wanted, checked, new_run, old_run
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData, load_training_data
 from training.loop import train
@@ -109,16 +109,15 @@ def run(
         UserError: what was asked for cannot be.
         Failure: the disk is full or not writable, or too many steps in a row were not finite.
     """
-    with _prepared(wanted, start) as (data, ready), ExitStack() as lock:
-        here = ready.world
-        tell = say if say is not None and here.is_main else _nobody
-        plan, notes = _old_run(start, ready, lock)
+    with ExitStack() as lock, _prepared(wanted, start, lock) as (data, asked, plan, notes):
+        here = asked.world
+        tell = say if here.is_main else None
         if plan is None:
-            for line in notes:
-                tell(line)
-            plan, notes = _new_run(start, data, ready, lock)
+            assert start.outdir is not None
+            plan = new_run(asked, start.outdir, _name(start, asked, data), lock=lock)
         if plan.is_complete:  # nothing is written: the folder may be for reading only
-            tell(f"already done: {plan.seen:,} images; {plan.folder}")
+            if tell is not None:
+                tell(f"already done: {plan.seen:,} images; {plan.folder}")
             return Result(plan.folder, plan.config, True)
         notes += make_ready(plan, here)
         log = RunLog(plan.folder if here.is_main else None, tell)
@@ -148,70 +147,55 @@ def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
     Returns:
         The recipe; nothing in processes that are not the main one.
     """
-    with _prepared(wanted, start) as (data, ready):
-        plan, notes = _old_run(start, ready)
-        if plan is None:
-            config, remarked = _config_of_new_run(start, data, ready)
-            notes += remarked
-        else:
-            config = plan.config
-        if not ready.world.is_main:
+    with _prepared(wanted, start, None) as (data, asked, _, notes):
+        if not asked.world.is_main:
             return ""
         for line in notes:
             say(line)
-        return shown(config, data, ready.blank)
-
-
-def _nobody(line: str) -> None:
-    """Say it to nobody."""
+        return shown(asked.config, data, asked.blank)
 
 
 @contextlib.contextmanager
-def _prepared(wanted: TrainingConfig, start: Start) -> Iterator[tuple[TrainingData, Wanted]]:
-    """Join the processes, read the data, resolve the config, and refuse what cannot be."""
+def _prepared(
+    wanted: TrainingConfig, start: Start, lock: ExitStack | None
+) -> Iterator[tuple[TrainingData, Wanted, Plan | None, list[str]]]:
+    """Join the processes, read the data, refuse what cannot be, and look for a run to go on with.
+
+    Yields:
+        (data, what is wanted, with the config of the run; the old run, or None for a new one; lines
+        for its log).
+    """
     if start.transfer is not None:
         wanted = without_ema_rampup(wanted)
     with numerics(), current_gpu(), world(wanted.run.device) as here, generators(here.device):
         data = load_training_data(wanted.data)
         here.meet()  # each machine decodes for itself
-        yield data, checked(wanted, data, here, allow_config_change=start.allow_config_change)
+        asked = checked(wanted, data, here, allow_config_change=start.allow_config_change)
+        plan, notes = None, list[str]()
+        if start.resume is not None:
+            plan, notes = old_run(asked, start.resume, start.outdir, lock=lock)
+        if plan is not None:
+            config = plan.config
+            if start.transfer is not None:
+                notes.append(f"--transfer={start.transfer} is for a new run: this one has weights")
+        else:
+            if start.transfer is not None:
+                transferable(start.transfer, asked.blank)
+            size, note = micro_batch_that_fits(
+                asked.config, data, here, asked.blank, is_open=asked.is_size_open
+            )
+            config = asked.config.with_micro_batch(size)
+            notes += remarks(config, has_recipe=start.recipe is not None)
+            notes += [] if note is None else [note]
+        yield data, replace(asked, config=config), plan, notes
 
 
-def _old_run(start: Start, wanted: Wanted, lock: ExitStack | None = None) -> Found:
-    """The run to go on with, if there is one; see `old_run`."""
-    if start.resume is None:
-        return None, []
-    plan, notes = old_run(wanted, start.resume, start.outdir, lock=lock)
-    if plan is not None and start.transfer is not None:
-        notes.append(f"--transfer={start.transfer} is for a new run: this one has weights")
-    return plan, notes
-
-
-def _config_of_new_run(
-    start: Start, data: TrainingData, wanted: Wanted
-) -> tuple[ResolvedConfig, list[str]]:
-    """The config with micro-batches that fit into memory, and remarks. All processes must call."""
-    if start.transfer is not None:
-        transferable(start.transfer, wanted.blank)
-    size, note = micro_batch_that_fits(
-        wanted.config, data, wanted.world, is_open=wanted.is_size_open
-    )
-    config = wanted.config.with_micro_batch(size)
-    lines = remarks(config, has_recipe=start.recipe is not None)
-    return config, lines if note is None else [*lines, note]
-
-
-def _new_run(
-    start: Start, data: TrainingData, wanted: Wanted, lock: ExitStack
-) -> tuple[Plan, list[str]]:
-    """Make a new run. All processes must call."""
-    config, notes = _config_of_new_run(start, data, wanted)
-    assert start.outdir is not None
-    name = None
-    if start.subdir:
-        size = wanted.world.size
-        name = describe(config, dataset=data.name, world_size=size, recipe=start.recipe)
-    return new_run(replace(wanted, config=config), start.outdir, name, lock=lock), notes
+def _name(start: Start, asked: Wanted, data: TrainingData) -> str | None:
+    """What a new run is called, without its number."""
+    if not start.subdir:
+        return None
+    size = asked.world.size
+    return describe(asked.config, dataset=data.name, world_size=size, recipe=start.recipe)
 
 
 def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:

@@ -64,7 +64,7 @@ def ablation(
     """
     low = min(sigma for sigma in sigmas if sigma > 0) if sigma_min is None else sigma_min
     high = sigmas[0] if sigma_max is None else sigma_max
-    times = time_map.create(schedule, scaling, low, high, epsilon_s)
+    times = time_map.by_names(schedule, scaling, low, high, epsilon_s)
     churn = len(sigmas) - 1, S_churn, S_min, S_max, S_noise
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x, sigma_hat = churned(x, sigma, noise, round_sigma, *churn)

@@ -16,7 +16,7 @@ LEVELS = [0.003, 0.05, 0.7, 6.0, 70.0]
 @pytest.mark.parametrize("scaling", SAMPLERS["ablation"].choices["scaling"])
 @pytest.mark.parametrize("sigma", LEVELS)
 def test_inverses_and_derivatives_fit(schedule: str, scaling: str, sigma: float) -> None:
-    times = time_map.create(schedule, scaling, 0.002, 80.0)
+    times = time_map.by_names(schedule, scaling, 0.002, 80.0)
     t = times.inverse(sigma)
     assert times.sigma(t) == pytest.approx(sigma, rel=1e-9)
     step = 1e-5 * t
