@@ -68,7 +68,8 @@ def ito_taylor(
         The state at sigmas[-1].
 
     Raises:
-        UserError: `laplacian` with a scheme that has no such term, or a model that rounds its noise levels.
+        UserError: `laplacian` with a scheme that has no such term, or a model that rounds its noise
+            levels.
     """
     if laplacian and scheme not in ("strong1.5", "weak2"):
         raise UserError(f"sampler ito_taylor: scheme {scheme} has no Laplacian term")
