@@ -1,6 +1,6 @@
 """The denoiser: a raw network and its preconditioning as one module, D(x, sigma) ~ E[y | x].
 
-Karras et al. 2022 ("EDM"), Eq. 7. Losses and samplers see nothing below this line.
+Karras et al. 2022 ("EDM"), Eq. 7. Losses and samplers know a model only by its denoiser.
 """
 
 from typing import Protocol
@@ -12,16 +12,16 @@ from diffusion.preconditioning import Preconditioning, broadcast_sigma
 
 
 class DenoiseFunction(Protocol):
-    """What a sampler calls: x [N, C, H, W] and a noise level in, an estimate of E[y | x] out.
+    """What a sampler calls: it maps x [N, C, H, W] and a noise level to an estimate of E[y | x].
 
-    The noise level is a number, or a tensor without dimensions where it is differentiated in.
+    The noise level is a number. A solver that takes a derivative in sigma passes a 0-d tensor.
     """
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor: ...
 
 
 class ConditionalDenoiser(Protocol):
-    """What losses and guidance call; `Denoiser` is the one backed by a network."""
+    """What losses and guidance call. `Denoiser` is one with a network; tests have closed forms."""
 
     def __call__(
         self,
@@ -36,8 +36,8 @@ class ConditionalDenoiser(Protocol):
 class Denoiser(nn.Module):
     """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise).
 
-    Only c_in x is cast to the network's dtype; the sum is taken in the dtype of x, which solvers
-    keep in float64.
+    Only c_in x is cast to the network's dtype. The sum is taken in the dtype of x, which is float64
+    in solvers.
 
     Attributes:
         model: the raw network.
@@ -45,9 +45,9 @@ class Denoiser(nn.Module):
         img_channels, img_resolution: shape of an image, channels and (height, width).
         label_dim: width of the label vector; 0 for an unconditional model.
         u: the noise levels of improved DDPM, float32, decreasing to 0, under their published name;
-            None for others.
-        log_levels: ln(sigma) of a discrete schedule's levels, float64, not part of the state; None
-            for others.
+            None for other models.
+        log_levels: ln(sigma) of a discrete schedule's levels, float64; None for a continuous
+            schedule. It is not part of the state dict.
     """
 
     u: Tensor | None
@@ -126,7 +126,7 @@ class Denoiser(nn.Module):
             sigma: noise level, a number or [N].
             labels: class one-hots or vectors, [N, label_dim]; None for the null label.
             label_mask: bool [N]; False replaces that sample's label by the null label.
-            augment_labels: augmentation parameters, [N, augment_dim]; None for none.
+            augment_labels: augmentation parameters, [N, augment_dim]; None without augmentation.
 
         Returns:
             D, in the shape and dtype of x.

@@ -120,8 +120,8 @@ def iddpm_grid(
     """Even steps among the levels of improved DDPM. Karras et al. 2022, Table 1, column iDDPM.
 
     Args:
-        num_steps: number of levels, at least 1; more than there are repeat some.
-        sigma_min, sigma_max: levels outside are left out first.
+        num_steps: number of levels, at least 1; if the schedule has fewer, some repeat.
+        sigma_min, sigma_max: levels outside of this range are removed first.
         C_1: least ratio of successive alpha_bar.
         C_2: offset of the cosine.
         M: number of levels of the schedule.
@@ -195,13 +195,13 @@ def steps_grid(
     Args:
         num_steps: how many; `leading` and `trailing` may give more where that does not divide the
             number of levels, `linspace` and `quad` may repeat some, `all` gives every level.
-        sigma_min, sigma_max: levels outside are left out first.
-        levels: the schedule. Of a continuous one the times are even, (i + 1) / num_steps, and
-            only `exact` applies; Salimans and Ho 2022, Algorithm 2 of the appendix.
-        spacing: key of SPACINGS. leading, linspace and trailing: even strides in the index from
-            the least noise, to both ends, from the most noise. quad: indices like squares, up to
-            0.8 of the schedule; Song et al. 2021 (DDIM), sec. D.2. exact: as trailing, but always
-            num_steps of them.
+        sigma_min, sigma_max: levels outside of this range are removed first.
+        levels: the schedule. A continuous schedule has even times, (i + 1) / num_steps, and only
+            the spacing `exact`; Salimans and Ho 2022, Algorithm 2 of the appendix.
+        spacing: key of SPACINGS. leading: even strides in the index, from the least noise on.
+            trailing: from the most noise on. linspace: even, with both ends. quad: indices like
+            squares, up to 0.8 of the schedule; Song et al. 2021 (DDIM), sec. D.2. exact: as
+            trailing, but always num_steps levels.
 
     Returns:
         float64, not increasing.

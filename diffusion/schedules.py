@@ -26,7 +26,7 @@ _ROUNDING = 1e-9  # a level this near to the cap, relative to it, is not beyond 
 
 
 def elementwise(name: str, x: Any) -> Any:
-    """A function that numpy and torch know by the same name."""
+    """Apply a function that numpy and torch have under the same name."""
     return getattr(x, name)() if isinstance(x, Tensor) else getattr(np, name)(x)
 
 
@@ -50,7 +50,7 @@ class Schedule(ABC):
 
     @property
     def is_cut(self) -> tuple[bool, bool]:
-        """Whether the cap takes anything off its (smallest, largest) noise levels."""
+        """Whether the cap changes the (smallest, largest) noise level."""
         first, last = (float(self._sigma(np.float64(time))) for time in (0, 1))
         return first < self.least_sigma * (1 - _ROUNDING), last > LARGEST_SIGMA * (1 + _ROUNDING)
 
@@ -96,6 +96,9 @@ class EDMSchedule(Schedule):
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        _check_order("edm", "sigma_min", "sigma_max", (self.sigma_min, self.sigma_max))
 
     def _ends(self) -> tuple[float, float]:
         return self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)

@@ -41,23 +41,23 @@ class Table(Schedule):
 
     @property
     def is_cut(self) -> tuple[bool, bool]:
-        """Whether the cap takes anything off its (smallest, largest) noise levels."""
+        """Whether the cap changes the (smallest, largest) noise level."""
         return self._is_cut
 
     def log_levels(self, like: Tensor) -> Tensor:
-        """ln(sigma) of every level, float64 [T], on the device of `like`, which keeps them."""
+        """ln(sigma) of every level, float64 [T], on the device of `like`; copied there once."""
         if like.device not in self._log_levels:
-            with torch.inference_mode(False):  # training may be the next to ask
+            with torch.inference_mode(False):  # training may ask for it next
                 on_host = self._log_levels[torch.device("cpu")]
                 self._log_levels[like.device] = on_host.to(like.device)
         return self._log_levels[like.device]
 
     def index(self, sigma: Tensor, log_levels: Tensor | None = None) -> Tensor:
-        """Where noise levels lie in the table: fractional, and linear in ln(sigma) beyond its ends.
+        """The fractional index of noise levels, linear in ln(sigma), also beyond the table's ends.
 
         Args:
             sigma: noise levels of any shape.
-            log_levels: from `log_levels`, for callers that keep it on the device.
+            log_levels: what the method `log_levels` gives, for callers that keep it on the device.
 
         Returns:
             float64 in the shape of sigma; differentiable in it.
@@ -78,7 +78,7 @@ class Table(Schedule):
         return (low + (place - left) * (high - low)).exp()
 
     def nearest(self, sigma: Tensor, log_levels: Tensor | None = None) -> Tensor:
-        """The index of the level nearest to each noise level, the noisier one of equals; int64."""
+        """Index of the level nearest to each noise level; the noisier of two at equal distance."""
         nodes = self.log_levels(sigma) if log_levels is None else log_levels
         levels, value = nodes.exp(), sigma.double()
         right = torch.searchsorted(levels, value.detach().contiguous())
@@ -86,7 +86,7 @@ class Table(Schedule):
         return torch.where(value - levels[right - 1] < levels[right] - value, right - 1, right)
 
     def round(self, sigma: float) -> float:
-        """The level nearest to a noise level, the noisier one of equals."""
+        """The level nearest to a noise level; the noisier of two at equal distance."""
         distances = np.abs(self.levels[::-1] - sigma)
         return float(self.levels[::-1][np.argmin(distances)])
 

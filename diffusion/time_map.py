@@ -39,9 +39,9 @@ def vp_sigma(t: float, beta_d: float, beta_min: float) -> float:
 def fit_vp(sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> TimeMap:
     """The VP schedule with sigma(epsilon_s) = sigma_min and sigma(1) = sigma_max, without scaling.
 
-    ln(1 + sigma^2) = beta_d t^2 / 2 + beta_min t; EDM, Table 1, with both betas fitted. Either may
-    be negative: beta_min for EDM's range, which leaves no level just above t = 0; beta_d if
-    sigma_min is large, and sigma falls again before t = 1. The inverse is where sigma grows.
+    EDM, Table 1, with both betas fitted. Either may be negative. EDM's range has a negative
+    beta_min: there is no level just above t = 0. A large sigma_min has a negative beta_d: sigma
+    falls again before t = 1. The inverse is taken where sigma grows.
     """
     low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
     beta_d = 2 * (low / epsilon_s - high) / (epsilon_s - 1)
@@ -78,7 +78,7 @@ def by_names(
 
     Args:
         schedule: vp, ve (sigma = sqrt(t)) or linear (sigma = t).
-        scaling: vp (s = 1 / sqrt(1 + sigma^2)) or none.
+        scaling: vp (s = 1 / sqrt(1 + sigma^2)) or none (s = 1).
         sigma_min, sigma_max, epsilon_s: what vp is fitted to; not used by others.
     """
     assert schedule in ("vp", "ve", "linear"), schedule

@@ -180,7 +180,7 @@ TERMS: dict[str, Row] = {
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedObjective:
     """The objective that a preconditioning was published with."""
 
     noise_level: str
@@ -188,14 +188,14 @@ class Published:
     reduction: str = "sum"
 
 
-PUBLISHED = {
-    "edm": Published("lognormal", "edm"),
-    "vp": Published("vp", "snr"),
-    "ve": Published("log_uniform", "snr"),
-    "iddpm": Published("discrete", "snr", "mean"),
-    "ddpm": Published("discrete", "snr"),
-    "vdiff": Published("uniform_time", "snr_trunc", "mean"),
-    "flow": Published("uniform_time", "flow", "mean"),
+PUBLISHED_OBJECTIVES = {
+    "edm": PublishedObjective("lognormal", "edm"),
+    "vp": PublishedObjective("vp", "snr"),
+    "ve": PublishedObjective("log_uniform", "snr"),
+    "iddpm": PublishedObjective("discrete", "snr", "mean"),
+    "ddpm": PublishedObjective("discrete", "snr"),
+    "vdiff": PublishedObjective("uniform_time", "snr_trunc", "mean"),
+    "flow": PublishedObjective("uniform_time", "flow", "mean"),
 }
 
 REDUCTIONS = ("sum", "mean")
@@ -224,7 +224,7 @@ def create(
         uncertainty: learn the loss's variance as a function of sigma and weight by its inverse.
             Karras et al. 2024 ("EDM2"), Eq. 21.
         sigma_data: the model's; the weighting's default.
-        schedule: the model's; that of noise levels which name none.
+        schedule: the model's; for noise levels that do not name one.
 
     Raises:
         UserError: unknown names or options, a combination that cannot be, or no term at all.

@@ -18,7 +18,7 @@ class Batch:
         images: clean images y in [-1, 1], [N, C, H, W].
         labels: one-hots or vectors, [N, label_dim]; None for unconditional training.
         label_mask: bool [N]; False trains that sample on the null label. None keeps all labels.
-        augment_labels: what augmentation did, [N, augment_dim]; None for none.
+        augment_labels: what augmentation did, [N, augment_dim]; None without augmentation.
     """
 
     images: Tensor
@@ -59,7 +59,7 @@ class Draws:
     Attributes:
         sigma: noise levels, [N].
         noise: unit normals, [N, C, H, W].
-        perturbation: added to the noise of the network's input, [N, C, H, W]; None for nothing.
+        perturbation: added to the noise of the network's input, [N, C, H, W]; None adds nothing.
         terms: term -> what it drew for itself.
     """
 
@@ -77,7 +77,7 @@ class NoisedBatch:
         y: clean images, [N, C, H, W].
         n: unit normal noise.
         sigma: noise levels, [N].
-        x: what the network was given, y + sigma n, perturbed if the objective says so.
+        x: the network's input, y + sigma n, with the perturbation if there is one.
         denoised: D(x, sigma).
         residual: D - y, computed without cancellation where the denoiser can.
     """
@@ -175,7 +175,7 @@ class LossTerms:
         return torch.stack([self.per_sample(term).mean() for term in self.values]).sum()
 
     def elements(self) -> Tensor:
-        """The whole loss per element, [N, C, H, W]; terms over n samples count N/n times there."""
+        """The whole loss per element, [N, C, H, W]; a term over n samples counts N/n times."""
         num = len(self.sigma)
         shape = next(iter(self.values.values())).shape[1:]
         sums = self.sigma.new_zeros(num, *shape)

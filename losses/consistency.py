@@ -84,7 +84,7 @@ class Consistency(Term):
         """Make the term.
 
         Raises:
-            UserError: an empty window.
+            UserError: the window from epsilon_min to epsilon_max is empty.
         """
         if not options["epsilon_min"] < options["epsilon_max"]:
             raise UserError(
@@ -94,7 +94,7 @@ class Consistency(Term):
         return cls(**{**options, "step": STEPS[options["step"]]})
 
     def size(self, num: int) -> int:
-        """How many samples of a batch are rolled out, at least one."""
+        """Number of samples of a batch that are rolled out, at least 1."""
         return max(1, round(self.batch_fraction * num))
 
     def draw(self, generators: Generators, batch: Batch) -> dict[str, Tensor]:
@@ -114,18 +114,14 @@ class Consistency(Term):
         followed = context.denoiser if self.rollout == "online" else context.rollout
         levels = torch.stack(self.nodes(single.sigma, draws["window"])).repeat(1, 2)
         state = double.x.detach()
+        shaped = [broadcast_sigma(level, state) for level in levels]
         with torch.no_grad(), without_dropout(followed):
-            for i, (level, level_next) in enumerate(pairwise(levels)):
-                if i == 0:  # both rollouts start at the same point: one evaluation serves them
-                    denoised = torch.cat(
-                        [followed(single.x, single.sigma, **single.conditions)] * 2
-                    )
-                else:
-                    denoised = followed(state, level, **double.conditions)
-                sigma, sigma_next = (
-                    broadcast_sigma(level, state),
-                    broadcast_sigma(level_next, state),
-                )
+            # both rollouts start at the same point: one evaluation serves them
+            start = followed(single.x, single.sigma, **single.conditions)
+            denoised = torch.cat([start, start])
+            for i, (sigma, sigma_next) in enumerate(pairwise(shaped)):
+                if i > 0:
+                    denoised = followed(state, levels[i], **double.conditions)
                 state = self.step(state, denoised, sigma, sigma_next, draws["noise"][i])
         # older PyTorch keeps the weights that autocast cast in the rollout: they carry no gradient,
         # and the evaluation that follows would use them
@@ -158,7 +154,7 @@ class Consistency(Term):
 
 @contextlib.contextmanager
 def without_dropout(denoiser: Any) -> Iterator[None]:
-    """Put a module into evaluation mode for a while."""
+    """Put a module into evaluation mode; at the end its modes are as before."""
     modules = list(denoiser.modules()) if isinstance(denoiser, nn.Module) else []
     training = [module for module in modules if module.training]
     for module in training:

@@ -125,7 +125,7 @@ class Discrete(NoiseLevel):
 
     @property
     def table(self) -> Table:
-        """The schedule as what it is."""
+        """The schedule, of which it is known that it is discrete."""
         assert isinstance(self.schedule, Table)
         return self.schedule
 
@@ -135,7 +135,7 @@ class Discrete(NoiseLevel):
         return self.table.at(index).to(variate.dtype)
 
     def log_density(self, log_snr: Tensor) -> Tensor:
-        """A distribution over steps has none."""
+        """Not for a distribution over steps, which has no density: `has_density` is False."""
         raise AssertionError("a discrete distribution has no density")
 
 
@@ -160,7 +160,7 @@ class UniformTime(NoiseLevel):
         return level.to(variate.dtype)
 
     def log_density(self, log_snr: Tensor) -> Tensor:
-        """ln p(L) = ln |dt/dL| of continuous times; also what even ones tend to."""
+        """ln p(L) = ln |dt/dL| of continuous times; the limit of many even times."""
         return _log_density_of_time(self.schedule, log_snr, 0.0)
 
 

@@ -30,8 +30,8 @@ class Objective:
         reduction: "sum" or "mean" over channels and pixels.
         terms: name -> (factor, term).
         input_perturbation: standard deviation of what is added to the input's noise.
-        uncertainty: the learned logarithm of the denoising loss's variance, a module with
-            parameters to train along; None for none.
+        uncertainty: the learned logarithm of the denoising loss's variance, a module whose
+            parameters are trained too; None without it.
     """
 
     noise_level: NoiseLevel
@@ -69,7 +69,7 @@ class Objective:
             denoiser: the model under training, or a closed-form one.
             batch: clean images and their conditions.
             draws: from `draw`, or from elsewhere.
-            rollout: the model whose trajectories terms follow; None for `denoiser`.
+            rollout: the model whose trajectories terms follow; None means `denoiser`.
 
         Returns:
             Values per element and term.
@@ -79,24 +79,23 @@ class Objective:
         shared = Points(y + broadcast_sigma(sigma, y) * noise, sigma, batch.conditions())
         followed = denoiser if rollout is None else rollout
         context = Context(denoiser, followed, shared.conditions, self.weight)
-        extra: dict[str, Points] = {}
-        for name, (_, term) in self.terms.items():
-            points = term.extra_points(shared, context, draws.terms.get(name, {}))
-            if points is not None:
-                extra[name] = points
+        own = {name: draws.terms.get(name, {}) for name in self.terms}
+        asked = {
+            name: term.extra_points(shared, context, own[name])
+            for name, (_, term) in self.terms.items()
+        }
+        extra = {name: points for name, points in asked.items() if points is not None}
         # one network call for the shared points and for all that terms ask for
-        every = Points.joined([shared, *extra.values()])
+        sets = [shared, *extra.values()]
+        every = Points.joined(sets)
         found, difference = residual(denoiser, every.x, y, n, every.sigma, **every.conditions)
-        denoised, *parts = torch.split(found, [len(p.x) for p in (shared, *extra.values())])
-        denoised_extra = dict(zip(extra, parts, strict=True))
+        denoised, *parts = torch.split(found, [len(points.x) for points in sets])
+        contexts = {
+            name: replace(context, extra=part) for name, part in zip(extra, parts, strict=True)
+        }
         noised = NoisedBatch(y, n, sigma, shared.x, denoised, difference)
         values = {
-            name: factor
-            * term(
-                noised,
-                replace(context, extra=denoised_extra.get(name)),
-                draws.terms.get(name, {}),
-            )
+            name: factor * term(noised, contexts.get(name, context), own[name])
             for name, (factor, term) in self.terms.items()
         }
         if self.uncertainty is not None:

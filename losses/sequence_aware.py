@@ -23,7 +23,7 @@ from losses.terms import Term
 from torch_utils.errors import UserError
 from torch_utils.registry import resolve_entry
 
-_SLACK = 1e-3  # of an index, which float32 noise levels tell to about 1e-5
+_SLACK = 1e-3  # of an index; a float32 noise level determines it to about 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class SequenceAware(Term):
 
     Attributes:
         table: the steps, ascending in noise: of a discrete schedule, or of a sampling grid.
-        num_steps: K, how many neighbours are summed, itself included.
+        num_steps: K, the number of summed steps, that of sigma_0 included.
         normaliser: "K2" (published) or "K".
         shared_noise: one noise for all neighbours instead of a fresh one each.
         weights: "none": a_k = 1 (published). "trajectory": in proportion to what an error at
@@ -58,7 +58,7 @@ class SequenceAware(Term):
         """Make the term.
 
         Raises:
-            UserError: no steps to count neighbours in.
+            UserError: there are no steps in which to count neighbours.
         """
         given = dict(options)
         table = _steps(given.pop("grid"), level, schedule)
@@ -96,8 +96,8 @@ class SequenceAware(Term):
         steps = torch.arange(self.num_steps + 1, device=sigma.device)
         index = self.table.index(sigma) - steps[:, None]
         inside = index > -_SLACK
-        # those past the end are evaluated at the last step and left out of the sum: shapes that
-        # depended on the draws would make the device wait
+        # levels past the end are evaluated at the last step and left out of the sum: with shapes
+        # that depend on the draws the host would wait for the device
         least = float(self.table.levels[0])
         levels = torch.where(inside[1:], self.table.at(index[1:].clamp(min=0)), least)
         return torch.cat([sigma[None], levels.to(sigma.dtype)]), inside

@@ -13,7 +13,7 @@ from losses.levels import NoiseLevel
 
 
 class Term(ABC):
-    """One part of an objective; unless it says otherwise, of the shared point alone."""
+    """One part of an objective. By default it needs the shared evaluation only."""
 
     @classmethod
     def from_options(
@@ -22,7 +22,7 @@ class Term(ABC):
         """Make the term.
 
         Args:
-            options: those of its row in `losses.TERMS`, checked, without lambda.
+            options: checked options of the term's row in `losses.TERMS`, without lambda.
             level: the objective's noise level.
             schedule: the model's, if it has one.
         """

@@ -22,7 +22,7 @@ from losses.terms import Term
 from torch_utils.errors import UserError
 
 _HALF_BIN = 1 / 255  # of 8-bit data in [-1, 1]
-_EDGE = 0.999  # beyond this, a bin has no end
+_EDGE = 0.999  # beyond this, the bin extends to infinity
 _LEAST_PROBABILITY = 1e-12
 
 

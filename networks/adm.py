@@ -36,7 +36,7 @@ class DhariwalUNet(UNet):
         """Build the network; `networks.create` checks the options and knows their defaults.
 
         Args:
-            label_dim: width of the class labels, 0 for no labels.
+            label_dim: width of the class labels, 0 without classes.
             model_channels: the unit of all widths.
             channel_mult_emb: width of the embedding in that unit.
             dropout: probability of dropping a feature in training.

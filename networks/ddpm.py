@@ -1,9 +1,9 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B) in the variants that PyTorch checkpoints have.
 
-With its defaults it is the network of the ported weights of DDPM and of SA-DPM (2023); options give
-a second implementation, with its own norms and padding, and that one's class-conditional network:
-adaptive group norm and residual resampling (Dhariwal & Nichol 2021, section 3). It knows nothing of
-sigma: its condition is the step index.
+The defaults are the network of DDPM's ported weights and of SA-DPM (2023). Options give a second
+implementation, with other norms and padding, and its class-conditional network with adaptive group
+norm and residual resampling (Dhariwal & Nichol 2021, section 3). It knows nothing of sigma: its
+condition is the step index.
 """
 
 import math
@@ -43,7 +43,7 @@ class DDPMUNet(UNet):
         """Build the network; `networks.create` checks the options and knows their defaults.
 
         Args:
-            label_dim: number of classes, 0 for none.
+            label_dim: number of classes; 0 without labels.
             num_heads: attention heads outside of the bottleneck, None for `head_dim` or 64 channels
                 a head.
             head_dim: channels of a head, None for an even split into `num_heads`. With both, the

@@ -1,6 +1,6 @@
 """DDPM++ and NCSN++ (Song et al. 2021, appendix H), as reimplemented by Karras et al. 2022.
 
-One network, told apart by its options; state-dict names and order are the published ones. It knows
+Options choose between the two; state-dict names and order are the published ones. It knows
 nothing of sigma: `diffusion` computes its input, its noise condition and what its output means.
 """
 
@@ -66,8 +66,8 @@ class SongUNet(ConditionalNetwork):
         Args:
             img_resolution: height and width of the images.
             img_channels: channels of the input.
-            label_dim: width of the class labels, 0 for none.
-            augment_dim: width of the augmentation labels, 0 for none.
+            label_dim: width of the class labels, 0 without classes.
+            augment_dim: width of the augmentation labels, 0 without them.
             out_channels: channels of the output.
             model_channels: the unit of all widths.
             channel_mult: width of each level in that unit, finest first.

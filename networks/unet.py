@@ -39,13 +39,13 @@ NUM_GROUPS = 32  # of every norm in `ddpm` and `vdiff`, whatever the width
 
 @dataclass(frozen=True)
 class Variant:
-    """What tells one U-Net of this family from another, its sizes apart.
+    """What distinguishes the U-Nets of this family, apart from their sizes.
 
     Attributes:
         name: of the network, for messages.
-        settings: of the blocks.
-        middle: of the block with attention in the bottleneck.
-        resampler: what leads from level to level.
+        settings: those of the blocks.
+        middle: those of the block with attention in the bottleneck.
+        resampler: the layer between two levels.
         init_out: first values of the output convolution.
         init_label: first values of the label layer; None for `settings.init`.
         down_padding: zeros around a halving convolution, end or both (`StridedConv2d`).
@@ -106,7 +106,7 @@ class UNet(ConditionalNetwork):
             variant: which U-Net of the family.
             img_resolution: height and width of the images.
             img_channels: channels of the input.
-            label_dim: width of the class labels, 0 for none.
+            label_dim: width of the class labels, 0 without classes.
             augment_dim: width of the augmentation labels; 0 where the variant has no use for them.
             out_channels: channels of the output.
             model_channels: the unit of all widths.

@@ -2,7 +2,7 @@
 
 It differs from DDPM's by adaptive group norm, residual resampling with attention, and labels that
 are classes or sets of tags. It knows nothing of sigma: its condition is 1000 t, scaled outside, so
-that the networks of discrete and of continuous time are told the noise level in one unit.
+that networks of discrete and of continuous time share one unit.
 """
 
 import math
@@ -25,7 +25,7 @@ class VDiffusionUNet(UNet):
     """The U-Net of v-diffusion.
 
     The null label is a row of zeros, for classes and tags; its embedding is the bias of the label
-    layer. So with tags it is also the label of an image that has none of them.
+    layer. With tags it is also the label of an image without tags.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class VDiffusionUNet(UNet):
         """Build the network; `networks.create` checks the options and knows their defaults.
 
         Args:
-            label_dim: number of classes or tags, 0 for none.
+            label_dim: number of classes or tags; 0 without labels.
             multi_tags: whether a label is a set of tags, which is divided by the root of their
                 number, and not one class.
             num_heads: attention heads, None for heads of `head_dim` or 64.

@@ -63,7 +63,7 @@ def preset_table() -> str:
     body = []
     for name, row in PRESETS.items():
         preset, schedule = preconditioning.create(name), row.options["schedule"]
-        objective = losses.PUBLISHED[name]
+        objective = losses.PUBLISHED_OBJECTIVES[name]
         body.append(
             [
                 f"`{name}`",

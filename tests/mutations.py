@@ -190,7 +190,7 @@ MUTANTS = [
         "losses/consistency.py",
         _CONSISTENCY + "rollouts_have_no_dropout_and_no_gradient_and_everything_keeps_its_labels",
         ("torch.no_grad(), without_dropout(followed)", "torch.no_grad()"),
-        ("                if i == 0:", "                if True:"),
+        ("                if i > 0:", "                if False:"),
     ),
     *_of(
         "losses/consistency.py",

@@ -382,3 +382,31 @@ def test_a_command_called_from_python_returns(tmp_path: Path) -> None:
     assert train.main(words, standalone_mode=False) == 0
     with pytest.raises(driftless.UserError, match="option --lr"):
         train.main([*words, "--lr=-1"], standalone_mode=False)
+
+
+def test_the_block_in_the_readme_runs(
+    run: driftless.Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As it is but for numbers that take long."""
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    for long, short in (
+        ("50_000", "70"),
+        ('600it"', '2it", "preview=off"'),
+        ("steps=50", "steps=9"),
+    ):
+        assert long in block
+        block = block.replace(long, short)
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "training").symlink_to(run.folder)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["images"].shape == names["clean"].shape == (16, 1, 8, 8)
+    assert names["batch"].shape == (6, 1, 8, 8)
+    printed = capsys.readouterr().out
+    assert "labels    10 classes" in printed
+    assert printed.count("tensor(") == 2
+    assert names["run"].folder == Path("runs/00000-digits-gpus1-batch128-fp32")

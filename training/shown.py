@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from diffusion.denoiser import Denoiser
-from losses import NOISE_LEVELS, PUBLISHED, TERMS, WEIGHTS
+from losses import NOISE_LEVELS, PUBLISHED_OBJECTIVES, TERMS, WEIGHTS
 from networks import NETWORKS
 from torch_utils.registry import Row, split_name
 from training.config import ResolvedConfig, TrainingConfig
@@ -33,7 +33,7 @@ def shown(config: ResolvedConfig, data: TrainingData, blank: Denoiser) -> str:
     tree = config.model_dump(mode="json")
     tree["network"] = _filled(NETWORKS, tree["network"])
     _complete(tree["preconditioning"], _of_preset(config, blank))
-    loss, published = tree["loss"], PUBLISHED[config.preconditioning.name]
+    loss, published = tree["loss"], PUBLISHED_OBJECTIVES[config.preconditioning.name]
     _complete(
         loss, {key: getattr(published, key) for key in ("noise_level", "weight", "reduction")}
     )

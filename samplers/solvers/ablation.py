@@ -1,7 +1,7 @@
 """The sampler of EDM's ablations: one solver in any time, on any scaling of the state.
 
-Karras et al. 2022 ("EDM"), Eq. 4, Table 1 and Algorithm 1, with Algorithm 2's churn. The levels
-visited are the grid's; `diffusion.time_map` has the times and scales.
+Karras et al. 2022 ("EDM"), Eq. 4, Table 1 and Algorithm 1, with Algorithm 2's churn. It visits the
+levels of the grid; `diffusion.time_map` has the times and scales.
 """
 
 import math
@@ -52,7 +52,7 @@ def ablation(
         callback: called with (step, sigma, x, D) after each step's first evaluation.
         solver: euler, or heun for two slopes a step.
         schedule: sigma(t), one of vp, ve and linear.
-        scaling: s(t), one of vp and none.
+        scaling: s(t), vp or none, which is 1.
         alpha: where in a step the second slope is taken, above 0 and up to 1; 1 is Heun's method,
             1/2 the midpoint method. All are of order 2.
         S_churn, S_min, S_max, S_noise: as in `heun`.

@@ -30,7 +30,7 @@ def ito_taylor(
     rho: float = 7.0,
     S_max: float = 50.0,
 ) -> Tensor:
-    """Integrate a reverse SDE by second-order Ito-Taylor steps; the last one, to 0, returns D.
+    """Integrate a reverse SDE by second-order Ito-Taylor steps; the last step, to 0, returns D.
 
     Schemes:
         strong1.5: strong order 1.5, weak order 2; two draws a step.
@@ -54,7 +54,7 @@ def ito_taylor(
         project: applied to the state after each step, with its noise level.
         callback: called with (step, sigma, x, D) of each step's start, after the noise of churn.
         scheme: one of SCHEMES.
-        beta: amount of noise, 0 for none: g^2 = -2 beta sigma sigma'; for churn and published a
+        beta: amount of noise, 0 adds nothing: g^2 = -2 beta sigma sigma'; for churn and published a
             factor on the added variance.
         derivative: "jvp", one dual pass of forward-mode AD, or "fd", a finite difference.
         laplacian: estimate the Laplacian term from one random sign vector a step (Hutchinson
@@ -68,7 +68,8 @@ def ito_taylor(
         The state at sigmas[-1].
 
     Raises:
-        UserError: a Laplacian where there is none, or a model that rounds its noise levels.
+        UserError: `laplacian` with a scheme that has no such term, or a model that rounds its noise
+            levels.
     """
     if laplacian and scheme not in ("strong1.5", "weak2"):
         raise UserError(f"sampler ito_taylor: scheme {scheme} has no Laplacian term")

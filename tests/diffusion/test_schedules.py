@@ -232,6 +232,7 @@ def test_levels_at_the_cap_keep_an_index_each() -> None:
         ({"name": "ve", "sigma_min": 3.0, "sigma_max": 2.0}, "below sigma_max"),
         ({"name": "vp", "beta_d": -1.0}, "beta_d"),
         ({"name": "edm", "rho": 0.0}, "rho"),
+        ({"name": "edm", "sigma_min": 80.0}, "below sigma_max"),
     ],
 )
 def test_impossible_schedules_are_refused(entry: str | dict, message: str) -> None:
