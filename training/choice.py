@@ -6,11 +6,7 @@ same one. A state is chosen only while the run is locked: a process that is abou
 write a newer one.
 """
 
-import contextlib
 import json
-import os
-import socket
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,9 +21,7 @@ from training.config import ResolvedConfig, TrainingConfig, resolve
 from training.data import TrainingData
 from training.run_dir import candidates, create_run_dir, locked, read_run_config, run_of
 from training.setup import check
-from training.state import digest, load_state, newest_state
-
-PATIENCE = 90.0  # seconds; longer than network file systems hide a new file from other machines
+from training.state import await_file, digest, load_state, newest_state
 
 
 @dataclass(frozen=True)
@@ -152,7 +146,7 @@ def _found(wanted: Wanted, resume: str, outdir: str | None, lock: ExitStack | No
                 "give --allow-config-change to go on with it"
             )
         plan, more = _taken(wanted, folder, old, config, lock, named)
-        return plan, [*notes, *(f"config changed: {line}" for line in changed), *more]
+        return plan, notes + more
 
     assert outdir is not None
     missed: list[tuple[Path, str]] = []
@@ -169,7 +163,7 @@ def _found(wanted: Wanted, resume: str, outdir: str | None, lock: ExitStack | No
                     plan, more = _taken(wanted, folder, old, config, trial if lock else None)
                     if lock is not None:
                         lock.push(trial.pop_all())
-                    return plan, [*notes, *(f"config changed: {line}" for line in changed), *more]
+                    return plan, notes + more
                 except Misfit:
                     if not changed:
                         raise
@@ -206,7 +200,7 @@ def _continuation(
             f"micro-batches of {config.run.batch_gpu} images instead of {before}, for "
             f"{wanted.world.size} processes: other random numbers from here on"
         ]
-    return config, changed, notes
+    return config, changed, notes + [f"config changed: {line}" for line in changed]
 
 
 def _taken(
@@ -267,7 +261,7 @@ def _decided_by_main(wanted: Wanted, find: Callable[[], Found]) -> Found:
         config = wanted.config.with_micro_batch(found["batch_gpu"])
         path = None if found["path"] is None else Path(found["path"])
         if path is not None:
-            _await_file(path, world)
+            await_file(path, world)
         state = None if path is None else load_state(path)
         plan = Plan(config, Path(found["folder"]), path, state, found["goes_back"])
     if plan is not None and plan.path is not None:
@@ -290,21 +284,3 @@ def _as_json(plan: Plan) -> dict[str, Any]:
         "digest": 0 if plan.path is None else digest(plan.path),
         "goes_back": plan.goes_back,
     }
-
-
-def _await_file(path: Path, world: World) -> None:
-    """Wait for a file that the main process sees already; other machines may see it later.
-
-    Raises:
-        Failure: it does not come.
-    """
-    end = time.monotonic() + PATIENCE
-    while not path.is_file():
-        if time.monotonic() > end:
-            raise Failure(
-                f"process {world.rank} on {socket.gethostname()} does not see {path}: the run "
-                "directory must lie on a file system that all machines share"
-            )
-        with contextlib.suppress(OSError):
-            os.listdir(path.parent)  # makes a network file system look again
-        time.sleep(0.2)
