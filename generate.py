@@ -113,9 +113,7 @@ def main(
     has_guide = guidance_network is not None
     settings, remarks, warnings = settings_of(info.sampling, sampler, has_guide=has_guide)
     label_dim, kind, names = info.model.label_dim, info.label_kind, info.label_names
-    source = label_source(
-        label_dim, kind, present=info.present_classes, examples=info.label_examples
-    )
+    source = label_source(**info.labels)
     wish = Wish(class_, tags, label, labels)
     warnings += check_seeds(seeds)
     images = plan(seeds, wish, source, label_kind=kind, label_names=names)

@@ -1,6 +1,5 @@
 """Train a diffusion model: read the config, make a run directory, run the loop."""
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -46,21 +45,39 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
     ("--desc", "run.desc", str, "TEXT", "Suffix of the run directory's name."),
     ("--device", "run.device", str, "NAME", "auto, cpu or cuda.  [default: auto]"),
     ("--data-device", "run.data_device", str, "NAME", "Where the images lie.  [default: auto]"),
-]
-
-# options that change terms of the loss, see training.wanted: flag, type, metavar, meaning
-TERM_OPTIONS: list[tuple[str, Any, str, str]] = [
-    ("--martingale_lambda", float, "FLOAT", "Factor of the consistency term.  [default: 10]"),
-    ("--martingale_steps", int, "INT", "Nodes of its rollouts.  [default: 6]"),
-    ("--lamda", float, "FLOAT", "Factor of the sequence-aware term; 0 for none.  [default: 1]"),
-    ("--num_consecutive_steps", int, "INT", "Steps that it sums over, K.  [default: 2]"),
+    (
+        "--martingale_lambda",
+        "loss.terms.consistency.lambda",
+        float,
+        "FLOAT",
+        "Factor of the consistency term.  [default: 10]",
+    ),
+    (
+        "--martingale_steps",
+        "loss.terms.consistency.num_steps",
+        int,
+        "INT",
+        "Nodes of its rollouts.  [default: 6]",
+    ),
+    (
+        "--lamda",
+        "loss.terms.sequence_aware.lambda",
+        float,
+        "FLOAT",
+        "Factor of the sequence-aware term; 0 for none.  [default: 1]",
+    ),
+    (
+        "--num_consecutive_steps",
+        "loss.terms.sequence_aware.K",
+        int,
+        "INT",
+        "Steps that it sums over, K.  [default: 2]",
+    ),
 ]
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of the tables."""
-    for flag, kind, metavar, meaning in reversed(TERM_OPTIONS):
-        command = click.option(flag, type=kind, metavar=metavar, help=meaning)(command)
+    """Give a command the options of the table."""
     for flag, key, kind, metavar, meaning in reversed(OPTIONS):
         command = click.option(flag, key.replace(".", "__"), type=kind, metavar=metavar,
                                help=meaning)(command)  # fmt: skip
@@ -75,18 +92,9 @@ def wanted_of(values: dict[str, Any]) -> "TrainingConfig":
         values["config"],
         values["overrides"],
         options={key: values[key.replace(".", "__")] for _, key, *_ in OPTIONS},
-        terms={flag[2:]: values[flag[2:]] for flag, *_ in TERM_OPTIONS},
         flags={key: flag for flag, key, *_ in OPTIONS},
         resume=values["resume"],
     )
-
-
-def say(line: str) -> None:
-    """Print a line above the bar."""
-    from tqdm import tqdm
-
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
 
 
 @click.command(
@@ -114,7 +122,9 @@ def say(line: str) -> None:
     metavar="SNAPSHOT|RUNDIR",
     help="Take the first weights from a snapshot, or from a run's newest.",
 )
-@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved config and exit.")
+@click.option(
+    "-n", "--dry-run", is_flag=True, help="Print what would be trained, as a recipe, and exit."
+)
 @click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
 def main(nosubdir: bool, dry_run: bool, **values: Any) -> int:
     """Train a diffusion model on a dataset zip or folder.
@@ -124,6 +134,7 @@ def main(nosubdir: bool, dry_run: bool, **values: Any) -> int:
     50k, 200M, 20ep (epochs), 600it (steps); a bare number has EDM's unit, named below. Ctrl-C or
     SIGTERM saves and stops after the current step, with exit code 75; --resume goes on.
     """
+    from torch_utils.progress import print_line
     from torch_utils.streams import outlive_readers
     from training import launch
 
@@ -137,7 +148,7 @@ def main(nosubdir: bool, dry_run: bool, **values: Any) -> int:
         recipe = launch.dry_run(wanted, start, say=lambda line: click.echo(line, err=True))
         click.echo(recipe, nl=False)
         return 0
-    result = launch.run(wanted, start, say=say, has_bar=True, heeds_signals=True)
+    result = launch.run(wanted, start, say=print_line, has_bar=True, heeds_signals=True)
     return 0 if result.is_complete else EXIT_STOPPED
 
 

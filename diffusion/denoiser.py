@@ -1,10 +1,8 @@
 """The denoiser: a raw network and its preconditioning as one module, D(x, sigma) ~ E[y | x].
 
-Karras et al. 2022 ("EDM"), Eq. 7. Losses and samplers see nothing below this line.
+Karras et al. 2022 ("EDM"), Eq. 7. Losses and samplers know a model only by its denoiser.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -14,16 +12,16 @@ from diffusion.preconditioning import Preconditioning, broadcast_sigma
 
 
 class DenoiseFunction(Protocol):
-    """What a sampler calls: x [N, C, H, W] and a noise level in, an estimate of E[y | x] out.
+    """What a sampler calls: it maps x [N, C, H, W] and a noise level to an estimate of E[y | x].
 
-    The noise level is a number, or a tensor without dimensions where it is differentiated in.
+    The noise level is a number. A solver that takes a derivative in sigma passes a 0-d tensor.
     """
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor: ...
 
 
 class ConditionalDenoiser(Protocol):
-    """What losses and guidance call; `Denoiser` is the one backed by a network."""
+    """What losses and guidance call. `Denoiser` is one with a network; tests have closed forms."""
 
     def __call__(
         self,
@@ -35,27 +33,11 @@ class ConditionalDenoiser(Protocol):
     ) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class Points:
-    """Noisy images to evaluate along with others, in one call of the network.
-
-    Attributes:
-        x: noisy images, [M, C, H, W].
-        sigma: noise levels, [M].
-        conditions: labels, label_mask and augment_labels as a denoiser takes them; None where the
-            others have None.
-    """
-
-    x: Tensor
-    sigma: Tensor
-    conditions: Mapping[str, Tensor | None]
-
-
 class Denoiser(nn.Module):
     """D(x, sigma) = c_skip x + c_out F(c_in x, c_noise).
 
-    Only c_in x is cast to the network's dtype; the sum is taken in the dtype of x, which solvers
-    keep in float64.
+    Only c_in x is cast to the network's dtype. The sum is taken in the dtype of x, which is float64
+    in solvers.
 
     Attributes:
         model: the raw network.
@@ -63,9 +45,9 @@ class Denoiser(nn.Module):
         img_channels, img_resolution: shape of an image, channels and (height, width).
         label_dim: width of the label vector; 0 for an unconditional model.
         u: the noise levels of improved DDPM, float32, decreasing to 0, under their published name;
-            None for others.
-        log_levels: ln(sigma) of a discrete schedule's levels, float64, not part of the state; None
-            for others.
+            None for other models.
+        log_levels: ln(sigma) of a discrete schedule's levels, float64; None for a continuous
+            schedule. It is not part of the state dict.
     """
 
     u: Tensor | None
@@ -144,7 +126,7 @@ class Denoiser(nn.Module):
             sigma: noise level, a number or [N].
             labels: class one-hots or vectors, [N, label_dim]; None for the null label.
             label_mask: bool [N]; False replaces that sample's label by the null label.
-            augment_labels: augmentation parameters, [N, augment_dim]; None for none.
+            augment_labels: augmentation parameters, [N, augment_dim]; None without augmentation.
 
         Returns:
             D, in the shape and dtype of x.
@@ -155,83 +137,50 @@ class Denoiser(nn.Module):
 
     def residual(
         self,
+        x: Tensor,
         y: Tensor,
         n: Tensor,
         sigma: Tensor | float,
         labels: Tensor | None = None,
         label_mask: Tensor | None = None,
         augment_labels: Tensor | None = None,
-        perturbation: Tensor | None = None,
-        also: Points | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Denoise x = y + sigma n and compare with y.
+    ) -> tuple[Tensor, Tensor]:
+        """Denoise x and compare with clean images y.
 
         The difference is taken between network output and target, c_out (F - F*): at small sigma
         D and y agree in nearly all digits and D - y would keep only their rounding errors.
 
         Args:
+            x: noisy images, [M, C, H, W]; the first N <= M belong to y.
             y: clean images, [N, C, H, W].
-            n: unit normal noise of the same shape.
-            sigma: noise level, a number or [N].
-            labels, label_mask, augment_labels: as in `forward`.
-            perturbation: added to the noise of the network's input but not to its target, of the
-                shape of y. Ning et al. 2023 ("DDPM-IP"), Algorithm 1.
-            also: further points to denoise in the same call.
+            n: unit normal noise of the shape of y. The target is that of y + sigma n, also where
+                x has a further perturbation: Ning et al. 2023 ("DDPM-IP"), Algorithm 1.
+            sigma: noise level, a number or [M].
+            labels: as in `forward`.
+            label_mask: as in `forward`.
+            augment_labels: as in `forward`.
 
         Returns:
-            (D, D - y, D at the further points or None), the first two of the shape of y; with a
-            perturbation, D - y is c_out (F - F*) alone.
+            D, [M, C, H, W], and D - y, [N, C, H, W].
         """
-        num, level = len(y), broadcast_sigma(sigma, y)
-        x = y + level * (n if perturbation is None else n + perturbation)
-        conditions = {
-            "labels": labels,
-            "label_mask": label_mask,
-            "augment_labels": augment_labels,
-        }
-        if also is not None:
-            x, conditions = torch.cat([x, also.x]), joined(conditions, also.conditions)
-            level = torch.cat([level.expand(num, 1, 1, 1), broadcast_sigma(also.sigma, y)])
-        raw, scalings = self._raw(x, level, **conditions), self.preconditioning
-        denoised = scalings.denoised(x, raw, level)
-        difference = scalings.error(raw[:num], y, n, level[:num])
-        return denoised[:num], difference, None if also is None else denoised[num:]
-
-
-def joined(
-    first: Mapping[str, Tensor | None], second: Mapping[str, Tensor | None]
-) -> dict[str, Tensor | None]:
-    """The conditions of two sets of samples, one after the other; None stays None."""
-    both = {key: (value, second.get(key)) for key, value in first.items()}
-    return {
-        key: None if a is None or b is None else torch.cat([a, b]) for key, (a, b) in both.items()
-    }
+        level = broadcast_sigma(sigma, x)
+        raw = self._raw(x, level, labels, label_mask, augment_labels)
+        return self.preconditioning.denoised_and_error(x, raw, y, n, level)
 
 
 def residual(
     denoiser: ConditionalDenoiser,
+    x: Tensor,
     y: Tensor,
     n: Tensor,
     sigma: Tensor,
-    perturbation: Tensor | None = None,
-    also: Points | None = None,
     **conditions: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(D, D - y) at x = y + sigma n for any denoiser, closed-form ones included, in one call.
-
-    A network-backed `Denoiser` uses its own, more accurate form; others count as networks that
-    predict y. The third result is D at the points of `also`, or None.
-    """
+) -> tuple[Tensor, Tensor]:
+    """`Denoiser.residual` for every denoiser; one without a network is taken to predict y."""
     if isinstance(denoiser, Denoiser):
-        return denoiser.residual(y, n, sigma, **conditions, perturbation=perturbation, also=also)
-    noise, num = n if perturbation is None else n + perturbation, len(y)
-    x = y + broadcast_sigma(sigma, y) * noise
-    if also is None:
-        denoised = denoiser(x, sigma, **conditions)
-        return denoised, denoised - y, None
-    levels = torch.cat([sigma.expand(num), also.sigma])
-    denoised = denoiser(torch.cat([x, also.x]), levels, **joined(conditions, also.conditions))
-    return denoised[:num], denoised[:num] - y, denoised[num:]
+        return denoiser.residual(x, y, n, sigma, **conditions)
+    denoised = denoiser(x, sigma, **conditions)
+    return denoised, denoised[: len(y)] - y
 
 
 def device_of(denoiser: nn.Module) -> torch.device:

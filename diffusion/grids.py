@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from diffusion import IDDPM_C_1, IDDPM_C_2, IDDPM_STEPS
 from diffusion.schedules import EDMSchedule, Schedule
 from diffusion.tables import Table, iddpm_levels
 from diffusion.time_map import fit_vp
-from torch_utils.errors import UserError, unknown_name
+from torch_utils.errors import UserError
 
 _ROUNDING = 1e-9  # a level this near to the end of the range, relative to it, is inside
 
@@ -47,13 +48,10 @@ def rho_grid(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.
         float64 [num_steps], decreasing.
 
     Raises:
-        UserError: num_steps < 1 or rho <= 0.
+        UserError: num_steps < 1.
     """
-    done = _fractions(num_steps)
-    if not rho > 0:
-        raise UserError(f"rho is {rho}: it must be positive")
     schedule = EDMSchedule(sigma_min, sigma_max, rho)
-    return np.asarray(schedule.sigma(1 - done), dtype=np.float64)
+    return np.asarray(schedule.sigma(1 - _fractions(num_steps)), dtype=np.float64)
 
 
 def _fractions(num_steps: int) -> np.ndarray:
@@ -115,15 +113,15 @@ def iddpm_grid(
     num_steps: int,
     sigma_min: float,
     sigma_max: float,
-    C_1: float = 0.001,
-    C_2: float = 0.008,
-    M: int = 1000,
+    C_1: float = IDDPM_C_1,
+    C_2: float = IDDPM_C_2,
+    M: int = IDDPM_STEPS,
 ) -> np.ndarray:
     """Even steps among the levels of improved DDPM. Karras et al. 2022, Table 1, column iDDPM.
 
     Args:
-        num_steps: number of levels, at least 1; more than there are repeat some.
-        sigma_min, sigma_max: levels outside are left out first.
+        num_steps: number of levels, at least 1; if the schedule has fewer, some repeat.
+        sigma_min, sigma_max: levels outside of this range are removed first.
         C_1: least ratio of successive alpha_bar.
         C_2: offset of the cosine.
         M: number of levels of the schedule.
@@ -197,24 +195,22 @@ def steps_grid(
     Args:
         num_steps: how many; `leading` and `trailing` may give more where that does not divide the
             number of levels, `linspace` and `quad` may repeat some, `all` gives every level.
-        sigma_min, sigma_max: levels outside are left out first.
-        levels: the schedule. Of a continuous one the times are even, (i + 1) / num_steps, and
-            only `exact` applies; Salimans and Ho 2022, Algorithm 2 of the appendix.
-        spacing: key of SPACINGS. leading, linspace and trailing: even strides in the index from
-            the least noise, to both ends, from the most noise. quad: indices like squares, up to
-            0.8 of the schedule; Song et al. 2021 (DDIM), sec. D.2. exact: as trailing, but always
-            num_steps of them.
+        sigma_min, sigma_max: levels outside of this range are removed first.
+        levels: the schedule. A continuous schedule has even times, (i + 1) / num_steps, and only
+            the spacing `exact`; Salimans and Ho 2022, Algorithm 2 of the appendix.
+        spacing: key of SPACINGS. leading: even strides in the index, from the least noise on.
+            trailing: from the most noise on. linspace: even, with both ends. quad: indices like
+            squares, up to 0.8 of the schedule; Song et al. 2021 (DDIM), sec. D.2. exact: as
+            trailing, but always num_steps levels.
 
     Returns:
         float64, not increasing.
 
     Raises:
-        UserError: num_steps < 1 or more than there are levels, an unknown spacing or one that a
-            continuous schedule does not have, or no level in the range.
+        UserError: num_steps < 1 or more than there are levels, a spacing that a continuous
+            schedule does not have, or no level in the range.
     """
     _fractions(num_steps)
-    if spacing not in SPACINGS:
-        raise unknown_name("spacing", spacing, SPACINGS)
     if isinstance(levels, Table):
         nodes = _inside(levels.levels, sigma_min, sigma_max)
         chosen: np.ndarray = nodes[SPACINGS[spacing](len(nodes), num_steps)][::-1]

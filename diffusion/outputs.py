@@ -15,7 +15,7 @@ Parts = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Output:
-    """What the network predicts: one image, or several whose weighted sum counts.
+    """What the network predicts: one image, or several whose weighted sum gives D.
 
     Attributes:
         coefficients: (sigma, sigma_data) -> (c_skip, one c_out for each predicted image).
@@ -70,6 +70,6 @@ OUTPUTS = {
         lambda sigma, _: (1 / (1 + sigma), (-sigma / (1 + sigma),)),
         lambda y, n, sigma, _: (n - y,),
     ),
-    # the two estimates of y, of which each is good where the other is not, mixed by their noise
+    # two estimates of y: that of eps has the larger weight below sigma = 1, that of x0 above
     "x0_eps": Output(_both_coefficients, lambda y, n, sigma, _: (y, n), num_parts=2),
 }

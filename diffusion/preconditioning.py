@@ -8,18 +8,19 @@ and Ho 2022: vdiff and v. Lipman et al. 2023: flow.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusion import schedules, tables
+from diffusion import SCHEDULES, schedules
 from diffusion.outputs import OUTPUTS, Parts
-from diffusion.schedules import FlowSchedule, LogSNRCosine, Schedule, VPSchedule
+from diffusion.schedules import Schedule, VPSchedule
 from diffusion.tables import Table
-from torch_utils.errors import UserError, unknown_name
+from torch_utils.errors import UserError
+from torch_utils.registry import POSITIVE, Row, lookup
 
 # (sigma, sigma_data) -> c_in
 INPUT_SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -50,6 +51,11 @@ CONDITIONINGS = (*_OF_SIGMA, *_OF_TIME)
 _CONTINUOUS_STEPS = 1000  # the steps in which conditioning counts a continuous schedule's time
 
 
+def _denoised(x: Tensor, parts: Parts, c_skip: Tensor, c_out: Parts) -> Tensor:
+    """c_skip x + sum c_out F; parts without a c_out do not count."""
+    return sum((c * f for c, f in zip(c_out, parts, strict=False)), c_skip * x)
+
+
 @dataclass(frozen=True)
 class Preconditioning:
     """One choice from each table, with its constants.
@@ -76,11 +82,11 @@ class Preconditioning:
     output: str
     input_scale: str
     conditioning: str
-    sigma_data: float = 0.5
-    sigma_min: float = 0.0
-    sigma_max: float = math.inf
-    schedule: Schedule | None = None
-    quantize: bool = False
+    sigma_data: float
+    sigma_min: float
+    sigma_max: float
+    schedule: Schedule | None
+    quantize: bool
     preserves_variance: bool = False
     unused_multiple: int = 1
     has_table: bool = False
@@ -121,23 +127,26 @@ class Preconditioning:
             raw: F, [N, C * output_multiple, H, W].
             sigma: noise levels that broadcast with x.
         """
-        c_skip, c_out = self.coefficients(sigma)
-        parts = torch.split(raw, x.shape[1], dim=1)
-        return sum((c * f for c, f in zip(c_out, parts, strict=False)), c_skip * x)
+        return _denoised(x, torch.split(raw, x.shape[1], dim=1), *self.coefficients(sigma))
 
-    def error(self, raw: Tensor, y: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
-        """D - y as c_out (F - F*), which keeps its digits where D and y nearly agree.
+    def denoised_and_error(
+        self, x: Tensor, raw: Tensor, y: Tensor, n: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """D, and D - y as c_out (F - F*), which keeps its digits where D and y nearly agree.
 
         Args:
-            raw: F at x = y + sigma n, [N, C * output_multiple, H, W].
+            x: noisy images, [M, C, H, W]; the first N <= M belong to y.
+            raw: F at x, [M, C * output_multiple, H, W].
             y, n: clean images and unit noise, [N, C, H, W].
-            sigma: noise levels that broadcast with y.
+            sigma: noise levels that broadcast with x.
         """
-        _, c_out = self.coefficients(sigma)
-        parts = torch.split(raw, y.shape[1], dim=1)
-        exact = self.target(y, n, sigma)
-        first, *others = (c * (f - e) for c, f, e in zip(c_out, parts, exact, strict=False))
-        return sum(others, first)
+        num, parts = len(y), torch.split(raw, x.shape[1], dim=1)
+        c_skip, c_out = self.coefficients(sigma)
+        exact = self.target(y, n, sigma[:num])
+        first, *others = (
+            c[:num] * (f[:num] - e) for c, f, e in zip(c_out, parts, exact, strict=False)
+        )
+        return _denoised(x, parts, c_skip, c_out), sum(others, first)
 
     def c_in(self, sigma: Tensor) -> Tensor:
         """Scale of the network's input at `sigma`."""
@@ -186,141 +195,138 @@ class Preconditioning:
         return math.sqrt(1 + sigma**2) if self.preserves_variance else sigma
 
 
-VP = VPSchedule(beta_d=19.9, beta_min=0.1)
+@dataclass(frozen=True, kw_only=True)
+class PresetRow(Row):
+    """A published preconditioning; its options are the parts that can be changed one by one.
+
+    Attributes:
+        is_fixed: published as it is: only its range of noise levels can be changed.
+        constants: what else is published with it.
+    """
+
+    is_fixed: bool = False
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _preset(
+    output: str,
+    input_scale: str,
+    conditioning: str,
+    *,
+    is_fixed: bool = False,
+    constants: Mapping[str, Any] | None = None,
+    **others: Any,
+) -> PresetRow:
+    options = {
+        "output": output,
+        "input_scale": input_scale,
+        "conditioning": conditioning,
+        "sigma_data": 0.5,
+        "sigma_min": None,  # None for both ends of the schedule's range
+        "sigma_max": None,
+        "schedule": None,
+        "quantize": False,
+    }
+    return PresetRow(
+        target="diffusion.preconditioning:Preconditioning",
+        options=options | others,
+        choices={
+            "output": tuple(OUTPUTS),
+            "input_scale": tuple(INPUT_SCALES),
+            "conditioning": CONDITIONINGS,
+        },
+        ranges={"sigma_min": (0, math.inf), "sigma_max": (0, math.inf)},
+        rules={"sigma_data": POSITIVE},
+        entries={"schedule": ("schedule", SCHEDULES)},
+        is_fixed=is_fixed,
+        constants=constants or {},
+    )
+
+
 _VP_FIRST_TIME = 1e-5
+_OF_VARIANCE = {"preserves_variance": True}
 
-
-def _of_schedule(schedule: Schedule) -> dict[str, Any]:
-    """The schedule and the range of noise levels that it covers."""
-    if isinstance(schedule, Table):
-        low, high = float(schedule.levels[0]), float(schedule.levels[-1])
-    else:
-        low, high = float(schedule.sigma(0.0)), float(schedule.sigma(1.0))
-    return {"schedule": schedule, "sigma_min": low, "sigma_max": high}
-
-
-PRESETS = {
-    "edm": Preconditioning("edm", "unit_variance", "log_sigma_quarter"),
-    "vp": Preconditioning(
+PRESETS: dict[str, PresetRow] = {
+    "edm": _preset("edm", "unit_variance", "log_sigma_quarter", sigma_min=0.0, sigma_max=math.inf),
+    "vp": _preset(
         "eps",
         "variance_preserving",
         "step",
-        schedule=VP,
-        sigma_min=float(VP.sigma(_VP_FIRST_TIME)),
-        sigma_max=float(VP.sigma(1.0)),
+        schedule="vp",
+        sigma_min=float(VPSchedule().sigma(_VP_FIRST_TIME)),
     ),
-    "ve": Preconditioning("neg_eps", "identity", "log_half_sigma", sigma_min=0.02, sigma_max=100.0),
-    "iddpm": Preconditioning(
+    "ve": _preset("neg_eps", "identity", "log_half_sigma", sigma_min=0.02, sigma_max=100.0),
+    "iddpm": _preset(
         "eps",
         "variance_preserving",
         "step",
-        **_of_schedule(tables.iddpm()),
+        schedule="iddpm",
         quantize=True,
-        unused_multiple=2,
-        has_table=True,
+        is_fixed=True,
+        constants={"unused_multiple": 2, "has_table": True},
     ),
-    "ddpm": Preconditioning(
-        "eps",
-        "variance_preserving",
-        "step",
-        **_of_schedule(tables.beta_linear()),
-        preserves_variance=True,
+    "ddpm": _preset(
+        "eps", "variance_preserving", "step", schedule="beta_linear", constants=_OF_VARIANCE
     ),
-    "vdiff": Preconditioning(
-        "v",
-        "variance_preserving",
-        "time_1000",
-        **_of_schedule(LogSNRCosine()),
-        preserves_variance=True,
+    "vdiff": _preset(
+        "v", "variance_preserving", "time_1000", schedule="logsnr_cosine", constants=_OF_VARIANCE
     ),
-    "flow": Preconditioning("flow", "flow", "time_1000", **_of_schedule(FlowSchedule())),
+    "flow": _preset("flow", "flow", "time_1000", schedule="flow"),
 }
 
-# presets whose choices can be changed one by one; the others are published as they are
-_FIXED = ("iddpm",)
 
-
-def create(
-    name: str,
-    *,
-    sigma_data: float | None = None,
-    sigma_min: float | None = None,
-    sigma_max: float | None = None,
-    output: str | None = None,
-    input_scale: str | None = None,
-    conditioning: str | None = None,
-    schedule: str | Mapping[str, Any] | None = None,
-    quantize: bool | None = None,
-) -> Preconditioning:
-    """Look up a preset and change what is given; None keeps the preset's.
+def create(name: str, **given: Any) -> Preconditioning:
+    """Look up a preset and change what is given.
 
     Args:
         name: key of PRESETS.
-        sigma_data: standard deviation of the data.
-        sigma_min: smallest noise level that the model accepts.
-        sigma_max: largest one.
-        output: what the network predicts, key of OUTPUTS.
-        input_scale: key of INPUT_SCALES.
-        conditioning: key of CONDITIONINGS.
-        schedule: an entry for `schedules.create`; sets the range of noise levels too.
-        quantize: round noise levels to those of a discrete schedule.
+        **given: options of its row, all names and constants of `Preconditioning`; None keeps the
+            preset's. A schedule is an entry for `schedules.create`, and sets the range of noise
+            levels too.
 
     Raises:
-        UserError: unknown names, sigma_data not a positive number, a constant without effect, or
-            an impossible range.
+        UserError: unknown names, a value that cannot be, a constant without effect, or an empty
+            range.
     """
-    if name not in PRESETS:
-        raise unknown_name("preconditioning", name, PRESETS)
-    choices: dict[str, tuple[str | None, Collection[str]]] = {
-        "output": (output, OUTPUTS),
-        "input_scale": (input_scale, INPUT_SCALES),
-        "conditioning": (conditioning, CONDITIONINGS),
-    }
-    changed: dict[str, Any] = {}
-    for key, (chosen_name, known) in choices.items():
-        if chosen_name is None:
-            continue
-        if chosen_name not in known:
-            raise unknown_name(f"preconditioning.{key}", chosen_name, known)
-        changed[key] = chosen_name
-    if name in _FIXED and (changed or schedule is not None or quantize is not None):
-        raise UserError(f"preconditioning {name} is fixed: start from ddpm to change its parts")
-    if schedule is not None:
-        changed |= _of_schedule(schedules.create(schedule))
-    constants = {
-        "sigma_data": sigma_data,
-        "sigma_min": sigma_min,
-        "sigma_max": sigma_max,
-        "quantize": quantize,
-    }
-    changed |= {key: value for key, value in constants.items() if value is not None}
-    chosen = replace(PRESETS[name], **changed)
-    _check(name, chosen, sigma_data, schedule is not None)
+    row = lookup("preconditioning", PRESETS, name)
+    owner = f"preconditioning {name}"
+    given = {key: value for key, value in given.items() if value is not None}
+    options = row.resolve(owner, given)
+    if row.is_fixed and given.keys() - {"sigma_data", "sigma_min", "sigma_max"}:
+        raise UserError(f"{owner} is fixed: start from ddpm to change its parts")
+    if options["schedule"] is not None:
+        schedule = options["schedule"] = schedules.create(options["schedule"])
+        for key, time in (("sigma_min", 0.0), ("sigma_max", 1.0)):
+            if options[key] is None or ("schedule" in given and key not in given):
+                options[key] = _level(schedule, time)
+    chosen: Preconditioning = row.load()(**options, **row.constants)
+    _check(owner, chosen, given)
     return chosen
 
 
-def _check(name: str, chosen: Preconditioning, sigma_data: float | None, scheduled: bool) -> None:
-    if sigma_data is not None:
-        if not chosen.uses_sigma_data:
-            raise UserError(f"preconditioning {name} does not depend on sigma_data: leave it out")
-        if not (math.isfinite(sigma_data) and sigma_data > 0):
-            raise UserError(f"sigma_data is {sigma_data}: it must be a positive number")
+def _level(schedule: Schedule, time: float) -> float:
+    """The noise level at an end of a schedule, as the levels of a table have it."""
+    if isinstance(schedule, Table):
+        return float(schedule.levels[-1 if time else 0])
+    return float(schedule.sigma(time))
+
+
+def _check(owner: str, chosen: Preconditioning, given: Mapping[str, Any]) -> None:
+    """Refuse choices that do not go together."""
+    if "sigma_data" in given and not chosen.uses_sigma_data:
+        raise UserError(f"{owner} does not depend on sigma_data: leave it out")
     if chosen.uses_schedule and chosen.schedule is None:
         raise UserError(
-            f"preconditioning {name}: conditioning {chosen.conditioning} counts the time of a"
-            " schedule: give one"
+            f"{owner}: conditioning {chosen.conditioning} counts the time of a schedule: give one"
         )
-    if scheduled and not (chosen.uses_schedule or chosen.quantize):
-        raise UserError(
-            f"preconditioning {name}: conditioning {chosen.conditioning} has no use for a schedule"
-        )
+    if "schedule" in given and not (chosen.uses_schedule or chosen.quantize):
+        raise UserError(f"{owner}: conditioning {chosen.conditioning} has no use for a schedule")
     if chosen.quantize and chosen.table is None:
-        raise UserError(f"preconditioning {name}: quantize needs a discrete schedule")
-    low, high = chosen.sigma_min, chosen.sigma_max
-    if not (0 <= low < high and math.isfinite(low)):
+        raise UserError(f"{owner}: quantize needs a discrete schedule")
+    if not chosen.sigma_min < chosen.sigma_max:
         raise UserError(
-            f"preconditioning {name}: noise levels from sigma_min={low:g} to sigma_max={high:g}:"
-            " sigma_min must be at least 0 and below sigma_max"
+            f"{owner}: noise levels from sigma_min={chosen.sigma_min:g} to"
+            f" sigma_max={chosen.sigma_max:g}: sigma_min must be below sigma_max"
         )
 
 

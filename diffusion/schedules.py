@@ -15,18 +15,18 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from diffusion import MAX_LOG_SNR as MAX_LOG_SNR
 from diffusion import SCHEDULES
 from torch_utils.errors import UserError
-from torch_utils.registry import lookup, merge_options, split_name
+from torch_utils.registry import resolve_entry
 
-MAX_LOG_SNR = 20.0
 LEAST_SIGMA = math.exp(-MAX_LOG_SNR / 2)
 LARGEST_SIGMA = math.exp(MAX_LOG_SNR / 2)
 _ROUNDING = 1e-9  # a level this near to the cap, relative to it, is not beyond it
 
 
 def elementwise(name: str, x: Any) -> Any:
-    """A function that numpy and torch know by the same name."""
+    """Apply a function that numpy and torch have under the same name."""
     return getattr(x, name)() if isinstance(x, Tensor) else getattr(np, name)(x)
 
 
@@ -50,7 +50,7 @@ class Schedule(ABC):
 
     @property
     def is_cut(self) -> tuple[bool, bool]:
-        """Whether the cap takes anything off its (smallest, largest) noise levels."""
+        """Whether the cap changes the (smallest, largest) noise level."""
         first, last = (float(self._sigma(np.float64(time))) for time in (0, 1))
         return first < self.least_sigma * (1 - _ROUNDING), last > LARGEST_SIGMA * (1 + _ROUNDING)
 
@@ -73,13 +73,6 @@ class Schedule(ABC):
 
     @abstractmethod
     def _time(self, sigma: Any) -> Any: ...
-
-
-def _check_positive(owner: str, **values: float) -> None:
-    """Refuse what is not a positive, finite number."""
-    for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"schedule {owner}: {name} is {value}: it must be positive and finite")
 
 
 def _check_order(owner: str, low: str, high: str, values: tuple[float, float]) -> None:
@@ -105,7 +98,7 @@ class EDMSchedule(Schedule):
     rho: float = 7.0
 
     def __post_init__(self) -> None:
-        _check_positive("edm", sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho)
+        _check_order("edm", "sigma_min", "sigma_max", (self.sigma_min, self.sigma_max))
 
     def _ends(self) -> tuple[float, float]:
         return self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
@@ -133,9 +126,6 @@ class VPSchedule(Schedule):
     beta_d: float = 19.9
     beta_min: float = 0.1
 
-    def __post_init__(self) -> None:
-        _check_positive("vp", beta_d=self.beta_d, beta_min=self.beta_min)
-
     def _sigma(self, time: Any) -> Any:
         return elementwise("expm1", self.beta_d / 2 * time**2 + self.beta_min * time) ** 0.5
 
@@ -155,11 +145,10 @@ class VESchedule(Schedule):
         sigma_max: noise level at t = 1.
     """
 
-    sigma_min: float = 0.02
-    sigma_max: float = 100.0
+    sigma_min: float
+    sigma_max: float
 
     def __post_init__(self) -> None:
-        _check_positive("ve", sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         _check_order("ve", "sigma_min", "sigma_max", (self.sigma_min, self.sigma_max))
 
     def _sigma(self, time: Any) -> Any:
@@ -198,13 +187,7 @@ class _LogSNRSchedule(Schedule):
 
     def __post_init__(self) -> None:
         ends = self.logsnr_min, self.logsnr_max
-        name = type(self).__name__
-        if not all(abs(end) <= MAX_LOG_SNR for end in ends):
-            raise UserError(
-                f"schedule {name}: logsnr_min={ends[0]:g}, logsnr_max={ends[1]:g}: "
-                f"both must be within +-{MAX_LOG_SNR:g}"
-            )
-        _check_order(name, "logsnr_min", "logsnr_max", ends)
+        _check_order(type(self).__name__, "logsnr_min", "logsnr_max", ends)
 
 
 class LogSNRCosine(_LogSNRSchedule):
@@ -301,7 +284,6 @@ def create(entry: str | Mapping[str, Any]) -> Schedule:
     Raises:
         UserError: an unknown name or option, or a value that cannot be.
     """
-    name, options = split_name("schedule", entry)
-    row = lookup("schedule", SCHEDULES, name)
-    schedule: Schedule = row.load()(**merge_options(f"schedule {name}", row.options, options))
+    _, row, options = resolve_entry("schedule", SCHEDULES, entry)
+    schedule: Schedule = row.load()(**options)
     return schedule

@@ -1,18 +1,27 @@
-"""Single steps between two noise levels, sigma_next < sigma, in coordinates x = y + sigma n.
+"""Single steps from one noise level to a lower one, sigma_next < sigma.
 
-With q = sigma_next^2 / sigma^2. Ho et al. 2020 ("DDPM"), Eq. 6-7; Song et al. 2021 ("DDIM"),
-Eq. 12 and 16; Karras et al. 2022 ("EDM"), Algorithm 2 - all moved to these coordinates by
-x = z / alpha, sigma = s / alpha, alpha = 1 / sqrt(1 + sigma^2).
-Noise levels are host floats, in the first few functions also tensors that broadcast with the
-images; images are tensors of any shape.
+Ho et al. 2020 ("DDPM"), Eq. 6-7; Song et al. 2021 ("DDIM"), Eq. 12 and 16; Karras et al. 2022
+("EDM"), Algorithm 2. The papers write z = alpha x with alpha = 1 / sqrt(1 + sigma^2); here every
+formula is in x = y + sigma n, with q = sigma_next^2 / sigma^2.
+
+Solvers pass noise levels as host floats and get host floats back. Losses pass tensors that
+broadcast with the images, one level for each image. Images are tensors of any shape.
 """
 
 import math
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 Level = TypeVar("Level", float, Tensor)
+
+
+def _std(variance: Level) -> Level:
+    """The square root of a variance that rounding may have left below 0."""
+    if isinstance(variance, Tensor):
+        return variance.clamp(min=0).sqrt()
+    return math.sqrt(max(variance, 0.0))
 
 
 def slope(x: Tensor, denoised: Tensor, sigma: float | Tensor) -> Tensor:
@@ -20,9 +29,9 @@ def slope(x: Tensor, denoised: Tensor, sigma: float | Tensor) -> Tensor:
     return (x - denoised) / sigma
 
 
-def raise_noise(x: Tensor, noise: Tensor, sigma: float, sigma_hat: float) -> Tensor:
+def raise_noise(x: Tensor, noise: Tensor, sigma: Level, sigma_hat: Level) -> Tensor:
     """Add fresh noise so that the level rises from sigma to sigma_hat. EDM, Algorithm 2, line 6."""
-    return x + math.sqrt(max(sigma_hat**2 - sigma**2, 0.0)) * noise
+    return x + _std(sigma_hat**2 - sigma**2) * noise
 
 
 def posterior_mean(x: Tensor, denoised: Tensor, sigma: Level, sigma_next: Level) -> Tensor:
@@ -41,10 +50,19 @@ def variance_large(sigma: Level, sigma_next: Level) -> Level:
     return (sigma**2 - sigma_next**2) * (1 + sigma_next**2) / (1 + sigma**2)
 
 
-def variance_interpolated(sigma: float, sigma_next: float, fraction: float) -> float:
+def variance_interpolated(sigma: Level, sigma_next: Level, fraction: float) -> Level:
     """Geometric interpolation: small^(1-f) large^f. Nichol and Dhariwal 2021, Eq. 15."""
     small, large = variance_small(sigma, sigma_next), variance_large(sigma, sigma_next)
-    return float(small ** (1 - fraction) * large**fraction)
+    variance: Level = small ** (1 - fraction) * large**fraction
+    return variance
+
+
+# name -> (sigma, sigma_next, fraction) -> variance of x_next given x, for floats and tensors
+VARIANCES: Mapping[str, Callable[[Any, Any, float], Any]] = {
+    "small": lambda sigma, sigma_next, _: variance_small(sigma, sigma_next),
+    "large": lambda sigma, sigma_next, _: variance_large(sigma, sigma_next),
+    "interpolated": variance_interpolated,
+}
 
 
 def ddim_step(
@@ -60,7 +78,8 @@ def ddim_step(
     Args:
         x: state at `sigma`.
         denoised: D(x, sigma).
-        sigma: current noise level.
+        sigma: current noise level, on the host as the next one: whether to add noise is decided
+            there.
         sigma_next: next one; 0 returns D without noise.
         eta: 0 is deterministic, 1 has the variance of DDPM's posterior.
         noise: unit normals of the shape of x; needed unless eta is 0.
@@ -71,16 +90,16 @@ def ddim_step(
     if sigma_next == 0:
         return denoised
     variance = eta**2 * variance_small(sigma, sigma_next)
-    kept = math.sqrt(max(sigma_next**2 - variance, 0.0))
+    kept = _std(sigma_next**2 - variance)
     x_next = denoised + kept / sigma * (x - denoised)
     if variance == 0:
         return x_next
     assert noise is not None, "a stochastic DDIM step needs noise"
-    return x_next + math.sqrt(variance) * noise
+    return x_next + _std(variance) * noise
 
 
 def ancestral_step(
-    x: Tensor, denoised: Tensor, sigma: float, sigma_next: float, variance: float, noise: Tensor
+    x: Tensor, denoised: Tensor, sigma: Level, sigma_next: Level, variance: Level, noise: Tensor
 ) -> Tensor:
     """One step of ancestral sampling. DDPM, Algorithm 2.
 
@@ -89,17 +108,17 @@ def ancestral_step(
         denoised: D(x, sigma).
         sigma: current noise level.
         sigma_next: next one, positive.
-        variance: of x_next given x; one of the above.
+        variance: of x_next given x, by one of VARIANCES.
         noise: unit normals of the shape of x.
 
     Returns:
         State at `sigma_next`.
     """
-    return posterior_mean(x, denoised, sigma, sigma_next) + math.sqrt(variance) * noise
+    return posterior_mean(x, denoised, sigma, sigma_next) + _std(variance) * noise
 
 
 def reverse_sde_step(
-    x: Tensor, d: Tensor, sigma: float, sigma_next: float, std: float, noise: Tensor
+    x: Tensor, d: Tensor, sigma: Level, sigma_next: Level, std: Level, noise: Tensor
 ) -> Tensor:
     """One Euler-Maruyama step of dx = 2 f dsigma + sqrt(2 sigma) dW, whose marginals are exact.
 
@@ -108,18 +127,22 @@ def reverse_sde_step(
     Args:
         x: state at `sigma`.
         d: f = (x - D) / sigma, or an average of it over the step.
-        sigma, sigma_next: current and next noise level.
-        std: of the noise over the step; `frozen_std` or `exact_std`.
+        sigma: current noise level.
+        sigma_next: next one.
+        std: of the noise over the step, by `frozen_std` or `exact_std`.
         noise: unit normals of the shape of x.
+
+    Returns:
+        State at `sigma_next`.
     """
     return x + 2 * (sigma_next - sigma) * d + std * noise
 
 
-def frozen_std(sigma: float, sigma_next: float) -> float:
-    """Noise of the reverse SDE over a step, its coefficient taken at the step's start."""
-    return math.sqrt(2 * (sigma - sigma_next) * sigma)
+def frozen_std(sigma: Level, sigma_next: Level) -> Level:
+    """Standard deviation of the reverse SDE's noise over a step, sqrt(2 sigma) as at its start."""
+    return _std(2 * (sigma - sigma_next) * sigma)
 
 
-def exact_std(sigma: float, sigma_next: float) -> float:
-    """Noise of the reverse SDE over a step, its coefficient integrated."""
-    return math.sqrt(max(sigma**2 - sigma_next**2, 0.0))
+def exact_std(sigma: Level, sigma_next: Level) -> Level:
+    """Standard deviation of the reverse SDE's noise over a step, 2 sigma integrated over it."""
+    return _std(sigma**2 - sigma_next**2)

@@ -9,8 +9,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch_utils.errors import unknown_name
-
 Function = Callable[[float], float]
 
 
@@ -33,19 +31,24 @@ class TimeMap:
     ds: Function = lambda t: 0.0
 
 
+def vp_sigma(t: float, beta_d: float, beta_min: float) -> float:
+    """Noise level of the VP SDE at time t: ln(1 + sigma^2) = beta_d t^2 / 2 + beta_min t."""
+    return math.sqrt(math.expm1(beta_d / 2 * t**2 + beta_min * t))
+
+
 def fit_vp(sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> TimeMap:
     """The VP schedule with sigma(epsilon_s) = sigma_min and sigma(1) = sigma_max, without scaling.
 
-    ln(1 + sigma^2) = beta_d t^2 / 2 + beta_min t; EDM, Table 1, with both betas fitted. Either may
-    be negative: beta_min for EDM's range, which leaves no level just above t = 0; beta_d if
-    sigma_min is large, and sigma falls again before t = 1. The inverse is where sigma grows.
+    EDM, Table 1, with both betas fitted. Either may be negative. EDM's range has a negative
+    beta_min: there is no level just above t = 0. A large sigma_min has a negative beta_d: sigma
+    falls again before t = 1. The inverse is taken where sigma grows.
     """
     low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
     beta_d = 2 * (low / epsilon_s - high) / (epsilon_s - 1)
     beta_min = high - beta_d / 2
 
     def sigma(t: float) -> float:
-        return math.sqrt(math.expm1(beta_d / 2 * t**2 + beta_min * t))
+        return vp_sigma(t, beta_d, beta_min)
 
     def dsigma(t: float) -> float:
         level = sigma(t)
@@ -63,11 +66,8 @@ def fit_vp(sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> TimeM
 VE = TimeMap(math.sqrt, lambda t: 0.5 / math.sqrt(t), lambda sigma: sigma**2)
 LINEAR = TimeMap(lambda t: t, lambda t: 1.0, lambda sigma: sigma)
 
-SCHEDULES = ("vp", "ve", "linear")
-SCALINGS = ("vp", "none")
 
-
-def create(
+def by_names(
     schedule: str,
     scaling: str,
     sigma_min: float = math.nan,
@@ -78,16 +78,11 @@ def create(
 
     Args:
         schedule: vp, ve (sigma = sqrt(t)) or linear (sigma = t).
-        scaling: vp (s = 1 / sqrt(1 + sigma^2)) or none.
+        scaling: vp (s = 1 / sqrt(1 + sigma^2)) or none (s = 1).
         sigma_min, sigma_max, epsilon_s: what vp is fitted to; not used by others.
-
-    Raises:
-        UserError: an unknown name.
     """
-    if schedule not in SCHEDULES:
-        raise unknown_name("schedule of the time", schedule, SCHEDULES)
-    if scaling not in SCALINGS:
-        raise unknown_name("scaling", scaling, SCALINGS)
+    assert schedule in ("vp", "ve", "linear"), schedule
+    assert scaling in ("vp", "none"), scaling
     plain = {"ve": VE, "linear": LINEAR}.get(schedule) or fit_vp(sigma_min, sigma_max, epsilon_s)
     return plain if scaling == "none" else _preserving(plain)
 

@@ -14,10 +14,9 @@ from torch import Tensor
 from importers.families import Imported, detect, import_network
 from importers.published import flattened, published_keys, translate
 from importers.reading import SETTINGS
-from networks.rules import OPTION_RULES, SIZE_RULES
+from networks import NETWORKS, SIZES
 from torch_utils import torch_files
 from torch_utils.errors import UserError
-from torch_utils.numbers import with_numbers
 from torch_utils.pickle_rules import inert
 from torch_utils.yaml_files import read_yaml
 
@@ -129,14 +128,14 @@ def read_side_file(path: Path) -> dict[str, Any]:
     for key in tree:
         if not isinstance(key, str):
             raise UserError(f"{path}: the key {key!r} is no name")
-    numbers: dict[str, Any] = with_numbers(tree)
-    return numbers
+    return tree
 
 
 def _in_our_keys(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Published spellings in ours, beside keys that are ours already."""
     flat, known = flattened(given), published_keys(family)
     is_whole = flat != given  # a published file, which also says what concerns no model
-    own = {*SETTINGS, *OPTION_RULES, *SIZE_RULES, "img_resolution"}
+    options = (option for row in NETWORKS.values() for option in row.options)
+    own = {*SETTINGS, *options, *SIZES, "img_resolution"}
     ours = {k: v for k, v in flat.items() if k not in known and (k in own or not is_whole)}
     return translate(family, {k: v for k, v in flat.items() if k in known}, ours)

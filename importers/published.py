@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffusion import SCHEDULES
-from networks.rules import check_sizes
+from networks import check_sizes
 from torch_utils.errors import UserError, unknown_name
 
 KEYS: dict[str, dict[str, str]] = {

@@ -10,10 +10,10 @@ from typing import Any
 from diffusion import SCHEDULES
 from importers.naming import Naming, Shapes, Source
 from importers.published import SCHEDULE_NAMES
+from networks import NETWORKS, check_sizes
 from networks.layout import Entry
-from networks.rules import check_option, check_sizes
 from torch_utils.errors import UserError, unknown_name
-from torch_utils.registry import lookup, merge_options, split_name
+from torch_utils.registry import lookup, split_name
 
 SETTINGS = ("prediction", "schedule")
 BOUNDS = ("num_steps", "beta_start", "beta_end", "logsnr_min", "logsnr_max")
@@ -77,9 +77,9 @@ class Given:
         Raises:
             UserError: what was given does not make up these widths.
         """
-        num_heads, head_dim = self.get("num_heads"), self.get("head_dim")
-        check_option("num_heads", num_heads)
-        check_option("head_dim", head_dim)
+        said = {key: self.get(key) for key in ("num_heads", "head_dim")}
+        options = NETWORKS["ddpm"].resolve(f"{self.family} checkpoint", said)
+        num_heads, head_dim = options["num_heads"], options["head_dim"]
         if num_heads is None and head_dim is None:
             return None
         is_split = all(channels == width for channels, width in widths)
@@ -111,6 +111,10 @@ class Given:
         for key in given:
             if key not in known:
                 raise unknown_name(f"key for a {self.family} checkpoint:", key, known)
+        row = NETWORKS[reading.network]
+        options = {key: value for key, value in given.items() if key in row.options}
+        resolved = row.resolve(f"network {reading.network}", options)
+        given |= {key: resolved[key] for key in options}
         missing = [key for key in required if key not in reading.inferred and key not in given]
         schedule, bounds = self._schedule(given)
         missing += bounds
@@ -150,8 +154,9 @@ class Given:
         said, options = split_name("schedule", given["schedule"])
         name = SCHEDULE_NAMES[self.family].get(said, said)
         row = lookup("schedule", SCHEDULES, name)
-        merge_options(f"schedule {name}", row.options, options)
+        resolved = row.resolve(f"schedule {name}", options)
         bounds = [key for key in BOUNDS if key in row.options and key not in options]
+        options = {key: resolved[key] for key in options}
         return {"name": name, **options}, [f"schedule.{key}" for key in bounds]
 
     def _attention(self, reading: Reading, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +167,6 @@ class Given:
             side for side, has in zip(sides, reading.attention, strict=True) if has and side
         ]
         chosen = given.get("attn_resolutions", [])
-        check_option("attn_resolutions", chosen)
         # Resolutions that the network does not have, and their order, mean nothing.
         if {side for side in chosen if side in sides} == set(attended):
             return {"attn_resolutions": list(chosen)}

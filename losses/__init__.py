@@ -6,11 +6,21 @@ and any terms, whatever the network predicts.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from torch_utils.errors import UserError, unknown_name
-from torch_utils.registry import Row, check_values, lookup, merge_options, split_name
+from diffusion import GRIDS, SCHEDULES
+from diffusion import MAX_STEPS as MAX_LEVELS
+from torch_utils.errors import UserError
+from torch_utils.registry import (
+    BETWEEN_0_AND_1,
+    FINITE,
+    POSITIVE,
+    Row,
+    lookup,
+    resolve_entry,
+    split_name,
+)
 
 if TYPE_CHECKING:
     from diffusion.schedules import Schedule
@@ -19,42 +29,57 @@ if TYPE_CHECKING:
     from losses.terms import Term
     from losses.weights import Weight
 
-# Every row also takes `sampling`, a name in SAMPLINGS. A schedule of None is the model's.
-NOISE_LEVELS = {
-    "lognormal": Row(
-        target="losses.levels:LogNormal",
-        options={"P_mean": -1.2, "P_std": 1.2},
-        summary="ln(sigma) ~ N(P_mean, P_std^2); EDM, Eq. 8 and Table 1",
-    ),
-    "vp": Row(
-        target="losses.levels:VPTime",
-        options={"epsilon_t": 1e-5},
-        summary="a uniform time of the variance-preserving SDE; EDM, Table 1",
-    ),
-    "log_uniform": Row(
-        target="losses.levels:LogUniform",
-        options={"sigma_min": 0.02, "sigma_max": 100.0},
-        summary="ln(sigma) uniform; EDM, Table 1, column VE",
-    ),
-    "discrete": Row(
-        target="losses.levels:Discrete",
-        options={"schedule": None},
-        summary="a uniform step of a discrete schedule; DDPM, Eq. 14",
-    ),
-    "uniform_time": Row(
-        target="losses.levels:UniformTime",
-        options={"schedule": None, "num_steps": 0},
-        summary="a uniform time, or one of num_steps even times; Salimans and Ho 2022",
-    ),
-}
-
 SAMPLINGS = {
     "independent": "each sample draws its own",
     "antithetic": "the second half of the global batch mirrors the first; DDIM's and SA-DPM's code",
     "stratified": "one draw from each of as many equal parts as the global batch has samples",
 }
 
-WEIGHTS = {
+
+_SAMPLING = {"sampling": "independent"}
+_SAMPLINGS = {"sampling": tuple(SAMPLINGS)}
+_OF_MODEL = {"schedule": ("schedule", SCHEDULES)}  # None is the model's
+
+NOISE_LEVELS: dict[str, Row] = {
+    "lognormal": Row(
+        target="losses.levels:LogNormal",
+        options={"P_mean": -1.2, "P_std": 1.2, **_SAMPLING},
+        choices=_SAMPLINGS,
+        rules={"P_mean": FINITE, "P_std": POSITIVE},
+        summary="ln(sigma) ~ N(P_mean, P_std^2); EDM, Eq. 8 and Table 1",
+    ),
+    "vp": Row(
+        target="losses.levels:VPTime",
+        options={"epsilon_t": 1e-5, **_SAMPLING},
+        choices=_SAMPLINGS,
+        rules={"epsilon_t": BETWEEN_0_AND_1},
+        summary="a uniform time of the variance-preserving SDE; EDM, Table 1",
+    ),
+    "log_uniform": Row(
+        target="losses.levels:LogUniform",
+        options={"sigma_min": 0.02, "sigma_max": 100.0, **_SAMPLING},
+        choices=_SAMPLINGS,
+        rules={"sigma_min": POSITIVE, "sigma_max": POSITIVE},
+        summary="ln(sigma) uniform; EDM, Table 1, column VE",
+    ),
+    "discrete": Row(
+        target="losses.levels:Discrete",
+        options={"schedule": None, **_SAMPLING},
+        choices=_SAMPLINGS,
+        entries=_OF_MODEL,
+        summary="a uniform step of a discrete schedule; DDPM, Eq. 14",
+    ),
+    "uniform_time": Row(
+        target="losses.levels:UniformTime",
+        options={"schedule": None, "num_steps": 0, **_SAMPLING},
+        choices=_SAMPLINGS,
+        ranges={"num_steps": (0, math.inf)},
+        entries=_OF_MODEL,
+        summary="a uniform time, or one of num_steps even times; Salimans and Ho 2022",
+    ),
+}
+
+WEIGHTS: dict[str, Row] = {
     "constant": Row(target="losses.weights:constant", summary="1: the error in y"),
     "snr": Row(target="losses.weights:snr", summary="1 / sigma^2: the error in noise; DDPM"),
     "snr_trunc": Row(
@@ -68,6 +93,7 @@ WEIGHTS = {
     "edm": Row(
         target="losses.weights:edm",
         options={"sigma_data": 0.5},
+        rules={"sigma_data": POSITIVE},
         summary="(sigma^2 + sigma_data^2) / (sigma sigma_data)^2; EDM, Table 1",
     ),
     "flow": Row(
@@ -77,6 +103,7 @@ WEIGHTS = {
     "min_snr": Row(
         target="losses.weights:min_snr",
         options={"gamma": 5.0},
+        rules={"gamma": POSITIVE},
         summary="min(1 / sigma^2, gamma); Hang et al. 2023, Eq. 9",
     ),
     "vlb": Row(
@@ -86,8 +113,17 @@ WEIGHTS = {
 }
 
 MAX_STEPS = 10_000  # each is a call of the network, or images in memory, for one step of training
+# grids as neighbouring steps are counted in, which are not those of the sampler alone
+COUNTED_GRIDS = {
+    name: replace(
+        row,
+        options={"steps": 18, **row.options},
+        ranges={"steps": (1, MAX_LEVELS), **row.ranges},
+    )
+    for name, row in GRIDS.items()
+}
 # Every row's lambda is the factor of the whole term; 0 leaves the term out.
-TERMS = {
+TERMS: dict[str, Row] = {
     "denoising": Row(
         target="losses.terms:Denoising",
         options={"lambda": 1.0},
@@ -106,6 +142,7 @@ TERMS = {
         },
         choices={"normaliser": ("K2", "K"), "weights": ("none", "trajectory")},
         ranges={"lambda": (0, math.inf), "K": (2, MAX_STEPS)},
+        entries={"grid": ("grid", COUNTED_GRIDS)},
         summary="the summed error over K neighbouring steps; SA-DPM",
     ),
     "consistency": Row(
@@ -143,7 +180,7 @@ TERMS = {
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedObjective:
     """The objective that a preconditioning was published with."""
 
     noise_level: str
@@ -151,14 +188,14 @@ class Published:
     reduction: str = "sum"
 
 
-PUBLISHED = {
-    "edm": Published("lognormal", "edm"),
-    "vp": Published("vp", "snr"),
-    "ve": Published("log_uniform", "snr"),
-    "iddpm": Published("discrete", "snr", "mean"),
-    "ddpm": Published("discrete", "snr"),
-    "vdiff": Published("uniform_time", "snr_trunc", "mean"),
-    "flow": Published("uniform_time", "flow", "mean"),
+PUBLISHED_OBJECTIVES = {
+    "edm": PublishedObjective("lognormal", "edm"),
+    "vp": PublishedObjective("vp", "snr"),
+    "ve": PublishedObjective("log_uniform", "snr"),
+    "iddpm": PublishedObjective("discrete", "snr", "mean"),
+    "ddpm": PublishedObjective("discrete", "snr"),
+    "vdiff": PublishedObjective("uniform_time", "snr_trunc", "mean"),
+    "flow": PublishedObjective("uniform_time", "flow", "mean"),
 }
 
 REDUCTIONS = ("sum", "mean")
@@ -187,7 +224,7 @@ def create(
         uncertainty: learn the loss's variance as a function of sigma and weight by its inverse.
             Karras et al. 2024 ("EDM2"), Eq. 21.
         sigma_data: the model's; the weighting's default.
-        schedule: the model's; that of noise levels which name none.
+        schedule: the model's; for noise levels that do not name one.
 
     Raises:
         UserError: unknown names or options, a combination that cannot be, or no term at all.
@@ -218,15 +255,11 @@ def _noise_level(
     entry: str | Mapping[str, Any], schedule: "Schedule | None"
 ) -> tuple["NoiseLevel", str]:
     """The distribution of an entry, and how it is sampled."""
-    name, options = split_name("loss.noise_level", entry)
-    row = lookup("noise level", NOISE_LEVELS, name)
-    sampling = options.pop("sampling", "independent")
-    if sampling not in SAMPLINGS:
-        raise unknown_name(f"sampling of noise level {name}:", str(sampling), SAMPLINGS)
-    merged = merge_options(f"noise level {name}", row.options, options)
-    if "schedule" in merged:
-        merged["schedule"] = _schedule(f"noise level {name}", merged["schedule"], schedule)
-    return row.load()(**merged), sampling
+    name, row, options = resolve_entry("noise level", NOISE_LEVELS, entry, "loss.noise_level")
+    sampling = options.pop("sampling")
+    if "schedule" in options:
+        options["schedule"] = _schedule(f"noise level {name}", options["schedule"], schedule)
+    return row.load()(**options), sampling
 
 
 def _schedule(owner: str, entry: Any, default: "Schedule | None") -> "Schedule":
@@ -240,12 +273,12 @@ def _schedule(owner: str, entry: Any, default: "Schedule | None") -> "Schedule":
 
 
 def _weight(entry: str | Mapping[str, Any], level: "NoiseLevel", sigma_data: float) -> "Weight":
-    name, options = split_name("loss.weight", entry)
+    name, given = split_name("loss.weight", entry)
     row = lookup("weight", WEIGHTS, name)
     if "sigma_data" in row.options:
-        options.setdefault("sigma_data", sigma_data)
-    merged = merge_options(f"weight {name}", row.options, options)
-    weight: Weight = row.load()(**merged, **({"level": level} if name == "vlb" else {}))
+        given = {"sigma_data": sigma_data, **given}
+    options = row.resolve(f"weight {name}", given)
+    weight: Weight = row.load()(**options, **({"level": level} if name == "vlb" else {}))
     return weight
 
 
@@ -258,16 +291,13 @@ def _terms(
     built: dict[str, tuple[float, Term]] = {}
     names = set()
     for entry in entries:
-        name, given = split_name("loss.terms entry", entry)
-        row = lookup("loss term", TERMS, name)
+        name, row, options = resolve_entry("loss term", TERMS, entry, "loss.terms entry")
         if name in names:
             raise UserError(f"loss.terms names {name} twice: give each term once")
         names.add(name)
-        options = merge_options(f"loss term {name}", row.options, given)
-        check_values(f"loss term {name}", row, options)
         factor = options.pop("lambda")
         if factor > 0:
-            built[name] = (factor, row.load().create(options, level, schedule))
+            built[name] = (factor, row.load().from_options(options, level, schedule))
     if not built:
         raise UserError("loss.terms: every lambda is 0: nothing is left to train for")
     return built

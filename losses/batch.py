@@ -1,12 +1,13 @@
 """The data that objectives pass around: a batch, its random draws, the noised batch, the values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from diffusion.denoiser import ConditionalDenoiser, residual
+from diffusion.preconditioning import broadcast_sigma
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Batch:
         images: clean images y in [-1, 1], [N, C, H, W].
         labels: one-hots or vectors, [N, label_dim]; None for unconditional training.
         label_mask: bool [N]; False trains that sample on the null label. None keeps all labels.
-        augment_labels: what augmentation did, [N, augment_dim]; None for none.
+        augment_labels: what augmentation did, [N, augment_dim]; None without augmentation.
     """
 
     images: Tensor
@@ -58,7 +59,7 @@ class Draws:
     Attributes:
         sigma: noise levels, [N].
         noise: unit normals, [N, C, H, W].
-        perturbation: added to the noise of the network's input, [N, C, H, W]; None for nothing.
+        perturbation: added to the noise of the network's input, [N, C, H, W]; None adds nothing.
         terms: term -> what it drew for itself.
     """
 
@@ -76,7 +77,7 @@ class NoisedBatch:
         y: clean images, [N, C, H, W].
         n: unit normal noise.
         sigma: noise levels, [N].
-        x: what the network was given, y + sigma n, perturbed if the objective says so.
+        x: the network's input, y + sigma n, with the perturbation if there is one.
         denoised: D(x, sigma).
         residual: D - y, computed without cancellation where the denoiser can.
     """
@@ -90,26 +91,62 @@ class NoisedBatch:
 
 
 @dataclass(frozen=True)
-class Model:
-    """What a term evaluates beyond the shared point.
+class Points:
+    """Noisy images at which the model under training is evaluated.
+
+    Attributes:
+        x: noisy images, [M, C, H, W].
+        sigma: noise levels, [M].
+        conditions: labels, label_mask and augment_labels as a denoiser takes them.
+    """
+
+    x: Tensor
+    sigma: Tensor
+    conditions: Mapping[str, Tensor | None]
+
+    def first(self, num: int) -> "Points":
+        """The first `num` points."""
+        conditions = {k: None if v is None else v[:num] for k, v in self.conditions.items()}
+        return Points(self.x[:num], self.sigma[:num], conditions)
+
+    @staticmethod
+    def joined(sets: Sequence["Points"]) -> "Points":
+        """Sets of points one after the other; all or no set has a condition."""
+        if len(sets) == 1:
+            return sets[0]
+        columns = {k: [p.conditions[k] for p in sets] for k in sets[0].conditions}
+        conditions = {
+            k: None if values[0] is None else torch.cat([v for v in values if v is not None])
+            for k, values in columns.items()
+        }
+        x, sigma = torch.cat([p.x for p in sets]), torch.cat([p.sigma for p in sets])
+        return Points(x, sigma, conditions)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a term may use besides the shared evaluation.
 
     Attributes:
         denoiser: the model under training.
         rollout: the model whose trajectories are followed, without gradient.
         conditions: labels, label_mask and augment_labels of the batch.
         weight: w(sigma).
-        ahead: term -> D at the points that it asked for ahead, with gradient.
+        extra: D at the points that the term's `extra_points` returned, [M, C, H, W], with
+            gradient; None if it asked for no points.
     """
 
     denoiser: ConditionalDenoiser
     rollout: ConditionalDenoiser
     conditions: Mapping[str, Tensor | None]
     weight: Callable[[Tensor], Tensor]
-    ahead: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: Tensor | None = None
 
     def residual(self, y: Tensor, n: Tensor, sigma: Tensor) -> Tensor:
-        """D(y + sigma n, sigma) - y with gradient, [N, C, H, W]."""
-        return residual(self.denoiser, y, n, sigma, None, None, **self.conditions)[1]
+        """D(y + sigma n, sigma) - y with gradient, [N, C, H, W], by a further network call."""
+        x = y + broadcast_sigma(sigma, y) * n
+        _, difference = residual(self.denoiser, x, y, n, sigma, **self.conditions)
+        return difference
 
 
 @dataclass
@@ -138,7 +175,7 @@ class LossTerms:
         return torch.stack([self.per_sample(term).mean() for term in self.values]).sum()
 
     def elements(self) -> Tensor:
-        """The whole loss per element, [N, C, H, W]; terms over n samples count N/n times there."""
+        """The whole loss per element, [N, C, H, W]; a term over n samples counts N/n times."""
         num = len(self.sigma)
         shape = next(iter(self.values.values())).shape[1:]
         sums = self.sigma.new_zeros(num, *shape)

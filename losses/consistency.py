@@ -13,45 +13,38 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from diffusion.denoiser import Points, joined
 from diffusion.preconditioning import broadcast_sigma
 from diffusion.schedules import Schedule
-from diffusion.steps import posterior_mean, slope, variance_small
-from losses.batch import Batch, Generators, Model, NoisedBatch
+from diffusion.steps import (
+    ancestral_step,
+    frozen_std,
+    reverse_sde_step,
+    slope,
+    variance_small,
+)
+from losses.batch import Batch, Context, Generators, NoisedBatch, Points
 from losses.levels import NoiseLevel
 from losses.terms import Term
 from torch_utils.errors import UserError
 
-# (denoise, x, sigma, sigma_next, unit noise) -> x_next, levels as [N, 1, 1, 1]
-Transition = Callable[[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor, Tensor, Tensor], Tensor]
+# (x, D(x, sigma), sigma, sigma_next, unit noise) -> x_next, levels as [N, 1, 1, 1]
+Transition = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def euler_maruyama(
-    denoise: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    sigma: Tensor,
-    sigma_next: Tensor,
-    noise: Tensor,
+    x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Tensor
 ) -> Tensor:
-    """One step of dx = 2 f dsigma + sqrt(2 sigma) dW, f = (x - D)/sigma, coefficients frozen.
-
-    The reverse SDE that has the exact marginals, with sigma as time; the published step.
-    """
-    change = sigma_next - sigma
-    drift = 2 * change * slope(x, denoise(x, sigma), sigma)
-    return x + drift + (2 * change.abs() * sigma).sqrt() * noise
+    """One step of the reverse SDE with its coefficients frozen; the published step."""
+    d, std = slope(x, denoised, sigma), frozen_std(sigma, sigma_next)
+    return reverse_sde_step(x, d, sigma, sigma_next, std, noise)
 
 
 def posterior(
-    denoise: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    sigma: Tensor,
-    sigma_next: Tensor,
-    noise: Tensor,
+    x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Tensor
 ) -> Tensor:
-    """One step of x_next given x and y = D. Ho et al. 2020 ("DDPM"), Eq. 6 and 7."""
-    mean = posterior_mean(x, denoise(x, sigma), sigma, sigma_next)
-    return mean + variance_small(sigma, sigma_next).clamp(min=0).sqrt() * noise
+    """One draw of x_next given x and y = D. Ho et al. 2020 ("DDPM"), Eq. 6 and 7."""
+    variance = variance_small(sigma, sigma_next)
+    return ancestral_step(x, denoised, sigma, sigma_next, variance, noise)
 
 
 STEPS: dict[str, Transition] = {"euler_maruyama": euler_maruyama, "posterior": posterior}
@@ -85,13 +78,13 @@ class Consistency(Term):
     step: Transition = euler_maruyama
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term.
 
         Raises:
-            UserError: an empty window.
+            UserError: the window from epsilon_min to epsilon_max is empty.
         """
         if not options["epsilon_min"] < options["epsilon_max"]:
             raise UserError(
@@ -101,7 +94,7 @@ class Consistency(Term):
         return cls(**{**options, "step": STEPS[options["step"]]})
 
     def size(self, num: int) -> int:
-        """How many samples of a batch are rolled out, at least one."""
+        """Number of samples of a batch that are rolled out, at least 1."""
         return max(1, round(self.batch_fraction * num))
 
     def draw(self, generators: Generators, batch: Batch) -> dict[str, Tensor]:
@@ -113,34 +106,34 @@ class Consistency(Term):
             "noise": torch.randn(shape, generator=micro, device=micro.device),
         }
 
-    def ahead(self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]) -> Points:
-        """Follow both rollouts and return where they end, first all first ones: 2n points."""
+    def extra_points(self, shared: Points, context: Context, draws: Mapping[str, Tensor]) -> Points:
+        """Roll out the first n samples twice and return the ends: n of each rollout, 2n points."""
         num = len(draws["window"])
-        single = {key: None if v is None else v[:num] for key, v in model.conditions.items()}
-        double = joined(single, single)
-        followed = model.denoiser if self.rollout == "online" else model.rollout
-
-        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            return followed(x, sigma.flatten(), **double)
-
-        def denoise_start(x: Tensor, sigma: Tensor) -> Tensor:
-            # both copies are still the same: one evaluation serves them
-            return torch.cat([followed(x[:num], sigma[:num].flatten(), **single)] * 2)
-
-        nodes = self.nodes(sigma[:num], draws["window"])
-        state = torch.cat([x[:num], x[:num]]).detach()
-        levels = [broadcast_sigma(torch.cat([node, node]), x) for node in nodes]
+        single = shared.first(num)
+        double = Points.joined([single, single])
+        followed = context.denoiser if self.rollout == "online" else context.rollout
+        levels = torch.stack(self.nodes(single.sigma, draws["window"])).repeat(1, 2)
+        state = double.x.detach()
+        shaped = [broadcast_sigma(level, state) for level in levels]
         with torch.no_grad(), without_dropout(followed):
-            for i, (level, level_next) in enumerate(pairwise(levels)):
-                estimate = denoise if i else denoise_start
-                state = self.step(estimate, state, level, level_next, draws["noise"][i])
-        # older PyTorch's autocast would serve the casts of weights made here, without gradient
+            # both rollouts start at the same point: one evaluation serves them
+            start = followed(single.x, single.sigma, **single.conditions)
+            denoised = torch.cat([start, start])
+            for i, (sigma, sigma_next) in enumerate(pairwise(shaped)):
+                if i > 0:
+                    denoised = followed(state, levels[i], **double.conditions)
+                state = self.step(state, denoised, sigma, sigma_next, draws["noise"][i])
+        # older PyTorch keeps the weights that autocast cast in the rollout: they carry no gradient,
+        # and the evaluation that follows would use them
         torch.clear_autocast_cache()
-        return Points(state, torch.cat([nodes[-1], nodes[-1]]), double)
+        return Points(state, levels[-1], double.conditions)
 
-    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+    def __call__(
+        self, noised: NoisedBatch, context: Context, draws: Mapping[str, Tensor]
+    ) -> Tensor:
         """Values per element of the rolled out samples, [n, C, H, W]; without w(sigma)."""
-        num, ends = len(draws["window"]), model.ahead["consistency"]
+        assert context.extra is not None, "extra_points returned the ends"
+        num, ends = len(draws["window"]), context.extra
         anchor = noised.denoised[:num]
         return (ends[:num] - anchor) * (ends[num:] - anchor)
 
@@ -161,7 +154,7 @@ class Consistency(Term):
 
 @contextlib.contextmanager
 def without_dropout(denoiser: Any) -> Iterator[None]:
-    """Put a module into evaluation mode for a while."""
+    """Put a module into evaluation mode; at the end its modes are as before."""
     modules = list(denoiser.modules()) if isinstance(denoiser, nn.Module) else []
     training = [module for module in modules if module.training]
     for module in training:

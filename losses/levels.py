@@ -38,23 +38,12 @@ class NoiseLevel(ABC):
 
 @dataclass(frozen=True)
 class LogNormal(NoiseLevel):
-    """ln(sigma) ~ N(P_mean, P_std^2). Karras et al. 2022 ("EDM"), Table 1.
-
-    Raises:
-        UserError: P_std is not positive.
-    """
+    """ln(sigma) ~ N(P_mean, P_std^2). Karras et al. 2022 ("EDM"), Table 1."""
 
     is_normal = True
 
-    P_mean: float = -1.2
-    P_std: float = 1.2
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.P_mean) and math.isfinite(self.P_std) and self.P_std > 0):
-            raise UserError(
-                f"noise level lognormal: P_mean={self.P_mean}, P_std={self.P_std}: "
-                "both must be finite and P_std positive"
-            )
+    P_mean: float
+    P_std: float
 
     def sigma(self, variate: Tensor) -> Tensor:
         """Noise level of a standard normal variate, elementwise."""
@@ -71,16 +60,9 @@ class VPTime(NoiseLevel):
     """The noise level of a time uniform in [epsilon_t, 1] of the variance-preserving SDE.
 
     Song et al. 2021 ("Score SDE"); Karras et al. 2022 ("EDM"), Table 1, column VP.
-
-    Raises:
-        UserError: epsilon_t is not between 0 and 1.
     """
 
     epsilon_t: float = 1e-5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.epsilon_t < 1:
-            raise UserError(f"noise level vp: epsilon_t is {self.epsilon_t}: it must be in (0, 1)")
 
     def sigma(self, variate: Tensor) -> Tensor:
         """Noise level of a variate uniform in [0, 1); 0 is the noisiest."""
@@ -97,17 +79,17 @@ class LogUniform(NoiseLevel):
     """ln(sigma) uniform between two levels. Karras et al. 2022 ("EDM"), Table 1, column VE.
 
     Raises:
-        UserError: the range is empty or not positive.
+        UserError: the range is empty.
     """
 
     sigma_min: float = 0.02
     sigma_max: float = 100.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+        if not self.sigma_min < self.sigma_max:
             raise UserError(
-                f"noise level log_uniform: from {self.sigma_min} to {self.sigma_max}: "
-                "sigma_min must be positive and below sigma_max"
+                f"noise level log_uniform: sigma_min={self.sigma_min:g} must be below"
+                f" sigma_max={self.sigma_max:g}"
             )
 
     def sigma(self, variate: Tensor) -> Tensor:
@@ -143,7 +125,7 @@ class Discrete(NoiseLevel):
 
     @property
     def table(self) -> Table:
-        """The schedule as what it is."""
+        """The schedule, of which it is known that it is discrete."""
         assert isinstance(self.schedule, Table)
         return self.schedule
 
@@ -153,7 +135,7 @@ class Discrete(NoiseLevel):
         return self.table.at(index).to(variate.dtype)
 
     def log_density(self, log_snr: Tensor) -> Tensor:
-        """A distribution over steps has none."""
+        """Not for a distribution over steps, which has no density: `has_density` is False."""
         raise AssertionError("a discrete distribution has no density")
 
 
@@ -164,19 +146,10 @@ class UniformTime(NoiseLevel):
     Attributes:
         schedule: from time to noise level.
         num_steps: 0 for all times in [0, 1); T for the times 1/T, 2/T, ..., 1.
-
-    Raises:
-        UserError: num_steps is negative.
     """
 
     schedule: Schedule
     num_steps: int = 0
-
-    def __post_init__(self) -> None:
-        if self.num_steps < 0:
-            raise UserError(
-                f"noise level uniform_time: num_steps is {self.num_steps}: it must be at least 0"
-            )
 
     def sigma(self, variate: Tensor) -> Tensor:
         """Noise level of a variate uniform in [0, 1)."""
@@ -187,7 +160,7 @@ class UniformTime(NoiseLevel):
         return level.to(variate.dtype)
 
     def log_density(self, log_snr: Tensor) -> Tensor:
-        """ln p(L) = ln |dt/dL| of continuous times; also what even ones tend to."""
+        """ln p(L) = ln |dt/dL| of continuous times; the limit of many even times."""
         return _log_density_of_time(self.schedule, log_snr, 0.0)
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from diffusion.denoiser import ConditionalDenoiser, Points, joined, residual
+from diffusion.denoiser import ConditionalDenoiser, residual
 from diffusion.preconditioning import broadcast_sigma
-from losses.batch import Batch, Draws, Generators, LossTerms, Model, NoisedBatch
+from losses.batch import Batch, Context, Draws, Generators, LossTerms, NoisedBatch, Points
 from losses.levels import NoiseLevel
 from losses.sampling import variates
 from losses.terms import Term
@@ -30,8 +30,8 @@ class Objective:
         reduction: "sum" or "mean" over channels and pixels.
         terms: name -> (factor, term).
         input_perturbation: standard deviation of what is added to the input's noise.
-        uncertainty: the learned logarithm of the denoising loss's variance, a module with
-            parameters to train along; None for none.
+        uncertainty: the learned logarithm of the denoising loss's variance, a module whose
+            parameters are trained too; None without it.
     """
 
     noise_level: NoiseLevel
@@ -69,46 +69,36 @@ class Objective:
             denoiser: the model under training, or a closed-form one.
             batch: clean images and their conditions.
             draws: from `draw`, or from elsewhere.
-            rollout: the model whose trajectories terms follow; None for `denoiser`.
+            rollout: the model whose trajectories terms follow; None means `denoiser`.
 
         Returns:
             Values per element and term.
         """
         y, n, sigma = batch.images, draws.noise, draws.sigma
         noise = n if draws.perturbation is None else n + draws.perturbation
-        x, conditions = y + broadcast_sigma(sigma, y) * noise, batch.conditions()
-        model = Model(denoiser, denoiser if rollout is None else rollout, conditions, self.weight)
+        shared = Points(y + broadcast_sigma(sigma, y) * noise, sigma, batch.conditions())
+        followed = denoiser if rollout is None else rollout
+        context = Context(denoiser, followed, shared.conditions, self.weight)
+        own = {name: draws.terms.get(name, {}) for name in self.terms}
         asked = {
-            name: term.ahead(x, sigma, model, draws.terms.get(name, {}))
+            name: term.extra_points(shared, context, own[name])
             for name, (_, term) in self.terms.items()
         }
-        points = {name: point for name, point in asked.items() if point is not None}
-        denoised, difference, further = residual(
-            denoiser, y, n, sigma, draws.perturbation, joined_points(points), **conditions
-        )
-        noised = NoisedBatch(y, n, sigma, x, denoised, difference)
-        if further is not None:
-            parts = torch.split(further, [len(point.sigma) for point in points.values()])
-            model = replace(model, ahead=dict(zip(points, parts, strict=True)))
+        extra = {name: points for name, points in asked.items() if points is not None}
+        # one network call for the shared points and for all that terms ask for
+        sets = [shared, *extra.values()]
+        every = Points.joined(sets)
+        found, difference = residual(denoiser, every.x, y, n, every.sigma, **every.conditions)
+        denoised, *parts = torch.split(found, [len(points.x) for points in sets])
+        contexts = {
+            name: replace(context, extra=part) for name, part in zip(extra, parts, strict=True)
+        }
+        noised = NoisedBatch(y, n, sigma, shared.x, denoised, difference)
         values = {
-            name: factor * term(noised, model, draws.terms.get(name, {}))
+            name: factor * term(noised, contexts.get(name, context), own[name])
             for name, (factor, term) in self.terms.items()
         }
         if self.uncertainty is not None:
             log_variance = broadcast_sigma(self.uncertainty(sigma), y)
             values["denoising"] = values["denoising"] / log_variance.exp() + log_variance
         return LossTerms(values, sigma, self.reduction)
-
-
-def joined_points(points: Mapping[str, Points]) -> Points | None:
-    """All points one after the other, or None for none."""
-    if not points:
-        return None
-    first, *others = points.values()
-    for point in others:
-        first = Points(
-            torch.cat([first.x, point.x]),
-            torch.cat([first.sigma, point.sigma]),
-            joined(first.conditions, point.conditions),
-        )
-    return first

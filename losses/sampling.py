@@ -1,7 +1,7 @@
 """Standard variates of a micro-batch's noise levels: independent, or spread over the global batch.
 
-Quantities of the global batch come from the step's generator, are the same whoever draws them, and
-are cut by the micro-batch's place, so they do not depend on how many processes share a step.
+Quantities of the global batch come from the step's generator. Every process draws all of them and
+takes those of its micro-batch, so they do not depend on how many processes share a step.
 """
 
 import math

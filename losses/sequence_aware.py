@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion import GRIDS, schedules
+from diffusion import schedules
 from diffusion.preconditioning import broadcast_sigma
 from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, Schedule
-from diffusion.tables import MAX_STEPS, Table
-from losses.batch import Batch, Generators, Model, NoisedBatch
+from diffusion.tables import Table
+from losses import COUNTED_GRIDS
+from losses.batch import Batch, Context, Generators, NoisedBatch
 from losses.levels import Discrete, NoiseLevel
 from losses.terms import Term
 from torch_utils.errors import UserError
-from torch_utils.registry import check_values, lookup, merge_options, split_name
+from torch_utils.registry import resolve_entry
 
-_SLACK = 1e-3  # of an index, which float32 noise levels tell to about 1e-5
+_SLACK = 1e-3  # of an index; a float32 noise level determines it to about 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class SequenceAware(Term):
 
     Attributes:
         table: the steps, ascending in noise: of a discrete schedule, or of a sampling grid.
-        num_steps: K, how many neighbours are summed, itself included.
+        num_steps: K, the number of summed steps, that of sigma_0 included.
         normaliser: "K2" (published) or "K".
         shared_noise: one noise for all neighbours instead of a fresh one each.
         weights: "none": a_k = 1 (published). "trajectory": in proportion to what an error at
@@ -45,19 +46,19 @@ class SequenceAware(Term):
     """
 
     table: Table
-    num_steps: int = 2
-    normaliser: str = "K2"
-    shared_noise: bool = False
-    weights: str = "none"
+    num_steps: int
+    normaliser: str
+    shared_noise: bool
+    weights: str
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term.
 
         Raises:
-            UserError: no steps to count neighbours in.
+            UserError: there are no steps in which to count neighbours.
         """
         given = dict(options)
         table = _steps(given.pop("grid"), level, schedule)
@@ -71,21 +72,23 @@ class SequenceAware(Term):
         micro = generators.micro
         return {"noise": torch.randn(shape, generator=micro, device=micro.device)}
 
-    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+    def __call__(
+        self, noised: NoisedBatch, context: Context, draws: Mapping[str, Tensor]
+    ) -> Tensor:
         """Values per element, [N, C, H, W]."""
         y = noised.y
         sigmas, inside = self._levels(noised.sigma)
-        factors = inside * self._factors(sigmas, inside, model)
+        factors = inside * self._factors(sigmas, inside, context)
         total = torch.zeros_like(noised.residual)
         for k in range(self.num_steps):
             if k == 0:
                 error = noised.residual
             else:
                 noise = noised.n if self.shared_noise else draws["noise"][k - 1]
-                error = model.residual(y, noise, sigmas[k])
+                error = context.residual(y, noise, sigmas[k])
             level = broadcast_sigma(sigmas[k], y)
             factor = broadcast_sigma(factors[k], y)
-            total = total + factor * model.weight(level).sqrt() * error
+            total = total + factor * context.weight(level).sqrt() * error
         return total.square() / self.num_steps ** (2 if self.normaliser == "K2" else 1)
 
     def _levels(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,13 +96,13 @@ class SequenceAware(Term):
         steps = torch.arange(self.num_steps + 1, device=sigma.device)
         index = self.table.index(sigma) - steps[:, None]
         inside = index > -_SLACK
-        # those past the end are evaluated at the last step and left out of the sum: shapes that
-        # depended on the draws would make the device wait
+        # levels past the end are evaluated at the last step and left out of the sum: with shapes
+        # that depend on the draws the host would wait for the device
         least = float(self.table.levels[0])
         levels = torch.where(inside[1:], self.table.at(index[1:].clamp(min=0)), least)
         return torch.cat([sigma[None], levels.to(sigma.dtype)]), inside
 
-    def _factors(self, sigmas: Tensor, inside: Tensor, model: Model) -> Tensor:
+    def _factors(self, sigmas: Tensor, inside: Tensor, context: Context) -> Tensor:
         """a_k, [K + 1, N]; the last row is not used."""
         if self.weights == "none":
             return torch.ones_like(sigmas)
@@ -108,7 +111,7 @@ class SequenceAware(Term):
         after = torch.ones_like(kept)
         for k in reversed(range(self.num_steps - 1)):
             after[k] = after[k + 1] * torch.where(inside[k + 1], kept[k + 1], 1.0)
-        root = model.weight(sigmas[:-1]).sqrt()
+        root = context.weight(sigmas[:-1]).sqrt()
         shares = inside[:-1] * (1 - kept) * after / root
         scaled = shares * inside[:-1].sum(0) / shares.sum(0)
         return torch.cat([scaled, torch.zeros_like(sigmas[:1])])
@@ -128,14 +131,11 @@ def _steps(grid: Any, level: NoiseLevel, schedule: Schedule | None) -> Table:
 
 def _grid_table(grid: str | Mapping[str, Any], schedule: Schedule | None) -> Table:
     """The nodes of a sampling grid, for a model of all noise levels."""
-    name, given = split_name("loss term sequence_aware: grid", grid)
+    name, row, options = resolve_entry(
+        "grid", COUNTED_GRIDS, grid, "loss term sequence_aware: grid"
+    )
     owner = f"grid {name} of loss term sequence_aware"
-    row = lookup("grid", GRIDS, name)
-    options = merge_options(owner, {"steps": 18, **row.options}, given)
-    check_values(owner, row, options)
     num_steps = options.pop("steps")
-    if num_steps > MAX_STEPS:
-        raise UserError(f"{owner}: steps is {num_steps}: it must be at most {MAX_STEPS}")
     low, high = options.pop("sigma_min", LEAST_SIGMA), options.pop("sigma_max", LARGEST_SIGMA)
     if not 0 < low < high:
         raise UserError(f"{owner}: sigma_min={low:g} must be positive and below sigma_max={high:g}")

@@ -6,24 +6,23 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from diffusion.denoiser import Points
 from diffusion.preconditioning import broadcast_sigma
 from diffusion.schedules import Schedule
-from losses.batch import Batch, Generators, Model, NoisedBatch
+from losses.batch import Batch, Context, Generators, NoisedBatch, Points
 from losses.levels import NoiseLevel
 
 
 class Term(ABC):
-    """One part of an objective; unless it says otherwise, of the shared point alone."""
+    """One part of an objective. By default it needs the shared evaluation only."""
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term.
 
         Args:
-            options: those of its row in `losses.TERMS`, checked, without lambda.
+            options: checked options of the term's row in `losses.TERMS`, without lambda.
             level: the objective's noise level.
             schedule: the model's, if it has one.
         """
@@ -33,28 +32,29 @@ class Term(ABC):
         """Draw what the term needs beyond noise level and noise: here nothing."""
         return {}
 
-    def ahead(
-        self, x: Tensor, sigma: Tensor, model: Model, draws: Mapping[str, Tensor]
+    def extra_points(
+        self, shared: Points, context: Context, draws: Mapping[str, Tensor]
     ) -> Points | None:
-        """Points to evaluate in the same call as the shared one, here none.
+        """Points to evaluate in the same network call as the shared ones; here no points.
 
-        D there comes as `model.ahead`, with gradient.
+        D at these points comes back as `context.extra`.
 
         Args:
-            x: the shared noisy images, [N, C, H, W].
-            sigma: their noise levels, [N].
-            model: without `ahead`.
+            shared: the noised batch, N points.
+            context: what else the term may use; `extra` is not there yet.
             draws: what `draw` returned.
         """
         return None
 
     @abstractmethod
-    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+    def __call__(
+        self, noised: NoisedBatch, context: Context, draws: Mapping[str, Tensor]
+    ) -> Tensor:
         """Values per element, [n, C, H, W], of the first n <= N samples.
 
         Args:
             noised: the evaluation that all terms share.
-            model: for evaluations elsewhere.
+            context: what else the term may use.
             draws: what `draw` returned.
         """
 
@@ -62,6 +62,8 @@ class Term(ABC):
 class Denoising(Term):
     """Denoising score matching, w(sigma) (D - y)^2. Karras et al. 2022 ("EDM"), Eq. 2."""
 
-    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+    def __call__(
+        self, noised: NoisedBatch, context: Context, draws: Mapping[str, Tensor]
+    ) -> Tensor:
         """Values per element, [N, C, H, W]."""
-        return model.weight(broadcast_sigma(noised.sigma, noised.y)) * noised.residual.square()
+        return context.weight(broadcast_sigma(noised.sigma, noised.y)) * noised.residual.square()

@@ -22,7 +22,7 @@ class LogVariance(nn.Module):
 
     def __init__(self, num_channels: int = 128) -> None:
         super().__init__()
-        # a function of nothing but the size, so that it needs no place in the run's randomness
+        # depends on the size alone, so that no random stream of the run is touched
         generator = torch.Generator().manual_seed(num_channels)
         turns = 2 * math.pi * torch.randn(num_channels, generator=generator)
         self.register_buffer("frequencies", turns)

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from diffusion.preconditioning import broadcast_sigma
 from diffusion.schedules import Schedule
-from diffusion.steps import variance_large, variance_small
-from losses.batch import Model, NoisedBatch
+from diffusion.steps import VARIANCES, variance_small
+from losses.batch import Context, NoisedBatch
 from losses.levels import NoiseLevel, UniformTime
 from losses.terms import Term
 from torch_utils.errors import UserError
 
 _HALF_BIN = 1 / 255  # of 8-bit data in [-1, 1]
-_EDGE = 0.999  # beyond this, a bin has no end
+_EDGE = 0.999  # beyond this, the bin extends to infinity
 _LEAST_PROBABILITY = 1e-12
 
 
@@ -43,7 +43,7 @@ class VariationalBound(Term):
     fraction: float = 0.0
 
     @classmethod
-    def create(
+    def from_options(
         cls, options: Mapping[str, Any], level: NoiseLevel, schedule: Schedule | None
     ) -> Self:
         """Make the term for the chain that the noise level draws steps from.
@@ -58,17 +58,15 @@ class VariationalBound(Term):
             )
         return cls(level.schedule, level.num_steps, **options)
 
-    def __call__(self, noised: NoisedBatch, model: Model, draws: Mapping[str, Tensor]) -> Tensor:
+    def __call__(
+        self, noised: NoisedBatch, context: Context, draws: Mapping[str, Tensor]
+    ) -> Tensor:
         """Bits per element, [N, C, H, W]."""
         step = (self.schedule.time(noised.sigma.double()) * self.num_steps).round()
         sigma = self.schedule.sigma(step / self.num_steps)
         sigma_next = self.schedule.sigma((step - 1) / self.num_steps)
-        small, large = variance_small(sigma, sigma_next), variance_large(sigma, sigma_next)
-        variance = {
-            "small": small,
-            "large": large,
-            "interpolated": small ** (1 - self.fraction) * large**self.fraction,
-        }[self.variance]
+        small = variance_small(sigma, sigma_next)
+        variance = VARIANCES[self.variance](sigma, sigma_next, self.fraction)
         moved = -torch.expm1(2 * (sigma_next.log() - sigma.log()))  # 1 - q
         error = noised.residual
 

@@ -34,16 +34,11 @@ def snr_1plus() -> Weight:
     return lambda sigma: 1 + 1 / sigma.square()
 
 
-def edm(sigma_data: float = 0.5) -> Weight:
+def edm(sigma_data: float) -> Weight:
     """EDM's weighting, which makes the effective weight of every noise level one at the start.
 
     (sigma^2 + sigma_data^2) / (sigma sigma_data)^2. Karras et al. 2022, Table 1.
-
-    Raises:
-        UserError: sigma_data is not positive.
     """
-    if not sigma_data > 0:
-        raise UserError(f"weight edm: sigma_data is {sigma_data}: it must be positive")
     return lambda sigma: (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
 
 
@@ -52,14 +47,8 @@ def flow() -> Weight:
     return lambda sigma: (1 + 1 / sigma).square()
 
 
-def min_snr(gamma: float = 5.0) -> Weight:
-    """min(SNR, gamma), which keeps small noise from dominating. Hang et al. 2023, Eq. 9.
-
-    Raises:
-        UserError: gamma is not positive.
-    """
-    if not gamma > 0:
-        raise UserError(f"weight min_snr: gamma is {gamma}: it must be positive")
+def min_snr(gamma: float) -> Weight:
+    """min(SNR, gamma), which keeps small noise from dominating. Hang et al. 2023, Eq. 9."""
     return lambda sigma: (1 / sigma.square()).clamp(max=gamma)
 
 

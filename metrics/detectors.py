@@ -6,7 +6,7 @@ A number means nothing without its detector, so the names of the numbers are mad
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch_utils.registry import Row, lookup
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorRow(Row):
-    """One row of the table; its target is a function `load(device) -> Detector.extract`.
+    """One row of the table; its target is a function `load(device, **options)`.
+
+    It returns the detector's `extract`.
 
     Attributes:
         classifies: whether it gives class probabilities, and so a classifier score.
@@ -82,23 +84,26 @@ def row(name: str) -> DetectorRow:
     return lookup("detector", DETECTORS, name)
 
 
-def load(name: str, device: "torch.device | str" = "cpu") -> Detector:
+def load(name: str, device: "torch.device | str" = "cpu", **options: Any) -> Detector:
     """Load a detector.
 
     Args:
         name: a key of `DETECTORS`.
         device: where it shall compute.
+        **options: those of its row that differ from their defaults.
 
     Returns:
         The detector, ready to be called.
 
     Raises:
-        UserError: unknown name, or its weights are missing or not the expected ones.
+        UserError: unknown name or option, or its weights are missing or not the expected ones.
     """
     import torch
 
     target = torch.device(device)
-    return Detector(name, target, row(name).load()(target))
+    chosen = row(name)
+    options = chosen.resolve(f"detector {name}", options)
+    return Detector(name, target, chosen.load()(target, **options))
 
 
 def distance_name(name: str) -> str:

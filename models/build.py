@@ -12,7 +12,7 @@ from diffusion import preconditioning
 from diffusion.denoiser import Denoiser
 from models.config import ModelConfig
 from torch_utils.errors import UserError
-from torch_utils.registry import split_name
+from torch_utils.registry import resolve_entry
 
 
 def build(config: ModelConfig, *, empty: bool = False) -> Denoiser:
@@ -27,7 +27,7 @@ def build(config: ModelConfig, *, empty: bool = False) -> Denoiser:
             have.
     """
     chosen = preconditioning.create(**config.preconditioning.model_dump())
-    name, options = split_name("network", config.network)
+    name, _, options = resolve_entry("network", networks.NETWORKS, config.network)
     if not empty:
         _check_memory(options)
     with torch.device("meta") if empty else contextlib.nullcontext():
@@ -49,16 +49,14 @@ def build(config: ModelConfig, *, empty: bool = False) -> Denoiser:
     )
 
 
+_WIDTHS = ("model_channels", "channel_mult", "num_blocks")
+
+
 def _check_memory(options: Mapping[str, Any]) -> None:
     """Refuse a network whose widest convolutions alone are larger than the machine's memory."""
-    if not hasattr(os, "sysconf"):
+    if not (hasattr(os, "sysconf") and options.keys() >= {*_WIDTHS}):
         return
-    unit, mult = options.get("model_channels"), options.get("channel_mult")
-    blocks = options.get("num_blocks", 1)
-    if not isinstance(mult, (list, tuple)) or not mult:
-        return  # the default, or what the network refuses itself
-    if not all(isinstance(number, int) for number in (unit, blocks, *mult)):
-        return
+    unit, mult, blocks = (options[key] for key in _WIDTHS)
     needed = 36 * (unit * max(mult)) ** 2 * blocks
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:

@@ -1,10 +1,15 @@
 """What a model is, as plain data: enough to build it, small enough to travel in a snapshot."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from torch_utils.sections import Section
+from diffusion import SCHEDULES
+from networks import NETWORKS
+from torch_utils.sections import Section, options_of
+
+Schedule = Annotated[str | dict[str, Any], options_of(SCHEDULES)]
+Network = Annotated[dict[str, Any], options_of(NETWORKS)]
 
 
 class PreconditioningConfig(Section):
@@ -19,13 +24,13 @@ class PreconditioningConfig(Section):
     """
 
     name: str = "edm"
-    sigma_data: float | None = Field(default=None, gt=0)
-    sigma_min: float | None = Field(default=None, ge=0)
-    sigma_max: float | None = Field(default=None, gt=0)
+    sigma_data: float | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
     output: str | None = None
     input_scale: str | None = None
     conditioning: str | None = None
-    schedule: str | dict[str, Any] | None = None
+    schedule: Schedule | None = None
     quantize: bool | None = None
 
 
@@ -41,7 +46,7 @@ class ModelConfig(Section):
         augment_dim: width of the augmentation label; 0 for none.
     """
 
-    network: dict[str, Any]
+    network: Network
     preconditioning: PreconditioningConfig = PreconditioningConfig()
     img_resolution: tuple[int, int]
     img_channels: int = Field(gt=0)

@@ -64,6 +64,17 @@ class SnapshotInfo:
     ema: dict[str, Any] | None = None
     versions: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> dict[str, Any]:
+        """All that it says of labels, as `samplers.labels.label_source` takes it."""
+        return {
+            "dim": self.model.label_dim,
+            "kind": self.label_kind,
+            "present": self.present_classes,
+            "examples": self.label_examples,
+            "names": self.label_names,
+        }
+
 
 def snapshot_path(folder: str | os.PathLike[str], images: int, ema_name: str = "") -> Path:
     """Where the snapshot taken after so many images lies."""
@@ -198,7 +209,10 @@ def _read_header(path: str | os.PathLike[str]) -> _Header:
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise UserError(f"no snapshot at {path}")
+        raise UserError(
+            "a run directory or a network-snapshot-*.safetensors was expected, but there is no "
+            f"snapshot at {path}"
+        )
     try:
         with open_regular(path) as raw:
             (length,) = struct.unpack("<Q", raw.read(8))

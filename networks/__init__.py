@@ -4,16 +4,56 @@ The table holds plain data and needs no torch; a network's module is imported wh
 What a network predicts, and how it is scaled, is the business of `diffusion`.
 """
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from networks.rules import check_option, check_sizes
-from torch_utils.registry import Row, lookup, merge_options
+from torch_utils.errors import UserError
+from torch_utils.numbers import is_integer, is_number
+from torch_utils.registry import POSITIVE, Row, Rule, lookup
 
 if TYPE_CHECKING:
     from torch import nn
 
+LARGEST = 2**20  # of any whole number: more than a network can have, and not without end
+MAX_BLOCKS = 1000  # a level
+MAX_LEVELS = 16
+
+
+def _are_integers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(is_integer(item, 1, LARGEST) for item in value)
+
+
+def _are_taps(value: Any) -> bool:
+    """Without an even number of them, doubling and halving are not by exact factors of two."""
+    is_list = isinstance(value, list | tuple) and all(map(is_number, value))
+    return is_list and len(value) % 2 == 0 and 0 < sum(value) < math.inf
+
+
+_RANGES = {"model_channels": (1, LARGEST), "num_blocks": (1, MAX_BLOCKS), "dropout": (0.0, 1.0)}
+_LISTS = {
+    "channel_mult": Rule(
+        f"a list of 1 to {MAX_LEVELS} positive integers, one a level",
+        lambda value: _are_integers(value) and 1 <= len(value) <= MAX_LEVELS,
+    ),
+    "attn_resolutions": Rule("a list of positive integers", _are_integers),
+}
+_OPTIONAL = Rule(
+    "a positive integer or null", lambda value: value is None or is_integer(value, 1, LARGEST)
+)
+_WIDTHS = {**_LISTS, "emb_channels": _OPTIONAL, "num_heads": _OPTIONAL, "head_dim": _OPTIONAL}
+_SONG_CHOICES = {
+    "embedding_type": ("positional", "fourier"),
+    "encoder_type": ("standard", "skip", "residual"),
+    "decoder_type": ("standard", "skip"),
+}
+_ADM_RANGES = {**_RANGES, "channel_mult_emb": (1, LARGEST)}
+_SONG_RANGES = {**_ADM_RANGES, "channel_mult_noise": (1, LARGEST)}
+_SONG_RULES = {
+    **_LISTS,
+    "resample_filter": Rule("a list of an even number of numbers whose sum is positive", _are_taps),
+}
 
 NETWORKS: dict[str, Row] = {
     "ddpmpp": Row(
@@ -31,6 +71,9 @@ NETWORKS: dict[str, Row] = {
             "decoder_type": "standard",
             "resample_filter": [1, 1],
         },
+        choices=_SONG_CHOICES,
+        ranges=_SONG_RANGES,
+        rules=_SONG_RULES,
         summary="DDPM++ of Song et al. 2021, as configured by Karras et al. 2022",
     ),
     "ncsnpp": Row(
@@ -48,6 +91,9 @@ NETWORKS: dict[str, Row] = {
             "decoder_type": "standard",
             "resample_filter": [1, 3, 3, 1],
         },
+        choices=_SONG_CHOICES,
+        ranges=_SONG_RANGES,
+        rules=_SONG_RULES,
         summary="NCSN++ of Song et al. 2021, as configured by Karras et al. 2022",
     ),
     "adm": Row(
@@ -60,6 +106,8 @@ NETWORKS: dict[str, Row] = {
             "attn_resolutions": [32, 16, 8],
             "dropout": 0.10,
         },
+        ranges=_ADM_RANGES,
+        rules=_LISTS,
         summary="ADM of Dhariwal & Nichol 2021, as configured by Karras et al. 2022",
     ),
     "ddpm": Row(
@@ -78,6 +126,13 @@ NETWORKS: dict[str, Row] = {
             "resampler": "conv",
             "down_padding": "end",
         },
+        choices={
+            "modulation": ("add", "scale_shift"),
+            "resampler": ("conv", "pool", "block"),
+            "down_padding": ("end", "both"),
+        },
+        ranges=_RANGES,
+        rules={**_WIDTHS, "norm_eps": POSITIVE},
         summary="DDPM of Ho et al. 2020, as its PyTorch checkpoints have it",
     ),
     "vdiff": Row(
@@ -93,6 +148,8 @@ NETWORKS: dict[str, Row] = {
             "head_dim": None,
             "multi_tags": False,
         },
+        ranges=_RANGES,
+        rules=_WIDTHS,
         summary="v-diffusion of Salimans & Ho 2022, as its PyTorch port configures it",
     ),
 }
@@ -142,9 +199,7 @@ def create(
         UserError: an unknown name, or a value that the network cannot have.
     """
     row = lookup("network", NETWORKS, name)
-    merged = merge_options(f"network {name}", row.options, options)
-    for key, value in merged.items():
-        check_option(key, value)
+    resolved = row.resolve(f"network {name}", options)
     if out_channels is None:
         out_channels = img_channels
     height_width = check_sizes(
@@ -160,6 +215,36 @@ def create(
         label_dim=label_dim,
         augment_dim=augment_dim,
         out_channels=out_channels,
-        **merged,
+        **resolved,
     )
     return network
+
+
+SIZES = {"img_channels": 1, "label_dim": 0, "augment_dim": 0, "out_channels": 1}  # least values
+
+
+def check_sizes(*, img_resolution: int | Sequence[int], **sizes: int) -> tuple[int, int]:
+    """Check what every network is told about its images and labels.
+
+    Args:
+        img_resolution: one side of square images, or (height, width).
+        **sizes: values of the names in `SIZES`.
+
+    Returns:
+        Height and width of the images.
+
+    Raises:
+        UserError: a size is not a number of the right kind.
+    """
+    for name, value in sizes.items():
+        if not is_integer(value, SIZES[name], LARGEST):
+            raise UserError(
+                f"{name} is {value!r}: it must be an integer of at least {SIZES[name]} and at most"
+                f" {LARGEST}"
+            )
+    sides: Any = (img_resolution,) * 2 if is_integer(img_resolution) else img_resolution
+    if not (_are_integers(sides) and len(sides) == 2):
+        raise UserError(
+            f"img_resolution is {img_resolution!r}: it must be one positive integer, or two"
+        )
+    return sides[0], sides[1]

@@ -1,11 +1,11 @@
-"""The residual block that both U-Net families are built of, and its self-attention.
+"""The residual block of both U-Net families, and its self-attention.
 
 Ho et al. 2020 (appendix B), Song et al. 2021 (appendix H), Dhariwal & Nichol 2021 (section 3), in
 the common form of Karras et al. 2022 (appendix F).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -33,13 +33,13 @@ class BlockSettings:
     """What all blocks of a network have in common.
 
     Attributes:
-        num_heads: attention heads; None for one per `head_dim` channels, or per 64.
+        num_heads: attention heads; None for a head per `head_dim` channels, or per 64.
         head_dim: channels of a head; with both, the heads need not make up the block's channels.
         dropout: probability that a feature is dropped in training.
         skip_scale: factor on each residual sum, 1/sqrt(2) keeps the variance.
         eps: added to the variance by the norms.
-        num_groups: groups of every norm, None for as many as have four channels, at most 32.
-        resample_filter: taps of the resampling blocks, None as in `Resample`.
+        num_groups: groups of every norm; None for groups of four channels, at most 32 groups.
+        resample_filter: taps of the resampling blocks; None is explained at `Resample`.
         resample_proj: whether a resampling shortcut has a 1x1 convolution when widths are equal.
         adaptive_scale: whether the embedding scales and shifts the second norm's output, instead
             of being added to its input.
@@ -62,14 +62,14 @@ class BlockSettings:
     init_attn: Init | None = None
 
     def heads(self, channels: int) -> int:
-        """The attention heads at a width; no torch needed.
+        """Number of attention heads in a block of this width.
 
         Raises:
             UserError: the width does not divide into heads.
         """
         if self.num_heads and self.head_dim:
             return self.num_heads
-        # Heads of 64 channels are a rule of thumb, of another width a demand.
+        # 64 channels a head is a rule of thumb; a head_dim that was given must divide the width.
         heads = self.num_heads or channels // (self.head_dim or 64)
         is_uneven = not self.num_heads and self.head_dim and channels % self.head_dim
         if heads == 0 or channels % heads or is_uneven:
@@ -89,14 +89,15 @@ class BlockSettings:
 def attention(qkv: Tensor, fused: bool | None = None) -> Tensor:
     """Softmax attention with scale 1/sqrt(c), the softmax in float32 (Vaswani et al. 2017, eq. 1).
 
-    Plain operations in float32 where they are needed, as the fused kernels have no forward-mode
-    derivative (torch.func.jvp), and on CPUs in full precision, where they cost no more. The fused
-    kernels can be differentiated once only: for a second derivative in half precision or on a GPU
-    use torch.nn.attention.sdpa_kernel(SDPBackend.MATH).
+    Fused kernels have no forward-mode derivative (torch.func.jvp); there the softmax is computed by
+    plain operations in float32. So it is on CPUs in full precision, where that costs no more.
+    Fused kernels can be differentiated only once: for a second derivative in half precision or on
+    a GPU use torch.nn.attention.sdpa_kernel(SDPBackend.MATH).
 
     Args:
         qkv: queries, keys and values, [N, heads, c, 3, L].
-        fused: whether to use the fused kernels; None for where they win. Tangents never do.
+        fused: whether to use the fused kernels; None uses them where they are faster. Under a
+            forward-mode derivative they are never used.
 
     Returns:
         The attended values [N, heads, c, L].
@@ -183,7 +184,7 @@ class UNetBlock(nn.Module):
         Returns:
             Features [N, out_channels, H', W'].
         """
-        # under a forward-mode derivative everything is kept: what is computed again has no tangent
+        # no remat under a forward-mode derivative: what is computed again has no tangent
         is_dual = has_tangent(x) or has_tangent(emb)
         if self.remat and self.training and torch.is_grad_enabled() and not is_dual:
             again: Tensor = checkpoint(self._forward, x, emb, use_reentrant=False)
@@ -203,7 +204,7 @@ class UNetBlock(nn.Module):
         return self._sum(self._attend(y), y) if self.heads else y
 
     def _sum(self, branch: Tensor, x: Tensor) -> Tensor:
-        # The sum is nobody else's, so it can be scaled in place.
+        # Nothing else refers to the sum, so it can be scaled in place.
         return (branch + x).mul_(self.skip_scale)
 
     def _attend(self, y: Tensor) -> Tensor:
@@ -211,8 +212,8 @@ class UNetBlock(nn.Module):
         # Output channel (head * c + i) * 3 + {0: q, 1: k, 2: v}, as in published weights.
         qkv = self.qkv(self.norm2(y)).reshape(n, self.heads, -1, 3, height * width)
         attended = attention(qkv, self.fused)
-        # In the memory layout of y: the fused kernels answer pixel by pixel, a plain reshape could
-        # be a view of that, and every layer from here on would follow it.
+        # Return to the memory layout of y. The fused kernels answer pixel by pixel; a plain reshape
+        # may be a view of that, and all later layers would take that layout.
         if is_channels_last(y):
             pixels = attended.permute(0, 3, 1, 2).reshape(n, height, width, -1).contiguous()
             images = pixels.permute(0, 3, 1, 2)
@@ -242,22 +243,7 @@ def set_remat(network: nn.Module, remat: bool) -> None:
 
 
 def set_fused_attention(network: nn.Module, fused: bool | None) -> None:
-    """Say for all blocks of a network whether attention uses fused kernels; None as by default."""
+    """Choose for all blocks whether attention uses fused kernels; None is the default."""
     for module in network.modules():
         if isinstance(module, UNetBlock):
             module.fused = fused
-
-
-def check_heads(entries: Iterable[Entry], settings: BlockSettings) -> None:
-    """Check, before a tensor exists, that attention has heads wherever the plan wants it.
-
-    Args:
-        entries: the plan of encoder and decoder.
-        settings: what the blocks share.
-
-    Raises:
-        UserError: a width does not divide into heads.
-    """
-    for entry in entries:
-        if entry.attention:
-            settings.heads(entry.out_channels)

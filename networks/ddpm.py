@@ -1,20 +1,17 @@
 """The U-Net of DDPM (Ho et al. 2020, appendix B) in the variants that PyTorch checkpoints have.
 
-With its defaults it is the network of the ported weights of DDPM and of SA-DPM (2023); options give
-a second implementation, with its own norms and padding, and that one's class-conditional network:
-adaptive group norm and residual resampling (Dhariwal & Nichol 2021, section 3). It knows nothing of
-sigma: its condition is the step index.
+The defaults are the network of DDPM's ported weights and of SA-DPM (2023). Options give a second
+implementation, with other norms and padding, and its class-conditional network with adaptive group
+norm and residual resampling (Dhariwal & Nichol 2021, section 3). It knows nothing of sigma: its
+condition is the step index.
 """
 
 import math
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from networks.blocks import BlockSettings
-from networks.inputs import zeroed_labels
-from networks.layers import Init, Linear
+from networks.layers import Init
 from networks.layout import Resampler
 from networks.unet import NUM_GROUPS, UNet, Variant
 
@@ -26,7 +23,8 @@ _RESAMPLERS = {"conv": "conv_resample", "pool": "pool_resample", "block": "block
 class DDPMUNet(UNet):
     """The U-Net of DDPM; the bottleneck's attention always has one head.
 
-    A class has a learned vector that is added to the embedding of the step, the null label none.
+    A class has a learned vector, which is added to the embedding of the step. The null label adds
+    nothing.
     """
 
     def __init__(
@@ -45,7 +43,7 @@ class DDPMUNet(UNet):
         """Build the network; `networks.create` checks the options and knows their defaults.
 
         Args:
-            label_dim: number of classes, 0 for none.
+            label_dim: number of classes; 0 without labels.
             num_heads: attention heads outside of the bottleneck, None for `head_dim` or 64 channels
                 a head.
             head_dim: channels of a head, None for an even split into `num_heads`. With both, the
@@ -80,17 +78,7 @@ class DDPMUNet(UNet):
             resampler=Resampler(_RESAMPLERS[resampler]),
             down_padding=down_padding,
             init_out=_INIT,
+            # unit normals: a one-hot label selects a column
+            init_label=Init("kaiming_normal", weight_gain=math.sqrt(label_dim)),
         )
         super().__init__(variant, label_dim=label_dim, **sizes)
-        if label_dim:
-            # Unit normals: a one-hot label selects a column.
-            init = Init("kaiming_normal", weight_gain=math.sqrt(label_dim))
-            self.map_label = Linear(label_dim, self.emb_channels, bias=False, init=init)
-
-    def embed_labels(self, class_labels: Tensor | None, label_mask: Tensor | None) -> Tensor:
-        """The vectors of the classes; nothing is added for the null label."""
-        weight = self.map_label.weight
-        embedding: Tensor = self.map_label(
-            zeroed_labels(class_labels, label_mask, self.label_dim, weight)
-        )
-        return embedding

@@ -1,50 +1,94 @@
-"""What every U-Net does with its arguments before it computes: sizes checked, labels nulled."""
+"""What every network does with its arguments before it computes: sizes checked, labels nulled."""
+
+from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torch_utils.errors import UserError
 
 
-def check_inputs(
-    x: Tensor,
-    img_shape: tuple[int, int, int],
-    *,
-    class_labels: Tensor | None,
-    label_dim: int,
-    label_mask: Tensor | None,
-    augment_labels: Tensor | None,
-    augment_dim: int,
-) -> None:
-    """Check that images and labels have the network's shapes; values are not looked at.
+class ConditionalNetwork(nn.Module, ABC):
+    """A raw network: the conditions become one embedding, which acts on the image's features.
 
-    Args:
-        x: images [N, C, H, W].
-        img_shape: channels, height and width of the network.
-        class_labels: [N, label_dim], or one row for all.
-        label_dim: width of the class labels that the network has room for.
-        label_mask: bool [N].
-        augment_labels: [N, augment_dim], or one row for all.
-        augment_dim: width of the augmentation labels that the network has room for.
-
-    Raises:
-        UserError: other shapes, such as class indices [N] in place of one-hots.
+    Attributes:
+        img_shape: channels, height and width of the images.
+        label_dim: width of the class labels, 0 for a network without classes.
+        augment_dim: width of the augmentation labels, 0 for a network without them.
     """
-    num = len(x)
-    if x.shape[1:] != img_shape:
-        raise UserError(
-            f"images are {list(x.shape[1:])}, the network is for {list(img_shape)}"
-            " (channels, height, width)"
-        )
-    _check_labels("class", class_labels, label_dim, num)
-    _check_labels("augmentation", augment_labels, augment_dim, num)
-    if label_mask is not None and (
-        label_mask.dtype != torch.bool or label_mask.ndim != 1 or len(label_mask) not in (1, num)
-    ):
-        raise UserError(
-            f"label_mask is {label_mask.dtype} of shape {list(label_mask.shape)}: give {num}"
-            " booleans"
-        )
+
+    img_shape: tuple[int, int, int]
+    label_dim: int
+    augment_dim: int
+
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        class_labels: Tensor | None = None,
+        label_mask: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+    ) -> Tensor:
+        """Evaluate the raw network.
+
+        Args:
+            x: scaled noisy images [N, img_channels, H, W].
+            c_noise: noise condition [N], or [1] for all; what it counts is the preconditioning's
+                choice.
+            class_labels: [N, label_dim]; None is the null label.
+            label_mask: bool [N], False replaces a label by the null label; None is all True.
+            augment_labels: [N, augment_dim]; None is no augmentation.
+
+        Returns:
+            The output [N, out_channels, H, W], float32 under autocast.
+
+        Raises:
+            UserError: images or labels do not have the network's sizes, such as class indices [N]
+                in place of one-hots.
+        """
+        self._check(x, class_labels, label_mask, augment_labels)
+        emb = self.embed(c_noise, class_labels, label_mask, augment_labels)
+        return self.evaluate(x, emb)
+
+    @abstractmethod
+    def embed(
+        self,
+        c_noise: Tensor,
+        class_labels: Tensor | None,
+        label_mask: Tensor | None,
+        augment_labels: Tensor | None,
+    ) -> Tensor:
+        """The embedding of everything but the image, [N, emb_channels] or [1, emb_channels]."""
+
+    @abstractmethod
+    def evaluate(self, x: Tensor, emb: Tensor) -> Tensor:
+        """The output [N, out_channels, H, W] for images and an embedding."""
+
+    def _check(
+        self,
+        x: Tensor,
+        class_labels: Tensor | None,
+        label_mask: Tensor | None,
+        augment_labels: Tensor | None,
+    ) -> None:
+        """Check the shapes of images and labels; values are not looked at."""
+        num = len(x)
+        if x.shape[1:] != self.img_shape:
+            raise UserError(
+                f"images are {list(x.shape[1:])}, the network is for {list(self.img_shape)}"
+                " (channels, height, width)"
+            )
+        _check_labels("class", class_labels, self.label_dim, num)
+        _check_labels("augmentation", augment_labels, self.augment_dim, num)
+        if label_mask is not None and (
+            label_mask.dtype != torch.bool
+            or label_mask.ndim != 1
+            or len(label_mask) not in (1, num)
+        ):
+            raise UserError(
+                f"label_mask is {label_mask.dtype} of shape {list(label_mask.shape)}: give {num}"
+                " booleans"
+            )
 
 
 def _check_labels(kind: str, labels: Tensor | None, width: int, num: int) -> None:

@@ -1,7 +1,7 @@
 """The primitive layers of the U-Nets: initialisers, linear, convolution, group norm, embeddings.
 
-Parameters are float32. Under autocast, what is sensitive to rounding (linear layers of the
-embedding, norms) runs in float32 all the same. Every layer has a forward-mode derivative.
+Parameters are float32. Under autocast, what is sensitive to rounding (norms, linear layers of the
+embedding) still runs in float32. Every layer has a forward-mode derivative.
 """
 
 import math
@@ -21,7 +21,7 @@ from torch_utils.errors import unknown_name
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """A context in which autocast is off for the device of x."""
     device_type = x.device.type
-    # tensors without values have no autocast; to ask whether breaks graphs in PyTorch 2.11
+    # meta tensors have no autocast, and in PyTorch 2.11 the question breaks graphs
     if device_type != "meta" and torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
@@ -38,7 +38,7 @@ def has_tangent(x: Tensor) -> bool:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether images lie in memory pixel by pixel; those that can be seen both ways do not."""
+    """Whether images lie in memory pixel by pixel only, and not channel by channel as well."""
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -51,7 +51,7 @@ def _normal(shape: Sequence[int]) -> Tensor:
 
 
 def _truncated_normal(shape: Sequence[int]) -> Tensor:
-    """Cut at two standard deviations of the uncut one; the variance shrinks and stays so."""
+    """Normals cut at two standard deviations, with the smaller variance that this leaves."""
     return nn.init.trunc_normal_(torch.empty(*shape), a=-2, b=2)
 
 
@@ -124,8 +124,8 @@ class Resample(nn.Module):
     """Double or halve an image with a separable filter, [N, C, H, W] -> [N, C, 2H, 2W] or half.
 
     The taps [1, 1] give nearest neighbours and the mean of 2x2, [1, 3, 3, 1] a near-bilinear
-    filter; an even number of taps keeps the sampling grid centred. None is [1, 1] without a filter
-    among the tensors of the state dict.
+    filter; an even number of taps keeps the sampling grid centred. None is [1, 1], with no filter
+    in the state dict.
     """
 
     resample_filter: Tensor | None
@@ -223,7 +223,7 @@ class StridedConv2d(Conv2d):
 
 
 class GroupNorm(nn.Module):
-    """Group norm in float32 (Wu & He 2018), x's shape; by default four channels a group or more."""
+    """Group norm in float32 (Wu & He 2018); by default a group has four channels or more."""
 
     def __init__(self, channels: int, *, groups: int | None = None, eps: float = 1e-5) -> None:
         super().__init__()

@@ -41,8 +41,8 @@ class Levels:
     Attributes:
         sizes: (height, width) of each level.
         widths: channels of each level.
-        attn_resolutions: levels whose larger side is in this list have attention. The list is made
-            for square images, and attention is what the larger side makes expensive.
+        attn_resolutions: levels whose larger side is in this list have attention. Published lists
+            are for square images; the larger side bounds the cost.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -101,11 +101,12 @@ def make_levels(
 
 @dataclass(frozen=True)
 class Resampler:
-    """What leads from one level to the next.
+    """The layer that leads from one level to the next.
 
     Attributes:
         kind: of its entry: block, conv_resample or pool_resample.
-        attention: whether it attends at its new resolution if the level it leaves has attention.
+        attention: whether the layer has attention, at its new resolution, if the level that it
+            leaves has attention.
     """
 
     kind: str = "block"

@@ -1,6 +1,6 @@
 """DDPM++ and NCSN++ (Song et al. 2021, appendix H), as reimplemented by Karras et al. 2022.
 
-One network, told apart by its options; state-dict names and order are the published ones. It knows
+Options choose between the two; state-dict names and order are the published ones. It knows
 nothing of sigma: `diffusion` computes its input, its noise condition and what its output means.
 """
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.blocks import BlockSettings, make_block
-from networks.inputs import check_inputs, zeroed_labels
+from networks.inputs import ConditionalNetwork, zeroed_labels
 from networks.layers import (
     Conv2d,
     FourierEmbedding,
@@ -33,11 +33,12 @@ _INIT_ATTN = Init("xavier_uniform", weight_gain=math.sqrt(0.2))
 _EPS = 1e-6
 
 
-class SongUNet(nn.Module):
+class SongUNet(ConditionalNetwork):
     """The U-Net of DDPM++ and NCSN++.
 
     Attention acts at the levels whose larger side is in `attn_resolutions`: on every encoder block,
-    on the last decoder block, and always on the first block of the bottleneck.
+    on the last decoder block, and always on the first block of the bottleneck. The null label is a
+    row of zeros.
     """
 
     def __init__(
@@ -65,8 +66,8 @@ class SongUNet(nn.Module):
         Args:
             img_resolution: height and width of the images.
             img_channels: channels of the input.
-            label_dim: width of the class labels, 0 for none.
-            augment_dim: width of the augmentation labels, 0 for none.
+            label_dim: width of the class labels, 0 without classes.
+            augment_dim: width of the augmentation labels, 0 without them.
             out_channels: channels of the output.
             model_channels: the unit of all widths.
             channel_mult: width of each level in that unit, finest first.
@@ -129,42 +130,7 @@ class SongUNet(nn.Module):
         self.enc = nn.ModuleDict({e.name: _layer(e, emb_channels, settings) for e in self.encoder})
         self.dec = nn.ModuleDict({e.name: _layer(e, emb_channels, settings) for e in self.decoder})
 
-    def forward(
-        self,
-        x: Tensor,
-        c_noise: Tensor,
-        class_labels: Tensor | None = None,
-        label_mask: Tensor | None = None,
-        augment_labels: Tensor | None = None,
-    ) -> Tensor:
-        """Evaluate the raw network.
-
-        Args:
-            x: scaled noisy images [N, img_channels, H, W].
-            c_noise: noise condition [N], or [1] for all.
-            class_labels: [N, label_dim]; None is the null label, a row of zeros.
-            label_mask: bool [N], False replaces a label by the null label; None is all True.
-            augment_labels: [N, augment_dim]; None is no augmentation.
-
-        Returns:
-            The output [N, out_channels, H, W], float32 under autocast.
-
-        Raises:
-            UserError: images or labels do not have the network's sizes.
-        """
-        check_inputs(
-            x,
-            self.img_shape,
-            class_labels=class_labels,
-            label_dim=self.label_dim,
-            label_mask=label_mask,
-            augment_labels=augment_labels,
-            augment_dim=self.augment_dim,
-        )
-        emb = self._embed(c_noise, class_labels, label_mask, augment_labels)
-        return self._decode(self._encode(x, emb), emb)
-
-    def _embed(
+    def embed(
         self,
         c_noise: Tensor,
         class_labels: Tensor | None,
@@ -181,6 +147,10 @@ class SongUNet(nn.Module):
         if self.augment_dim and augment_labels is not None:
             emb = emb + self.map_augment(augment_labels.to(dtype))
         return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
+
+    def evaluate(self, x: Tensor, emb: Tensor) -> Tensor:
+        """The output image, from encoder and decoder."""
+        return self._decode(self._encode(x, emb), emb)
 
     def _encode(self, x: Tensor, emb: Tensor) -> list[Tensor]:
         """The skip stack: the outputs of all encoder layers but the auxiliary ones."""

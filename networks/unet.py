@@ -1,19 +1,18 @@
-"""The U-Net of Ho et al. 2020 (appendix B), which the networks `ddpm` and `vdiff` are variants of.
+"""The U-Net of Ho et al. 2020 (appendix B), of which `ddpm`, `vdiff` and `adm` are variants.
 
-The time embedding, the way down and up, and the output layers; a variant adds its settings and
-what it makes of labels. All norms have 32 groups, whatever the width.
+This file has the embedding, the way down and up, and the output layers. A variant is a row of
+settings; `vdiff` also has its own embedding of labels.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.blocks import BlockSettings, check_heads, make_block
-from networks.inputs import check_inputs
+from networks.blocks import BlockSettings, make_block
+from networks.inputs import ConditionalNetwork, zeroed_labels
 from networks.layers import (
     Conv2d,
     GroupNorm,
@@ -35,36 +34,52 @@ from networks.layout import (
 )
 from torch_utils.errors import UserError
 
-NUM_GROUPS = 32
+NUM_GROUPS = 32  # of every norm in `ddpm` and `vdiff`, whatever the width
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What tells one U-Net of this family from another, its sizes apart.
+    """What distinguishes the U-Nets of this family, apart from their sizes.
 
     Attributes:
         name: of the network, for messages.
-        settings: of the blocks.
-        middle: of the block with attention in the bottleneck.
-        resampler: what leads from level to level.
+        settings: those of the blocks.
+        middle: those of the block with attention in the bottleneck.
+        resampler: the layer between two levels.
         init_out: first values of the output convolution.
+        init_label: first values of the label layer; None for `settings.init`.
         down_padding: zeros around a halving convolution, end or both (`StridedConv2d`).
+        label_bias: whether the label layer has a bias.
+        labels_first: whether the label layer is made before the blocks, not after the output
+            layers; the published order of a network numbers its parameters.
+        endpoint: whether the last frequency of the noise embedding is 1/10000 itself.
+        cosine_first: whether the noise embedding has its cosines before its sines.
+        widens_first: whether the first convolution has the width of the finest level, not
+            model_channels.
+        has_augmentation: whether the network takes augmentation labels.
     """
 
     name: str
     settings: BlockSettings
     middle: BlockSettings
-    resampler: Resampler
     init_out: Init
+    resampler: Resampler = field(default_factory=Resampler)
+    init_label: Init | None = None
     down_padding: str = "end"
+    label_bias: bool = False
+    labels_first: bool = False
+    endpoint: bool = True
+    cosine_first: bool = False
+    widens_first: bool = False
+    has_augmentation: bool = False
 
     def block_settings(self, entry: Entry) -> BlockSettings:
         """The settings of an entry of the plan."""
         return self.middle if entry.name.endswith("_in0") else self.settings
 
 
-class UNet(nn.Module, ABC):
-    """Encoder, bottleneck and decoder, conditioned on a number and, in the variants, on labels.
+class UNet(ConditionalNetwork):
+    """Encoder, bottleneck and decoder, conditioned on a number and on labels.
 
     Attention acts at the levels whose larger side is in `attn_resolutions`, on every block of
     encoder and decoder, and always on the first block of the bottleneck.
@@ -91,8 +106,8 @@ class UNet(nn.Module, ABC):
             variant: which U-Net of the family.
             img_resolution: height and width of the images.
             img_channels: channels of the input.
-            label_dim: width of the class labels, 0 for none.
-            augment_dim: has to be 0.
+            label_dim: width of the class labels, 0 without classes.
+            augment_dim: width of the augmentation labels; 0 where the variant has no use for them.
             out_channels: channels of the output.
             model_channels: the unit of all widths.
             channel_mult: width of each level in that unit, finest first.
@@ -104,79 +119,81 @@ class UNet(nn.Module, ABC):
             UserError: the sizes do not fit together.
         """
         super().__init__()
-        if augment_dim:
+        if augment_dim and not variant.has_augmentation:
             raise UserError(
                 f"the network {variant.name} takes no augmentation labels: train it without"
                 f" augmentation (augment_dim is {augment_dim}), or choose ddpmpp, ncsnpp or adm"
             )
         levels = make_levels(img_resolution, model_channels, channel_mult, attn_resolutions)
+        first = levels.widths[0] if variant.widens_first else model_channels
         self.encoder = encoder_entries(
-            levels, img_channels, model_channels, num_blocks, "standard", variant.resampler
+            levels, img_channels, first, num_blocks, "standard", variant.resampler
         )
         self.decoder = decoder_entries(
             levels, self.encoder, num_blocks, attention="every", resampler=variant.resampler
         )
-        check_widths([*self.encoder, *self.decoder], NUM_GROUPS)
+        check_widths([*self.encoder, *self.decoder], variant.settings.num_groups)
         for entry in [*self.encoder, *self.decoder]:
-            check_heads([entry], variant.block_settings(entry))
+            if entry.attention:  # refuse a width without heads before a tensor exists
+                variant.block_settings(entry).heads(entry.out_channels)
 
         self.img_shape = (img_channels, *img_resolution)
         self.label_dim = label_dim
+        self.augment_dim = augment_dim
         self.emb_channels = emb_channels or 4 * model_channels
-        init = variant.settings.init
-        self.map_noise = PositionalEmbedding(model_channels, endpoint=True)
-        self.map_layer0 = Linear(model_channels, self.emb_channels, init=init)
-        self.map_layer1 = Linear(self.emb_channels, self.emb_channels, init=init)
+        self.cosine_first = variant.cosine_first
+        settings = variant.settings
+        self.map_noise = PositionalEmbedding(model_channels, endpoint=variant.endpoint)
+        if augment_dim:
+            self.map_augment = Linear(
+                augment_dim, model_channels, bias=False, init=settings.init_zero
+            )
+        self.map_layer0 = Linear(model_channels, self.emb_channels, init=settings.init)
+        self.map_layer1 = Linear(self.emb_channels, self.emb_channels, init=settings.init)
+        if label_dim and variant.labels_first:
+            self.map_label = self._label_layer(variant)
         self.enc = self._layers(self.encoder, variant)
         self.dec = self._layers(self.decoder, variant)
         width = levels.widths[0]
-        self.out_norm = GroupNorm(width, groups=NUM_GROUPS, eps=variant.settings.eps)
+        self.out_norm = GroupNorm(width, groups=settings.num_groups, eps=settings.eps)
         self.out_conv = Conv2d(width, out_channels, 3, init=variant.init_out)
+        if label_dim and not variant.labels_first:
+            self.map_label = self._label_layer(variant)
+
+    def _label_layer(self, variant: Variant) -> Linear:
+        init = variant.init_label or variant.settings.init
+        return Linear(self.label_dim, self.emb_channels, bias=variant.label_bias, init=init)
 
     def _layers(self, entries: Sequence[Entry], variant: Variant) -> nn.ModuleDict:
         return nn.ModuleDict({e.name: _layer(e, self.emb_channels, variant) for e in entries})
 
-    @abstractmethod
-    def embed_labels(self, class_labels: Tensor | None, label_mask: Tensor | None) -> Tensor:
-        """The embedding of the labels, [N, emb_channels] or [1, emb_channels] for all.
-
-        Called only if label_dim is not 0; each variant has its own.
-        """
-
-    def forward(
+    def embed(
         self,
-        x: Tensor,
         c_noise: Tensor,
-        class_labels: Tensor | None = None,
-        label_mask: Tensor | None = None,
-        augment_labels: Tensor | None = None,
+        class_labels: Tensor | None,
+        label_mask: Tensor | None,
+        augment_labels: Tensor | None,
     ) -> Tensor:
-        """Evaluate the raw network.
+        """The embedding of everything but the image, [N, emb_channels]."""
+        dtype = self.map_layer0.weight.dtype
+        # A condition in float64 keeps its precision up to the sine: it runs to a thousand.
+        cos, sin = self.map_noise(c_noise.to(torch.promote_types(c_noise.dtype, dtype)))
+        emb = torch.cat([cos, sin] if self.cosine_first else [sin, cos], dim=1).to(dtype)
+        if self.augment_dim and augment_labels is not None:
+            emb = emb + self.map_augment(augment_labels.to(dtype))
+        emb = self.map_layer1(F.silu(self.map_layer0(emb)))
+        if self.label_dim:
+            labels = zeroed_labels(class_labels, label_mask, self.label_dim, emb)
+            emb = emb + self.embed_labels(labels)
+        return F.silu(emb)
 
-        Args:
-            x: scaled noisy images [N, img_channels, H, W].
-            c_noise: noise condition [N], or [1] for all: the step index, or 1000 times the time
-                in [0, 1]; integers and fractions alike.
-            class_labels: [N, label_dim]; None is the null label.
-            label_mask: bool [N], False replaces a label by the null label; None is all True.
-            augment_labels: has to be None.
+    def embed_labels(self, labels: Tensor) -> Tensor:
+        """The embedding of labels whose null label is a row of zeros, one row a label."""
+        embedding: Tensor = self.map_label(labels)
+        return embedding
 
-        Returns:
-            The output [N, out_channels, H, W], float32 under autocast.
-
-        Raises:
-            UserError: images or labels do not have the network's sizes.
-        """
-        check_inputs(
-            x,
-            self.img_shape,
-            class_labels=class_labels,
-            label_dim=self.label_dim,
-            label_mask=label_mask,
-            augment_labels=augment_labels,
-            augment_dim=0,
-        )
-        emb = self._embed(c_noise, class_labels, label_mask)
+    def evaluate(self, x: Tensor, emb: Tensor) -> Tensor:
+        """The output image, from encoder, decoder and output layers."""
         skips: list[Tensor] = []
         for entry, layer in zip(self.encoder, self.enc.values(), strict=True):
             x = layer(x, emb) if entry.kind == "block" else layer(x)
@@ -187,19 +204,6 @@ class UNet(nn.Module, ABC):
         with full_precision(x):
             output: Tensor = self.out_conv(F.silu(self.out_norm(widen(x))))
         return output
-
-    def _embed(
-        self, c_noise: Tensor, class_labels: Tensor | None, label_mask: Tensor | None
-    ) -> Tensor:
-        """The embedding of everything but the image, [N, emb_channels]."""
-        dtype = self.map_layer0.weight.dtype
-        # A condition in float64 keeps its precision up to the sine: it runs to a thousand.
-        cos, sin = self.map_noise(c_noise.to(torch.promote_types(c_noise.dtype, dtype)))
-        emb = torch.cat([sin, cos], dim=1).to(dtype)
-        emb = self.map_layer1(F.silu(self.map_layer0(emb)))
-        if self.label_dim:
-            emb = emb + self.embed_labels(class_labels, label_mask)
-        return F.silu(emb)
 
 
 def _layer(entry: Entry, emb_channels: int, variant: Variant) -> nn.Module:

@@ -2,7 +2,7 @@
 
 It differs from DDPM's by adaptive group norm, residual resampling with attention, and labels that
 are classes or sets of tags. It knows nothing of sigma: its condition is 1000 t, scaled outside, so
-that the networks of discrete and of continuous time are told the noise level in one unit.
+that networks of discrete and of continuous time share one unit.
 """
 
 import math
@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from networks.blocks import BlockSettings
-from networks.inputs import zeroed_labels
-from networks.layers import Init, Linear
+from networks.layers import Init
 from networks.layout import Resampler
 from networks.unet import NUM_GROUPS, UNet, Variant
 
@@ -26,7 +25,7 @@ class VDiffusionUNet(UNet):
     """The U-Net of v-diffusion.
 
     The null label is a row of zeros, for classes and tags; its embedding is the bias of the label
-    layer. So with tags it is also the label of an image that has none of them.
+    layer. With tags it is also the label of an image without tags.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class VDiffusionUNet(UNet):
         """Build the network; `networks.create` checks the options and knows their defaults.
 
         Args:
-            label_dim: number of classes or tags, 0 for none.
+            label_dim: number of classes or tags; 0 without labels.
             multi_tags: whether a label is a set of tags, which is divided by the root of their
                 number, and not one class.
             num_heads: attention heads, None for heads of `head_dim` or 64.
@@ -70,18 +69,15 @@ class VDiffusionUNet(UNet):
             middle=settings,
             resampler=Resampler("block", attention=True),
             init_out=_INIT_ZERO,
+            init_label=_INIT_TAGS if multi_tags else _INIT,
+            label_bias=True,
         )
         super().__init__(variant, label_dim=label_dim, **sizes)
         self.multi_tags = multi_tags
-        if label_dim:
-            init = _INIT_TAGS if multi_tags else _INIT
-            self.map_label = Linear(label_dim, self.emb_channels, init=init)
 
-    def embed_labels(self, class_labels: Tensor | None, label_mask: Tensor | None) -> Tensor:
+    def embed_labels(self, labels: Tensor) -> Tensor:
         """A linear layer over the labels, tags at equal length whatever their number."""
-        labels = zeroed_labels(class_labels, label_mask, self.label_dim, self.map_label.weight)
         if self.multi_tags:
             num_tags = (labels != 0).sum(dim=1, keepdim=True).clamp(min=1)
             labels = labels / num_tags.to(labels.dtype).sqrt()
-        embedding: Tensor = self.map_label(labels)
-        return embedding
+        return super().embed_labels(labels)

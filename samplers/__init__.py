@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from diffusion import GRIDS as GRIDS
-from torch_utils.registry import Row
+from torch_utils.registry import POSITIVE, Row
 
 DEFAULT_STEPS = 18  # EDM's
 
@@ -48,7 +48,7 @@ class SamplerRow(Row):
 
 _NONE: Mapping[str, object] = {}
 _CHURN = {"S_churn": 0.0, "S_min": 0.0, "S_max": math.inf, "S_noise": 1.0}
-_CHURN_RANGES = {"S_churn": (0.0, math.inf), "S_noise": (0.0, math.inf)}
+_CHURN_RANGES = dict.fromkeys(_CHURN, (0.0, math.inf))
 
 
 def _one_a_step(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
@@ -94,7 +94,7 @@ def _steps_of_ablation(options: Mapping[str, object]) -> int:
     return 32 if is_ve_euler else DEFAULT_STEPS
 
 
-SAMPLERS = {
+SAMPLERS: dict[str, SamplerRow] = {
     "heun": SamplerRow(
         target="samplers.solvers.heun:heun",
         options=_CHURN,
@@ -206,6 +206,7 @@ SAMPLERS = {
             "derivative": ("jvp", "fd"),
         },
         ranges={"beta": (0.0, math.inf), "S_max": (0.0, math.inf)},
+        rules={"rho": POSITIVE},
         summary="second-order steps of the reverse SDE, by the derivative of the denoiser",
         grid="rho",
         order=1,
@@ -219,6 +220,7 @@ SAMPLERS = {
         target="samplers.solvers.sra1:sra1",
         options={"beta": 1.0, "rho": 7.0},
         ranges={"beta": (0.0, math.inf)},
+        rules={"rho": POSITIVE},
         summary="the reverse SDE by a Runge-Kutta method for additive noise",
         grid="rho",
         order=2,

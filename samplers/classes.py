@@ -7,13 +7,16 @@ from torch_utils.class_folders import folder_names
 from torch_utils.errors import UserError, unknown_name
 
 
-def class_number(chosen: str, names: Sequence[str], num_classes: int) -> int:
+def class_number(
+    chosen: str, names: Sequence[str], num_classes: int, words: Sequence[str] = ()
+) -> int:
     """The class that has a name; failing that, the one of a number.
 
     Args:
         chosen: what was asked for.
         names: of the classes; may be empty.
         num_classes: how many the model has.
+        words: what else may stand in place of a class.
 
     Raises:
         UserError: no class is called so, or there are not so many.
@@ -22,7 +25,7 @@ def class_number(chosen: str, names: Sequence[str], num_classes: int) -> int:
     if _composed(chosen) in known:
         return known.index(_composed(chosen))
     if not (chosen.isascii() and chosen.isdecimal()):
-        raise unknown_name("class", chosen, [*names, "each"])
+        raise unknown_name("class", chosen, [*names, *words])
     digits = chosen.lstrip("0") or "0"
     index = int(digits) if len(digits) < 10 else num_classes
     if index >= num_classes:

@@ -13,11 +13,11 @@ from samplers.options import (
     BATCHES,
     SOLVER_DTYPES,
     GenerationSettings,
+    flat_with_numbers,
     generation_settings,
     overlay,
 )
 from torch_utils.errors import UserError
-from torch_utils.numbers import with_numbers
 from torch_utils.yaml_files import parse_yaml
 
 _METAVARS = {
@@ -226,7 +226,7 @@ def _pair(text: str) -> list[float | None]:
 
 
 def _key_values(entries: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE entries, the values in YAML; `1e-3` and `inf` are numbers too.
+    """KEY=VALUE entries, the values in YAML; `1e-3` and `inf` are numbers where numbers belong.
 
     Raises:
         UserError: an entry that is none, or a key twice.
@@ -238,8 +238,8 @@ def _key_values(entries: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--sampler-option {entry}: give KEY=VALUE")
         if key in found:
             raise UserError(f"--sampler-option {key} was given twice")
-        found[key] = with_numbers(parse_yaml(text, f"--sampler-option {entry}"))
-    return found
+        found[key] = parse_yaml(text, f"--sampler-option {entry}")
+    return flat_with_numbers(found)
 
 
 def _remarks(given: Mapping[str, Any], settings: GenerationSettings) -> list[str]:

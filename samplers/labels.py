@@ -7,7 +7,7 @@ snapshot stores examples; a label that no training image had would be a guess.
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,12 +28,16 @@ class LabelSource:
         classes: the classes that some training image has, ascending; None for all of them.
         examples: labels of training images, float32 [M, dim]; None for classes, and where a
             snapshot does not have them.
+        kind: class, vector or multi_hot; None is class, or an unconditional model.
+        names: of the classes, or of the elements of a label; may be empty.
     """
 
     dim: int
     is_class: bool = True
     classes: Tensor | None = None
     examples: Tensor | None = None
+    kind: str | None = None
+    names: Sequence[str] = ()
 
     @property
     def num_choices(self) -> int:
@@ -67,6 +71,7 @@ def label_source(
     *,
     present: Sequence[int] | None = None,
     examples: Sequence[Sequence[float]] | None = None,
+    names: Sequence[str] | None = None,
 ) -> LabelSource:
     """The source that a snapshot describes.
 
@@ -75,25 +80,27 @@ def label_source(
         kind: class, vector or multi_hot; None is class, or an unconditional model.
         present: the classes to draw from; None for all.
         examples: labels of training images, for vectors and tags.
+        names: of the classes, or of the elements of a label.
 
     Raises:
         UserError: what the snapshot says is no classes or labels of this width.
     """
-    if kind in (None, "class"):
+    plain = LabelSource(dim, kind in (None, "class"), kind=kind, names=names or ())
+    if plain.is_class:
         if present is None:
-            return LabelSource(dim)
+            return plain
         if not present or not all(type(i) is int and 0 <= i < dim for i in present):
             raise UserError("the snapshot's list of classes is damaged: it names none or others")
-        return LabelSource(dim, classes=torch.tensor(present))
+        return replace(plain, classes=torch.tensor(present))
     if not examples:
-        return LabelSource(dim, is_class=False)
+        return plain
     try:
         rows = torch.tensor(examples, dtype=torch.float32)
     except (TypeError, ValueError):
         rows = torch.empty(0)
     if rows.ndim != 2 or rows.shape[1] != dim or not bool(rows.isfinite().all()):
         raise UserError(f"the snapshot's examples of labels are damaged: not rows of {dim} numbers")
-    return LabelSource(dim, is_class=False, examples=rows)
+    return replace(plain, examples=rows)
 
 
 def label_from_text(text: str, dim: int) -> tuple[float, ...]:

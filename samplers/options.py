@@ -12,6 +12,7 @@ from typing import Any
 from samplers import GRIDS, SAMPLERS
 from samplers.settings import SamplerSettings, chosen_grid, settings_from, unknown_option
 from torch_utils.errors import UserError, unknown_name
+from torch_utils.numbers import number
 
 DEFAULT_SAMPLER = "heun"
 GRID_KEYS = ("grid", "discretization")  # ours, and the published one
@@ -105,6 +106,27 @@ def generation_settings(mapping: Mapping[str, Any]) -> GenerationSettings:
     dtype = _one_of("solver_dtype", mapping.get("solver_dtype", "float64"), SOLVER_DTYPES)
     guidance = _guidance(mapping.get("guidance"))
     return GenerationSettings(settings_from(sampler), clip, guidance, dtype)
+
+
+def flat_with_numbers(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat mapping in which numbers that a reader left as text are numbers.
+
+    An option has the same type in every sampler and grid that has it.
+    """
+    mended = dict(flat)
+    for row in (*GRIDS.values(), *SAMPLERS.values()):
+        known = {key: value for key, value in mended.items() if key in row.options}
+        mended |= row.with_numbers(known)
+    guidance = mended.get("guidance")
+    if isinstance(guidance, Mapping):
+        mended["guidance"] = {key: _numbers(value) for key, value in guidance.items()}
+    elif "guidance" in mended:
+        mended["guidance"] = number(guidance)
+    return mended
+
+
+def _numbers(value: Any) -> Any:
+    return list(map(number, value)) if isinstance(value, list) else number(value)
 
 
 def known_keys(mapping: Mapping[str, Any]) -> set[str]:

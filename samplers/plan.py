@@ -98,7 +98,7 @@ def plan(
     if chosen == "each":
         folders = class_folders(source.present, label_names or []).items()
         return [(Sample(seed, index), folder) for index, folder in folders for seed in seeds]
-    index = class_number(chosen, label_names or [], source.dim)
+    index = class_number(chosen, label_names or [], source.dim, words=["each"])
     if index not in source.present:
         raise UserError(f"--class={chosen}: no training image is of it, so nothing was learned")
     return [(Sample(seed, index), "") for seed in seeds]

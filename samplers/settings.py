@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from diffusion import SCHEDULES
 from samplers import GRIDS, SAMPLERS, SamplerRow
 from torch_utils.errors import UserError, unknown_name
-from torch_utils.registry import check_values, lookup, merge_options, split_name
+from torch_utils.registry import lookup
 
 if TYPE_CHECKING:
     from diffusion.schedules import Schedule
@@ -247,14 +246,7 @@ def settings_from(mapping: Mapping[str, Any]) -> SamplerSettings:
     owner = f"sampler {name}"
     grid = {key: value for key, value in given.items() if key in grid_defaults}
     options = {key: value for key, value in given.items() if key in defaults}
-    grid = merge_options(owner, grid_defaults, grid)
-    options = merge_options(owner, defaults, options)
-    if grid.get("levels") is not None:
-        schedule, parts = split_name(f"{owner}: levels", grid["levels"])
-        merge_options(
-            f"schedule {schedule}", lookup("schedule", SCHEDULES, schedule).options, parts
-        )
-    check_values(owner, GRIDS[grid_name], grid)
-    check_values(owner, row, options)
+    grid = replace(GRIDS[grid_name], options=grid_defaults).resolve(owner, grid)
+    options = replace(row, options=defaults).resolve(owner, options)
     num_steps = row.steps(options) if steps is None else steps
     return SamplerSettings(name, num_steps, grid, options, grid_name)

@@ -14,10 +14,9 @@ import click
 import torch
 
 import losses
-from diffusion import GRIDS, SCHEDULES, schedules
+from diffusion import GRIDS, SCHEDULES, preconditioning
 from diffusion.outputs import OUTPUTS
-from diffusion.preconditioning import PRESETS, Preconditioning
-from diffusion.schedules import Schedule
+from diffusion.preconditioning import PRESETS
 from samplers import SAMPLERS
 from torch_utils.published import FLAG_SPELLINGS, SPELLINGS, SYSTEMS
 from torch_utils.registry import Row
@@ -67,15 +66,16 @@ def sampler_table() -> str:
 def preset_table() -> str:
     """One row for each preconditioning, with the objective that it was published with."""
     body = []
-    for name, preset in PRESETS.items():
-        objective = losses.PUBLISHED[name]
+    for name, row in PRESETS.items():
+        preset, schedule = preconditioning.create(name), row.options["schedule"]
+        objective = losses.PUBLISHED_OBJECTIVES[name]
         body.append(
             [
                 f"`{name}`",
                 f"`{preset.output}`",
                 f"`{preset.input_scale}`",
                 f"`{preset.conditioning}`",
-                schedule_name(preset),
+                f"`{schedule}`" if schedule else "none",
                 f"{preset.sigma_min:.3g} to {preset.sigma_max:.4g}",
                 f"`{objective.noise_level}`",
                 f"`{objective.weight}`",
@@ -84,22 +84,6 @@ def preset_table() -> str:
         )
     head = ["preset", "output", "input scale", "conditioning", "schedule", "noise levels"]
     return table([*head, "trained at", "weight", "reduction"], body)
-
-
-def schedule_name(preset: Preconditioning) -> str:
-    """The name of a preset's schedule, found by its noise levels."""
-    wanted = preset.schedule
-    if wanted is None:
-        return "none"
-    times = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
-
-    def is_same(name: str) -> bool:
-        found: Schedule = schedules.create(name)
-        same_steps = found.num_steps == wanted.num_steps
-        return same_steps and torch.equal(found.sigma(times), wanted.sigma(times))
-
-    (name,) = filter(is_same, SCHEDULES)
-    return f"`{name}`"
 
 
 def effective_weight_table() -> str:
@@ -113,7 +97,8 @@ def effective_weight_table() -> str:
         _, (scale,) = output.coefficients(sigma, 0.5)
         cells = []
         for weight in chosen:
-            values = losses.WEIGHTS[weight].load()()(sigma) * scale.square()
+            row = losses.WEIGHTS[weight]
+            values = row.load()(**row.options)(sigma) * scale.square()
             is_one = torch.allclose(values, torch.ones_like(values))
             cells.append("**1**" if is_one else ", ".join(f"{v:.2g}" for v in values.tolist()))
         body.append([f"`{name}`", *cells])

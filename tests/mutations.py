@@ -43,21 +43,21 @@ MUTANTS = [
         "diffusion/steps.py",
         "diffusion/test_steps.py",
         ("return (x - denoised) / sigma", "return (denoised - x) / sigma"),
-        ("math.sqrt(max(sigma_hat**2 - sigma**2, 0.0))", "(sigma_hat - sigma)"),
+        ("_std(sigma_hat**2 - sigma**2)", "(sigma_hat - sigma)"),
         ("q = (sigma_next / sigma) ** 2", "q = sigma_next / sigma"),
         ("q * x + (1 - q) * denoised", "q * x + denoised"),
         ("sigma_next**2 * (1 -", "sigma**2 * (1 -"),
         ("(1 + sigma_next**2) / (1 + sigma**2)", "(1 + sigma**2) / (1 + sigma_next**2)"),
         ("small ** (1 - fraction) * large**fraction", "small**fraction * large ** (1 - fraction)"),
         ("eta**2 * variance_small", "eta * variance_small"),
-        ("max(sigma_next**2 - variance, 0.0)", "sigma_next**2"),
+        ("_std(sigma_next**2 - variance)", "sigma_next"),
     ),
     *_of(
         "diffusion/steps.py",
         "samplers/test_reverse_sde.py",
         ("x + 2 * (sigma_next - sigma) * d", "x + (sigma_next - sigma) * d"),
         ("2 * (sigma - sigma_next) * sigma)", "2 * (sigma - sigma_next) * sigma_next)"),
-        ("max(sigma**2 - sigma_next**2, 0.0)", "(sigma - sigma_next) ** 2"),
+        ("_std(sigma**2 - sigma_next**2)", "(sigma - sigma_next)"),
     ),
     *_of(
         "diffusion/outputs.py",
@@ -78,9 +78,8 @@ MUTANTS = [
     ),
     *_of(
         "diffusion/denoiser.py",
-        "diffusion/test_preconditioning.py losses/test_objective.py",
+        "diffusion/test_preconditioning.py",
         ("[*table.levels[::-1], 0.0]", "[0.0, *table.levels]"),
-        ("level * (n if perturbation is None else n + perturbation)", "level * n"),
     ),
     *_of(
         "diffusion/tables.py",
@@ -179,8 +178,7 @@ MUTANTS = [
     *_of(
         "losses/consistency.py",
         _CONSISTENCY + "a_step_of_the_reverse_sde_takes_both_coefficients_at_its_start",
-        ("drift = 2 * change", "drift = change"),
-        ("2 * change.abs() * sigma)", "2 * change.abs() * sigma_next)"),
+        ("frozen_std(sigma, sigma_next)", "frozen_std(sigma_next, sigma)"),
     ),
     *_of(
         "losses/consistency.py",
@@ -192,8 +190,7 @@ MUTANTS = [
         "losses/consistency.py",
         _CONSISTENCY + "rollouts_have_no_dropout_and_no_gradient_and_everything_keeps_its_labels",
         ("torch.no_grad(), without_dropout(followed)", "torch.no_grad()"),
-        ("estimate = denoise if i else denoise_start", "estimate = denoise_start"),
-        ("else v[:num] for", "else v[-num:] for"),
+        ("                if i > 0:", "                if False:"),
     ),
     *_of(
         "losses/consistency.py",
@@ -205,17 +202,23 @@ MUTANTS = [
         "losses/consistency.py",
         _CONSISTENCY + "the_gradient_is_that_of_the_product_with_the_rollout_held_fixed",
         ("noised.denoised[:num]", "noised.denoised[:num].detach()"),
-        ('model.ahead["consistency"]', 'model.ahead["consistency"].detach()'),
+        ('len(draws["window"]), context.extra', 'len(draws["window"]), context.extra.detach()'),
     ),
     *_of(
         "losses/objective.py",
         "losses/test_objective.py",
         ("/ log_variance.exp() + log_variance", "/ log_variance.exp()"),
+        ("n if draws.perturbation is None else n + draws.perturbation", "n"),
     ),
     *_of(
         "losses/uncertainty.py",
         "losses/test_objective.py",
         ("math.sqrt(2 / len", "math.sqrt(1 / len"),
+    ),
+    *_of(
+        "losses/batch.py",
+        _CONSISTENCY + "rollouts_have_no_dropout_and_no_gradient_and_everything_keeps_its_labels",
+        ("else v[:num] for", "else v[-num:] for"),
     ),
     *_of(
         "losses/batch.py",
@@ -232,9 +235,14 @@ MUTANTS = [
         "samplers/solvers/heun.py",
         "samplers/test_ablation.py::test_without_time_or_scale_it_is_edms_sampler",
         ("slope(x, denoised, sigma_hat)", "slope(x, denoised, sigma)"),
+    ),
+    *_of(
+        "samplers/solvers/churn.py",
+        "samplers/test_solvers.py::test_churn_adds_the_published_noise_to_levels_of_its_interval",
         ("min(S_churn / num_steps", "max(S_churn / num_steps"),
         ("S_churn / num_steps", "S_churn / (num_steps + 1)"),
         ("S_noise * fresh", "fresh"),
+        ("S_min <= sigma", "S_min < sigma"),
     ),
     *_of(
         "samplers/solvers/ablation.py",
@@ -245,7 +253,7 @@ MUTANTS = [
         ("rate * s + times.ds(t)", "rate * s"),
     ),
     *_of(
-        "samplers/solvers/ddpm.py",
+        "diffusion/steps.py",
         "samplers/test_ancestral.py::test_ancestral_sampling_with_the_small_variance_is_ddim_with_eta_1",
         ("_: variance_small(", "_: variance_large("),
     ),
@@ -302,6 +310,14 @@ MUTANTS = [
         ("1.5 * there.noise", "1.5 * here.noise"),
         ("(a + 2 * a_mid)", "(2 * a + a_mid)"),
         ("(here.noise - there.noise)", "(there.noise - here.noise)"),
+    ),
+    *_of(
+        "networks/unet.py",
+        "networks/test_golden.py networks/test_adm.py networks/test_state_keys.py",
+        ("[cos, sin] if self.cosine_first else [sin, cos]", "[sin, cos]"),
+        ("if label_dim and variant.labels_first:", "if False:"),
+        ("levels.widths[0] if variant.widens_first else model_channels", "model_channels"),
+        ("init=settings.init_zero", "init=settings.init"),
     ),
     *_of(
         "samplers/generate.py",

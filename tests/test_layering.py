@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import driftless
 from torch_utils.shipped import FOLDERS
 
 ROOT = Path(__file__).parents[1]
@@ -103,6 +104,7 @@ def test_every_package_and_the_files_that_it_needs_are_shipped() -> None:
     packages = {".".join(path.parent.relative_to(ROOT).parts) for path in ours}
     assert set(setuptools["packages"]) == packages | set(FOLDERS)
     assert set(setuptools["py-modules"]) == SCRIPTS
+    assert set(driftless._PACKAGES) == set(PACKAGES)  # it looks for those that hide them
     targets = {target.split(":")[0] for target in project["project"]["scripts"].values()}
     assert targets == SCRIPTS - {"driftless"}
     shipped = {

@@ -77,7 +77,7 @@ def test_the_same_command_again_says_that_it_is_done_and_writes_nothing(trained:
 
 
 def config_of(*arguments: str) -> dict:
-    """The resolved config that a dry run prints."""
+    """The config that a dry run prints."""
     done = call("train.py", "--outdir=/nonexistent/dir", "--dry-run", *arguments)
     assert done.returncode == 0, done.stderr
     assert not Path("/nonexistent").exists()
@@ -107,9 +107,8 @@ def test_edms_options_reach_the_config_with_edms_units() -> None:
         ),
         *("--tick=2", "--snap=3", "--dump=5", "--seed=7", "--desc=mine", "--device=cpu"),
     )
-    assert config["network"] == {
-        "name": "ncsnpp", "model_channels": 16, "channel_mult": [1, 2], "dropout": 0.2,
-    }  # fmt: skip
+    given = {"name": "ncsnpp", "model_channels": 16, "channel_mult": [1, 2], "dropout": 0.2}
+    assert given.items() <= config["network"].items()
     assert config["data"]["cond"] is True
     assert config["data"]["xflip"] is True
     assert config["augment"] == {"p": 0.12, "set": "edm"}
@@ -135,7 +134,7 @@ def test_the_command_line_beats_the_recipe_and_overrides_beat_options() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--precond=cdm"], ["denoising", {"name": "consistency"}]),
+        (["--precond=cdm"], ["denoising", "consistency"]),
         (
             ["--precond=cdm", "--martingale_lambda=2", "--martingale_steps=4"],
             ["denoising", {"name": "consistency", "lambda": 2.0, "num_steps": 4}],
@@ -158,10 +157,9 @@ def test_the_command_line_beats_the_recipe_and_overrides_beat_options() -> None:
 )
 def test_published_options_change_the_terms(arguments: list[str], expected: list) -> None:
     config = config_of(TINY, *arguments)
-    terms = [term if isinstance(term, str) or len(term) > 1 else term["name"]
-             for term in config["loss"]["terms"]]  # fmt: skip
-    wanted = [term if isinstance(term, str) or len(term) > 1 else term["name"] for term in expected]
-    assert terms == wanted
+    for shown, given in zip(config["loss"]["terms"], expected, strict=True):
+        wanted = {"name": given} if isinstance(given, str) else given
+        assert wanted.items() <= shown.items()
     assert config["preconditioning"]["name"] in ("edm", "ddpm")
 
 

@@ -181,23 +181,29 @@ _FAILED = "failed"  # the note of a process that ends by an exception
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` means for this process.
+    """The device that `auto`, `cpu`, `cuda`, or one GPU such as `cuda:1`, means for this process.
 
     Raises:
-        UserError: CUDA was asked for and there is none.
+        UserError: no such name, or CUDA was asked for and there is none.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name != "cuda":
+    if name == "cpu":
         return torch.device(name)
+    kind, colon, index = name.partition(":")
+    if kind != "cuda" or (colon and not index.isdecimal()):
+        raise UserError(f"device is {name!r}: give auto, cpu, cuda, or one GPU such as cuda:1")
     if not torch.cuda.is_available():
         raise UserError("device cuda was asked for, but this PyTorch sees no CUDA device: use cpu")
-    if local_rank >= torch.cuda.device_count():
+    num = torch.cuda.device_count()
+    if index and int(index) >= num:
+        raise UserError(f"device is {name!r}, but there are {num} GPUs, counted from cuda:0")
+    if not index and local_rank >= num:
         raise UserError(
-            f"process {local_rank} of this machine has no GPU: there are "
-            f"{torch.cuda.device_count()}; start at most that many processes"
+            f"process {local_rank} of this machine has no GPU: there are {num}; start at most that "
+            "many processes"
         )
-    return torch.device("cuda", local_rank)
+    return torch.device("cuda", int(index or local_rank))
 
 
 def set_numerics() -> None:

@@ -1,30 +1,23 @@
-"""Numbers that a reader left as text: YAML 1.1 takes 2e-3 for a word, people mean the number."""
+"""Numbers as users write them: YAML 1.1 takes 2e-3 for a word, people mean the number."""
 
+import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 # with an exponent, or inf: other numbers are texts only where they were written in quotes
 _NUMBER = re.compile(r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+|inf)")
-_NAMES = ("name",)  # keys of options whose value is a name, whatever it looks like
 
 
 def number(value: Any) -> Any:
     """A text that reads as a number, as that number; anything else as it is."""
-    is_number = isinstance(value, str) and _NUMBER.fullmatch(value)
-    return float(value) if is_number else value
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
-def with_numbers(tree: Any) -> Any:
-    """A tree of options whose types are not known, with all its numbers as numbers.
+def is_integer(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
+    """Whether a value is a whole number, and no truth value, in an interval."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
-    Texts stay texts where the key says that they are a name.
-    """
-    if isinstance(tree, Mapping):
-        return {
-            key: value if key in _NAMES and isinstance(value, str) else with_numbers(value)
-            for key, value in tree.items()
-        }
-    if isinstance(tree, list | tuple):
-        return [with_numbers(value) for value in tree]
-    return number(tree)
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that a float can hold, and no truth value."""
+    return isinstance(value, float) or is_integer(value, -1e308, 1e308)

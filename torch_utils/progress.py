@@ -13,7 +13,7 @@ _IS_SHOWN = ContextVar("is_shown", default=True)  # of this thread and task: oth
 
 @contextlib.contextmanager
 def silenced(is_silent: bool = True) -> Iterator[None]:
-    """Show no progress and print no lines of a run within the block, in this thread."""
+    """Show no bars and print no lines of progress within the block, in this thread."""
     token = _IS_SHOWN.set(_IS_SHOWN.get() and not is_silent)
     try:
         yield
@@ -24,6 +24,13 @@ def silenced(is_silent: bool = True) -> Iterator[None]:
 def is_shown() -> bool:
     """Whether progress is shown here: not within a block of `silenced`."""
     return _IS_SHOWN.get()
+
+
+def print_line(line: str) -> None:
+    """Print a line on stdout, above the bars."""
+    if is_shown():
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
 
 
 class Progress:

@@ -4,10 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from torch_utils.errors import UserError, unknown_name
-from torch_utils.numbers import number, with_numbers
+from torch_utils.numbers import number
+from torch_utils.registry import Row, entry_with_numbers
 from torch_utils.sentences import reason, shown
 
 
@@ -27,6 +35,11 @@ class Section(BaseModel):
             if kinds & {int, float} and not kinds & {bool, Any}:
                 raise ValueError("give a number (YAML takes yes, no, on and off for true or false)")
         return value
+
+
+def options_of(table: Mapping[str, Row]) -> BeforeValidator:
+    """For a field that is an entry of a table: its options' numbers are read by their types."""
+    return BeforeValidator(lambda entry: entry_with_numbers(table, entry))
 
 
 def _kinds(annotation: Any) -> set[Any]:
@@ -87,8 +100,8 @@ def is_text(model: type[BaseModel], path: Sequence[str]) -> bool:
 def mended(model: type[BaseModel], values: Any) -> Any:
     """A mapping for a pydantic class, in which numbers that are still text are numbers.
 
-    The type of a field decides: where it may be a text, a text is meant. Options of names
-    (`dict[str, Any]`) have no types of their own here: there every number is one.
+    The type of a field decides: where it may be a text, a text is meant. Options of named entries
+    have the types of their rows, see `options_of`.
     """
     if not isinstance(values, Mapping):
         return values
@@ -102,7 +115,7 @@ def mended(model: type[BaseModel], values: Any) -> Any:
 def _mended(members: set[Any], value: Any) -> Any:
     if isinstance(value, Mapping):
         sections = [kind for kind in members if _is_section(kind)]
-        return mended(sections[0], value) if sections else with_numbers(value)
+        return mended(sections[0], value) if sections else value
     if isinstance(value, list | tuple):
         items = set().union(*(_members(item) for kind in members for item in get_args(kind)))
         return [_mended(items, item) for item in value]

@@ -7,6 +7,8 @@ learned and need leave; some cannot act on a run that has begun, and are refused
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from torch_utils.errors import UserError
 from training.config import ResolvedConfig, TrainingConfig
 from training.recipes import leaves
@@ -27,6 +29,10 @@ _SETTLED = {
     "ema.starts": "it acts on the first step alone",
     "network.resample_filter": "its taps are among the state's tensors",
 }
+
+
+class Misfit(UserError):
+    """A state cannot go on with a config."""
 
 
 def differences(old: TrainingConfig, new: TrainingConfig) -> list[str]:
@@ -76,7 +82,7 @@ def refuse_unfit(
     old: TrainingConfig,
     new: ResolvedConfig,
     state: dict[str, Any],
-    expected: Mapping[str, tuple[int, ...]],
+    ours: Mapping[str, Tensor],
 ) -> None:
     """Refuse a state that cannot go on with a config, before anything is overwritten.
 
@@ -84,26 +90,29 @@ def refuse_unfit(
         old: the run's config.
         new: the config to go on with.
         state: of `training.state`.
-        expected: name -> shape, of the tensors of the config's network.
+        ours: the tensors of the config's network, whatever is in them.
 
     Raises:
-        UserError: names the keys or tensors at fault.
+        Misfit: names the keys or tensors at fault.
     """
     before, after = _flat(old), _flat(new)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     for key, reason in _SETTLED.items():
         if key in changed and state["trainer"]["updates"]:
-            raise UserError(f"{key} cannot change in a run that has begun: {reason}")
+            raise Misfit(f"{key} cannot change in a run that has begun: {reason}")
     if bool(state["trainer"]["uncertainty"]) != new.loss.uncertainty:
-        raise UserError(
+        raise Misfit(
             f"loss.uncertainty cannot change to {str(new.loss.uncertainty).lower()}: the run's "
             "state has the weights of the other choice; start a new run, e.g. with --transfer"
         )
-    found = {name: tuple(t.shape) for name, t in state["trainer"]["denoiser"].items()}
+    expected, found = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for tensors in (ours, state["trainer"]["denoiser"])
+    )
     wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
     if wrong:
         first = wrong[0]
-        raise UserError(
+        raise Misfit(
             f"the state does not fit this network in {len(wrong)} tensors, first {first} "
             f"({found.get(first, 'absent')}, here {expected.get(first, 'absent')}); changed: "
             f"{'; '.join(differences(old, new)) or 'nothing in the config'}: start a new run, e.g. "

@@ -7,11 +7,13 @@ for some data and a number of processes: there spans are numbers of images. On d
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from models.config import ModelConfig, PreconditioningConfig
+from losses import NOISE_LEVELS, TERMS, WEIGHTS
+from models.config import ModelConfig, Network, PreconditioningConfig
+from samplers.options import flat_with_numbers
 from torch_utils.errors import UserError
-from torch_utils.sections import Section
+from torch_utils.sections import Section, options_of
 from training.augmentation import AugmentConfig
 from training.units import canonical, to_images
 
@@ -58,10 +60,10 @@ class LossConfig(Section):
         uncertainty: learn the denoising loss's variance at every noise level (EDM2).
     """
 
-    noise_level: str | dict[str, Any] | None = None
-    weight: str | dict[str, Any] | None = None
+    noise_level: Annotated[str | dict[str, Any], options_of(NOISE_LEVELS)] | None = None
+    weight: Annotated[str | dict[str, Any], options_of(WEIGHTS)] | None = None
     reduction: str | None = None
-    terms: tuple[str | dict[str, Any], ...] = ("denoising",)
+    terms: tuple[Annotated[str | dict[str, Any], options_of(TERMS)], ...] = ("denoising",)
     input_perturbation: float = Field(default=0.0, ge=0)
     uncertainty: bool = False
 
@@ -207,12 +209,14 @@ class TrainingConfig(Section):
 
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
-    network: dict[str, Any] = Field(default_factory=lambda: dict(DEFAULT_NETWORK))
+    network: Network = Field(default_factory=lambda: dict(DEFAULT_NETWORK))
     preconditioning: PreconditioningConfig = PreconditioningConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EmaConfig = EmaConfig()
-    sampler: dict[str, Any] = Field(default_factory=lambda: dict(DEFAULT_SAMPLER))
+    sampler: Annotated[dict[str, Any], AfterValidator(flat_with_numbers)] = Field(
+        default_factory=lambda: dict(DEFAULT_SAMPLER)
+    )
     preview: PreviewConfig = PreviewConfig()
     run: RunConfig = RunConfig()
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from models.snapshot import find_snapshot
 from torch_utils.distributed import World, world
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
-from training.choice import Plan, Wanted, checked, latest_run, named_run, new_run
+from torch_utils.untouched import current_gpu, generators, numerics
+from training.choice import Plan, Wanted, checked, new_run, old_run
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData, load_training_data
 from training.loop import train
@@ -20,8 +20,9 @@ from training.memory import micro_batch_that_fits
 from training.recipes import dump_config
 from training.remarks import remarks
 from training.run_dir import CONFIG_FILE, describe, prepare, set_aside
-from training.run_log import RunLog
+from training.run_log import RunLog, read_stats
 from training.setup import transferable
+from training.shown import shown
 
 Say = Callable[[str], None]
 
@@ -75,7 +76,12 @@ class Result:
     @property
     def snapshot(self) -> Path:
         """The newest snapshot of the averaged weights."""
-        return find_snapshot(str(self.folder))
+        return find_snapshot(self.folder)
+
+    @property
+    def stats(self) -> list[dict[str, Any]]:
+        """The rows of stats.jsonl, one a tick."""
+        return read_stats(self.folder)
 
 
 def run(
@@ -103,20 +109,19 @@ def run(
         UserError: what was asked for cannot be.
         Failure: the disk is full or not writable, or too many steps in a row were not finite.
     """
-    with _prepared(wanted, start) as (data, ready), ExitStack() as lock:
-        here = ready.world
-        tell = say if say is not None and here.is_main else _nobody
-        plan, notes = _old_run(start, ready, lock)
+    with ExitStack() as lock, _prepared(wanted, start, lock) as (data, asked, plan, notes):
+        here = asked.world
+        tell = say if here.is_main else None
         if plan is None:
-            for line in notes:
-                tell(line)
-            plan = _new_run(start, data, ready, lock)
+            assert start.outdir is not None
+            plan = new_run(asked, start.outdir, _name(start, asked, data), lock=lock)
         if plan.is_complete:  # nothing is written: the folder may be for reading only
-            tell(f"already done: {plan.seen:,} images; {plan.folder}")
+            if tell is not None:
+                tell(f"already done: {plan.seen:,} images; {plan.folder}")
             return Result(plan.folder, plan.config, True)
-        plan = make_ready(plan, here)
+        notes += make_ready(plan, here)
         log = RunLog(plan.folder if here.is_main else None, tell)
-        for line in plan.notes:
+        for line in notes:
             log.say(line)
         is_complete = train(
             plan.config,
@@ -133,7 +138,7 @@ def run(
 
 
 def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
-    """The config that `run` would train with, as a recipe; nothing is written.
+    """What `run` would train, as a recipe with comments; nothing is written.
 
     Args:
         wanted, start: as of `run`.
@@ -142,87 +147,55 @@ def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
     Returns:
         The recipe; nothing in processes that are not the main one.
     """
-    with _prepared(wanted, start) as (data, ready):
-        plan, notes = _old_run(start, ready, None)
-        if plan is None:
-            config, remarked = _config_of_new_run(start, data, ready)
-            notes = [*notes, *remarked]
-        else:
-            config, notes = plan.config, plan.notes
-        if not ready.world.is_main:
+    with _prepared(wanted, start, None) as (data, asked, _, notes):
+        if not asked.world.is_main:
             return ""
         for line in notes:
             say(line)
-        return dump_config(config)
-
-
-def _nobody(line: str) -> None:
-    """Say it to nobody."""
+        return shown(asked.config, data, asked.blank)
 
 
 @contextlib.contextmanager
-def _prepared(wanted: TrainingConfig, start: Start) -> Iterator[tuple[TrainingData, Wanted]]:
-    """Join the processes, read the data, resolve the config, and refuse what cannot be."""
+def _prepared(
+    wanted: TrainingConfig, start: Start, lock: ExitStack | None
+) -> Iterator[tuple[TrainingData, Wanted, Plan | None, list[str]]]:
+    """Join the processes, read the data, refuse what cannot be, and look for a run to go on with.
+
+    Yields:
+        (data, what is wanted, with the config of the run; the old run, or None for a new one; lines
+        for its log).
+    """
     if start.transfer is not None:
         wanted = without_ema_rampup(wanted)
-    with _numerics_kept(), world(wanted.run.device) as here, _generators_kept(here.device):
+    with numerics(), current_gpu(), world(wanted.run.device) as here, generators(here.device):
         data = load_training_data(wanted.data)
         here.meet()  # each machine decodes for itself
-        yield data, checked(wanted, data, here, allow_config_change=start.allow_config_change)
+        asked = checked(wanted, data, here, allow_config_change=start.allow_config_change)
+        plan, notes = None, list[str]()
+        if start.resume is not None:
+            plan, notes = old_run(asked, start.resume, start.outdir, lock=lock)
+        if plan is not None:
+            config = plan.config
+            if start.transfer is not None:
+                notes.append(f"--transfer={start.transfer} is for a new run: this one has weights")
+        else:
+            if start.transfer is not None:
+                transferable(start.transfer, asked.blank)
+            size, note = micro_batch_that_fits(
+                asked.config, data, here, asked.blank, is_open=asked.is_size_open
+            )
+            config = asked.config.with_micro_batch(size)
+            notes += remarks(config, has_recipe=start.recipe is not None)
+            notes += [] if note is None else [note]
+        yield data, replace(asked, config=config), plan, notes
 
 
-@contextlib.contextmanager
-def _numerics_kept() -> Iterator[None]:
-    """Whatever training sets of PyTorch's arithmetic is afterwards as it was."""
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
-    try:
-        yield
-    finally:
-        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
-
-
-def _generators_kept(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """The default generators that training seeds are afterwards as they were."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-
-def _old_run(start: Start, wanted: Wanted, lock: ExitStack | None) -> tuple[Plan | None, list[str]]:
-    """The run to go on with, if there is one; else lines that say why it is no other."""
-    if start.resume is None:
-        return None, []
-    if start.resume != "latest":
-        return named_run(start.resume, wanted, lock), []
-    assert start.outdir is not None
-    plan, notes = latest_run(start.outdir, wanted, lock)
-    if plan is not None and start.transfer is not None:
-        plan.notes.append(f"--transfer={start.transfer} is for a new run: this one has weights")
-    return plan, notes
-
-
-def _config_of_new_run(
-    start: Start, data: TrainingData, wanted: Wanted
-) -> tuple[ResolvedConfig, list[str]]:
-    """The config with micro-batches that fit into memory, and remarks. All processes must call."""
-    if start.transfer is not None:
-        transferable(start.transfer, wanted.blank)
-    size, note = micro_batch_that_fits(
-        wanted.config, data, wanted.world, is_open=wanted.is_size_open
-    )
-    config = wanted.config.with_micro_batch(size)
-    lines = remarks(config, has_recipe=start.recipe is not None)
-    return config, lines if note is None else [*lines, note]
-
-
-def _new_run(start: Start, data: TrainingData, wanted: Wanted, lock: ExitStack) -> Plan:
-    """Make a new run. All processes must call."""
-    config, notes = _config_of_new_run(start, data, wanted)
-    assert start.outdir is not None
-    name = None
-    if start.subdir:
-        size = wanted.world.size
-        name = describe(config, dataset=data.name, world_size=size, recipe=start.recipe)
-    return new_run(start.outdir, name, replace(wanted, config=config), lock, notes)
+def _name(start: Start, asked: Wanted, data: TrainingData) -> str | None:
+    """What a new run is called, without its number."""
+    if not start.subdir:
+        return None
+    size = asked.world.size
+    return describe(asked.config, dataset=data.name, world_size=size, recipe=start.recipe)
 
 
 def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
@@ -231,21 +204,20 @@ def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
     return config.model_copy(update={"ema": ema})
 
 
-def make_ready(plan: Plan, here: World) -> Plan:
+def make_ready(plan: Plan, here: World) -> list[str]:
     """Put the run's directory in order: its config as it is now, no leftovers, one branch.
 
     Returns:
-        The plan, with a note on what was set aside.
+        Lines on what was set aside, in the main process.
 
     Raises:
         UserError: it cannot be written.
     """
-    notes = plan.notes
+    aside = None
     if here.is_main:
         prepare(plan.folder)
         aside = set_aside(plan.folder, plan.seen) if plan.goes_back else None
-        notes = notes if aside is None else [*notes, aside]
         with replacing(plan.folder / CONFIG_FILE) as temporary:
             temporary.write_text(dump_config(plan.config), encoding="utf-8")
     here.meet()
-    return replace(plan, notes=notes)
+    return [] if aside is None else [aside]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from models.composition import composition, lines_of
 from models.config import ModelConfig
 from models.snapshot import save_snapshot, snapshot_path
-from models.summary import lines_of, summary
 from torch_utils.distributed import World
 from torch_utils.errors import Failure
 from torch_utils.no_memory import is_out_of_memory
@@ -132,7 +132,7 @@ def train(
 def _opening(trainer: Trainer, model: ModelConfig, data: TrainingData) -> Iterator[str]:
     """Lines about a run that begins or goes on: what is trained, on what, from where."""
     if trainer.seen == 0 and trainer.world.is_main:
-        yield from lines_of(summary(model))
+        yield from lines_of(composition(model))
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     start = f"from {trainer.seen:,} images" if trainer.seen else "from the start"
     yield f"{parameters:,} parameters, {len(data):,} images, on {trainer.world.device}, {start}"

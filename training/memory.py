@@ -4,6 +4,7 @@ A step is carried out on tensors without storage (`FakeTensorMode`), while the b
 alive are counted: exact but for the workspaces of the libraries underneath.
 """
 
+import copy
 import math
 import weakref
 from collections.abc import Mapping, Sequence
@@ -15,16 +16,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from diffusion.denoiser import Denoiser
 from losses.batch import Batch, Draws, Generators
-from models.build import build
-from models.config import ModelConfig
 from networks.blocks import set_fused_attention, set_remat
 from torch_utils.distributed import World
 from torch_utils.memory import available_bytes
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData
 from training.precision import autocast
-from training.setup import create_objective, model_of
+from training.setup import create_objective
 
 # of what is free; the rest is for workspaces and fragments, of which CPUs were seen to take 30%
 USABLE = {"cuda": 0.9, "cpu": 0.7}
@@ -89,28 +89,26 @@ class Forecast:
     def __init__(
         self,
         config: TrainingConfig,
-        model: ModelConfig,
+        blank: Denoiser,
         *,
         share: int,
         on_gpu: bool,
         in_group: bool = False,
     ) -> None:
-        """Make the network without storage.
+        """Make a copy of the network without storage.
 
         Args:
             config: the experiment; its `run.batch` and `run.batch_gpu` do not count.
-            model: from the config and the data's shape.
+            blank: the model of the config and the data's shape, without weights.
             share: images that this process computes in a step.
             on_gpu: whether a GPU computes it; else a CPU.
             in_group: whether gradients are averaged over processes, which keeps them at all times.
         """
-        self.config, self.model, self.share = config, model, share
+        self.config, self.share = config, share
         self._on_gpu = on_gpu
-        self._objective = create_objective(config)
+        self._objective = create_objective(config, blank.preconditioning)
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
-        with torch.device("meta"):
-            denoiser = build(model).train()
-        alive = AliveBytes()
+        denoiser, alive = copy.deepcopy(blank).train(), AliveBytes()
         with self._fake, alive:
             self._denoiser = denoiser.to_empty(device="cpu")
         self.weights = alive.now
@@ -140,20 +138,20 @@ class Forecast:
 
     def _inputs(self, num: int) -> tuple[Batch, Draws]:
         """Batch and draws of a micro-batch, without values."""
-        model = self.model
+        model, augment_dim = self._denoiser, self.config.augment.augment_dim
         labels = torch.empty(num, model.label_dim) if model.label_dim else None
         batch = Batch(
             torch.empty(num, model.img_channels, *model.img_resolution),
             labels,
             torch.ones(num, dtype=torch.bool) if self.config.run.label_dropout else None,
-            torch.empty(num, model.augment_dim) if model.augment_dim else None,
+            torch.empty(num, augment_dim) if augment_dim else None,
         )
         random = torch.Generator()
         return batch, self._objective.draw(Generators(random, random), batch)
 
 
 def micro_batch_that_fits(
-    config: ResolvedConfig, data: TrainingData, world: World, *, is_open: bool
+    config: ResolvedConfig, data: TrainingData, world: World, blank: Denoiser, *, is_open: bool
 ) -> tuple[int, str | None]:
     """Choose the micro-batch size of a new run, or look at the one that was asked for.
 
@@ -161,6 +159,7 @@ def micro_batch_that_fits(
         config: of the run, with the largest size that may be chosen.
         data: on the host.
         world: the processes; every one must call, and all get the same.
+        blank: the model, without weights.
         is_open: a smaller one may be chosen.
 
     Returns:
@@ -172,7 +171,7 @@ def micro_batch_that_fits(
         return wanted, None
     forecast = Forecast(
         config,
-        model_of(config, data),
+        blank,
         share=share,
         on_gpu=world.device.type == "cuda",
         in_group=world.is_group,

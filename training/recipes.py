@@ -53,34 +53,44 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
     return tree
 
 
-def recipe_layers(path: str | os.PathLike[str], seen: tuple[Path, ...] = ()) -> list[Layer]:
+def recipe_layers(
+    recipe: str | os.PathLike[str] | Mapping[str, Any], seen: tuple[Path, ...] = ()
+) -> list[Layer]:
     """Read a YAML recipe and the ones that it extends, those first.
 
     Args:
-        path: the file; `base:` in it is relative to its folder. One of ours, configs/NAME.yaml, is
-            there in every folder.
+        recipe: the file, or what would be in it; `base:` is relative to the file's folder. One of
+            ours, configs/NAME.yaml, is there in every folder.
         seen: files on the way here, to refuse a circle.
 
     Raises:
         UserError: no such file, not YAML, not a mapping, or a circle of bases.
     """
-    file = shipped(path).resolve()
-    if file in seen:
-        raise UserError(f"{path}: its bases form a circle")
-    try:
-        tree = read_yaml(file, f"recipe {path}")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read recipe {path}: {problem}{_near(Path(path))}") from None
-    if tree is None:
-        tree = {}
-    if not isinstance(tree, dict):
-        raise UserError(f"recipe {path} is not a mapping of sections")
+    if isinstance(recipe, Mapping):
+        file, tree, source = Path(), dict(recipe), "the given config"
+    else:
+        file = shipped(recipe).resolve()
+        if file in seen:
+            raise UserError(f"{recipe}: its bases form a circle")
+        tree = _read(file, recipe)
+        source = f"base {os.path.relpath(file)}" if seen else f"recipe {recipe}"
     base = tree.pop("base", None)
-    layer = Layer(tree, f"base {os.path.relpath(file)}" if seen else f"recipe {path}")
+    layer = Layer(tree, source)
     if base is None:
         return [layer]
     return [*recipe_layers(file.parent / str(base), (*seen, file)), layer]
+
+
+def _read(file: Path, name: str | os.PathLike[str]) -> dict[str, Any]:
+    """What is in a recipe; `name` is how the user calls it."""
+    try:
+        tree = read_yaml(file, f"recipe {name}")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read recipe {name}: {problem}{_near(Path(name))}") from None
+    if not isinstance(tree, (dict, type(None))):
+        raise UserError(f"recipe {name} is not a mapping of sections")
+    return tree or {}
 
 
 def _near(path: Path) -> str:
@@ -91,7 +101,8 @@ def _near(path: Path) -> str:
     for folder in (path.parent, ours):
         files = {file.stem: file for file in sorted(folder.glob("*.y*ml"))}
         for near in nearest(path.stem, files):
-            return f": did you mean {os.path.relpath(files[near])}?"
+            name = os.path.relpath(files[near], ours.parent if folder == ours else None)
+            return f": did you mean {name}?"
     return ""
 
 
@@ -149,7 +160,7 @@ def leaves(
 
 
 def load_config(
-    recipe: str | os.PathLike[str] | None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any] | None,
     options: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     *,
@@ -159,7 +170,7 @@ def load_config(
     """Build the config: defaults, then bases, the recipe, options, overrides.
 
     Args:
-        recipe: YAML file, or None.
+        recipe: YAML file, or what would be in one; or None.
         options: a tree from the command line's own options.
         overrides: `section.key=value` texts.
         base: a whole config below the recipe, in place of the defaults.

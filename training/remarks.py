@@ -62,7 +62,7 @@ def _average(config: ResolvedConfig) -> str:
 
 def _kept_objective(config: ResolvedConfig) -> str:
     preset = config.preconditioning.name
-    published = losses.PUBLISHED[preset]
+    published = losses.PUBLISHED_OBJECTIVES[preset]
     differing = []
     for key in ("noise_level", "weight"):
         entry = getattr(config.loss, key)

@@ -10,6 +10,14 @@ from typing import Any
 from torch_utils.files import replacing
 from training.tally import single
 
+STATS_FILE = "stats.jsonl"
+
+
+def read_stats(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's statistics: name -> number, mean and deviation, and a timestamp."""
+    lines = (folder / STATS_FILE).read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
 
 class RunLog:
     """log.txt, stats.jsonl and TensorBoard events of a run, written by the main process.
@@ -41,7 +49,7 @@ class RunLog:
             return
         values = statistics | {name: single(value) for name, value in extra.items()}
         line = json.dumps({**values, "timestamp": time.time()}, allow_nan=False)
-        with open(self.folder / "stats.jsonl", "a", encoding="utf-8") as file:
+        with open(self.folder / STATS_FILE, "a", encoding="utf-8") as file:
             file.write(line + "\n")
         if self._events is None:
             self._events = _event_writer(self.folder, values)
@@ -58,7 +66,7 @@ class RunLog:
         """
         if self.folder is None:
             return
-        path = self.folder / "stats.jsonl"
+        path = self.folder / STATS_FILE
         if path.exists():
             content = path.read_bytes()
             kept = [line for line in content.split(b"\n") if _is_until(line, seen)]

@@ -38,7 +38,7 @@ def create_objective(config: TrainingConfig, scalings: Preconditioning | None = 
         UserError: unknown names or options, or a combination that cannot be.
     """
     scalings = scalings or preconditioning.create(**config.preconditioning.model_dump())
-    published = losses.PUBLISHED[config.preconditioning.name]
+    published = losses.PUBLISHED_OBJECTIVES[config.preconditioning.name]
     loss = config.loss.model_dump()
     for key in ("noise_level", "weight", "reduction"):
         if loss[key] is None:

@@ -4,9 +4,12 @@ A torch zip of plain data, readable with `weights_only=True`. Written under a te
 renamed; its checksums are verified before it is trusted.
 """
 
+import contextlib
 import hashlib
 import os
 import re
+import socket
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,13 @@ from typing import Any
 import torch
 
 from torch_utils import torch_files
-from torch_utils.errors import UserError
+from torch_utils.distributed import World
+from torch_utils.errors import Failure, UserError
 from torch_utils.files import replacing
 
 FORMAT_VERSION = 1
 PATTERN = "training-state-*.pt"
+PATIENCE = 90.0  # seconds; longer than network file systems hide a new file from other machines
 
 
 def state_path(folder: str | os.PathLike[str], seen: int) -> Path:
@@ -114,3 +119,21 @@ def newest_state(folder: Path) -> tuple[Path | None, dict[str, Any] | None, list
     if problems:
         raise UserError(f"every training state in {folder} is damaged; the newest: {problems[0]}")
     return None, None, []
+
+
+def await_file(path: Path, world: World) -> None:
+    """Wait for a file that the main process sees already; other machines may see it later.
+
+    Raises:
+        Failure: it does not come.
+    """
+    end = time.monotonic() + PATIENCE
+    while not path.is_file():
+        if time.monotonic() > end:
+            raise Failure(
+                f"process {world.rank} on {socket.gethostname()} does not see {path}: the run "
+                "directory must lie on a file system that all machines share"
+            )
+        with contextlib.suppress(OSError):
+            os.listdir(path.parent)  # makes a network file system look again
+        time.sleep(0.2)

@@ -16,32 +16,24 @@ from training.config import TrainingConfig
 from training.recipes import load_config
 from training.run_dir import read_run_config, run_of
 
-# option -> (term, key of the term)
-TERM_OPTIONS = {
-    "martingale_lambda": ("consistency", "lambda"),
-    "martingale_steps": ("consistency", "num_steps"),
-    "lamda": ("sequence_aware", "lambda"),
-    "num_consecutive_steps": ("sequence_aware", "K"),
-}
+_TERMS = "loss.terms."  # keys below it are options of a term by its name
 
 
 def wanted_config(
-    recipe: str | os.PathLike[str] | None = None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     *,
     options: Mapping[str, Any] | None = None,
-    terms: Mapping[str, Any] | None = None,
     flags: Mapping[str, str] | None = None,
     resume: str | None = None,
 ) -> TrainingConfig:
     """The config that a command line, or a caller from Python, asks for.
 
     Args:
-        recipe: YAML file.
+        recipe: YAML file, or what would be in one.
         overrides: `section.key=value` texts; they come last.
         options: dotted key -> value; None for one that was not given. `preconditioning.name` may be
-            `cdm`: EDM's preconditioning and CDM's term.
-        terms: option, a key of TERM_OPTIONS -> value; None for one that was not given.
+            `cdm`: EDM's preconditioning and CDM's term. `loss.terms.NAME.OPTION` is of that term.
         flags: dotted key -> the option that sets it, for messages.
         resume: a run directory, or a state in it, whose config takes the place of the defaults.
 
@@ -56,12 +48,15 @@ def wanted_config(
     preset, is_cdm = _preset_of(given.pop("preconditioning.name", None))
     if preset is not None:
         given["preconditioning.name"] = preset
-    tree: dict[str, Any] = {}
+    terms, tree = dict[str, Any](), dict[str, Any]()
     for key, value in given.items():
-        section, name = key.split(".")
-        tree.setdefault(section, {})[name] = value
+        if key.startswith(_TERMS):
+            terms[key] = value
+        else:
+            section, name = key.split(".")
+            tree.setdefault(section, {})[name] = value
     config = load_config(recipe, tree, overrides, base=base, flags=flags)
-    config = _with_terms(config, terms or {}, is_cdm=is_cdm)
+    config = _with_terms(config, terms, flags or {}, is_cdm=is_cdm)
     if config.data.path is None:
         raise UserError("no data set: give --data=ZIP|DIR or data.path in the recipe")
     return config
@@ -81,37 +76,28 @@ def _preset_of(precond: str | None) -> tuple[str | None, bool]:
 
 
 def _with_terms(
-    config: TrainingConfig, given: Mapping[str, Any], *, is_cdm: bool
+    config: TrainingConfig, given: Mapping[str, Any], flags: Mapping[str, str], *, is_cdm: bool
 ) -> TrainingConfig:
-    """Change a config's loss terms as published options ask.
-
-    Args:
-        config: as read.
-        given: option, a key of TERM_OPTIONS -> value; None for one that was not given.
-        is_cdm: add the consistency term if there is none.
+    """Change options of a config's loss terms, or add the terms.
 
     Raises:
         UserError: an option of CDM's on a run without its term.
     """
-    terms: dict[str, dict[str, Any]] = {}
-    for entry in config.loss.terms:
-        name, options = split_name("loss.terms entry", entry)
-        terms[name] = options
+    entries = (split_name("loss.terms entry", entry) for entry in config.loss.terms)
+    terms: dict[str, dict[str, Any]] = dict(entries)
     if is_cdm:
         terms.setdefault("consistency", {})
-    for option, (name, key) in TERM_OPTIONS.items():
-        value = given.get(option)
-        if value is None:
-            continue
+    for key, value in given.items():
+        name, option = key.removeprefix(_TERMS).split(".")
         if name == "consistency" and name not in terms:
             raise UserError(
-                f"--{option}={value} needs a run with the consistency term: give --precond=cdm"
+                f"{flags.get(key, key)}={value} needs a run with the consistency term: give "
+                "--precond=cdm"
             )
-        terms.setdefault(name, {})[key] = value
+        terms.setdefault(name, {})[option] = value
     # K counts for nothing without the term, and the published base models have K = 0
-    if given.get("lamda") == 0:
+    if given.get(f"{_TERMS}sequence_aware.lambda") == 0:
         terms.pop("sequence_aware", None)
-    entries = [{"name": name, **options} if options else name for name, options in terms.items()]
-    return config.model_copy(
-        update={"loss": config.loss.model_copy(update={"terms": tuple(entries)})}
-    )
+    changed = tuple({"name": name, **more} if more else name for name, more in terms.items())
+    loss = config.loss.model_copy(update={"terms": changed})
+    return config.model_copy(update={"loss": loss})

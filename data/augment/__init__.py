@@ -113,7 +113,7 @@ def _stretched(params: Mapping[str, Tensor], name: str) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class Row:
+class Augmentation:
     """One augmentation.
 
     Attributes:
@@ -128,20 +128,20 @@ class Row:
 
 
 # in the order in which they act and in which the labels stand
-AUGMENTATIONS: dict[str, Row] = {
-    "xflip": Row(_coin),
-    "yflip": Row(_coin),
-    "rotate_int": Row(_quarter_turns, _half_turns, 2),
-    "translate_int": Row(_uniform, _pair, 2),
-    "scale": Row(_normal),
-    "rotate_frac": Row(_angle, _turned, 2),
-    "aniso": Row(_normal, _stretched, 2),
-    "translate_frac": Row(_normals, _pair, 2),
-    "brightness": Row(_normal),
-    "contrast": Row(_normal),
-    "lumaflip": Row(_coin),
-    "hue": Row(_angle, _turned, 2),
-    "saturation": Row(_normal),
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "xflip": Augmentation(_coin),
+    "yflip": Augmentation(_coin),
+    "rotate_int": Augmentation(_quarter_turns, _half_turns, 2),
+    "translate_int": Augmentation(_uniform, _pair, 2),
+    "scale": Augmentation(_normal),
+    "rotate_frac": Augmentation(_angle, _turned, 2),
+    "aniso": Augmentation(_normal, _stretched, 2),
+    "translate_frac": Augmentation(_normals, _pair, 2),
+    "brightness": Augmentation(_normal),
+    "contrast": Augmentation(_normal),
+    "lumaflip": Augmentation(_coin),
+    "hue": Augmentation(_angle, _turned, 2),
+    "saturation": Augmentation(_normal),
 }
 # executed in three passes, each over the images that it changes
 STAGES = ((WHOLE_PIXELS, move_pixels), (AFFINE, resample), (COLORS, recolor))

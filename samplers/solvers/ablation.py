@@ -1,7 +1,7 @@
 """The sampler of EDM's ablations: one solver in any time, on any scaling of the state.
 
-Karras et al. 2022 ("EDM"), Eq. 4, Table 1 and Algorithm 1, with Algorithm 2's churn. The levels
-visited are the grid's; `diffusion.time_map` has the times and scales.
+Karras et al. 2022 ("EDM"), Eq. 4, Table 1 and Algorithm 1, with Algorithm 2's churn. It visits the
+levels of the grid; `diffusion.time_map` has the times and scales.
 """
 
 import math
@@ -12,10 +12,9 @@ from torch import Tensor
 
 from diffusion import time_map
 from diffusion.denoiser import DenoiseFunction
-from diffusion.steps import raise_noise
 from diffusion.time_map import TimeMap
+from samplers.solvers.churn import churned
 from samplers.solvers.interface import Callback, Noise, Project
-from torch_utils.errors import UserError, unknown_name
 
 
 def ablation(
@@ -53,7 +52,7 @@ def ablation(
         callback: called with (step, sigma, x, D) after each step's first evaluation.
         solver: euler, or heun for two slopes a step.
         schedule: sigma(t), one of vp, ve and linear.
-        scaling: s(t), one of vp and none.
+        scaling: s(t), vp or none, which is 1.
         alpha: where in a step the second slope is taken, above 0 and up to 1; 1 is Heun's method,
             1/2 the midpoint method. All are of order 2.
         S_churn, S_min, S_max, S_noise: as in `heun`.
@@ -63,22 +62,12 @@ def ablation(
     Returns:
         The state at sigmas[-1], without the scaling.
     """
-    if solver not in ("euler", "heun"):
-        raise unknown_name("solver", solver, ("euler", "heun"))
-    if not 0 < alpha <= 1:
-        raise UserError(f"alpha is {alpha:g}: it must be above 0 and at most 1")
     low = min(sigma for sigma in sigmas if sigma > 0) if sigma_min is None else sigma_min
     high = sigmas[0] if sigma_max is None else sigma_max
-    times = time_map.create(schedule, scaling, low, high, epsilon_s)
-    num_steps = len(sigmas) - 1
+    times = time_map.by_names(schedule, scaling, low, high, epsilon_s)
+    churn = len(sigmas) - 1, S_churn, S_min, S_max, S_noise
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        sigma_hat = sigma
-        if S_churn:
-            fresh = noise(x)
-            if S_min <= sigma <= S_max:
-                gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
-                sigma_hat = round_sigma(sigma * (1 + gamma))
-                x = raise_noise(x, S_noise * fresh, sigma, sigma_hat)
+        x, sigma_hat = churned(x, sigma, noise, round_sigma, *churn)
         denoised = denoise(x, sigma_hat)
         if callback is not None:
             callback(i, sigma_hat, x, denoised)

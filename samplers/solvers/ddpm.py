@@ -9,15 +9,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
-from diffusion.steps import ancestral_step, variance_interpolated, variance_large, variance_small
+from diffusion.steps import VARIANCES, ancestral_step
 from samplers.solvers.interface import Callback, Noise, Project
-from torch_utils.errors import unknown_name
-
-VARIANCES: dict[str, Callable[[float, float, float], float]] = {
-    "small": lambda sigma, sigma_next, _: variance_small(sigma, sigma_next),
-    "large": lambda sigma, sigma_next, _: variance_large(sigma, sigma_next),
-    "interpolated": variance_interpolated,
-}
 
 
 def ddpm(
@@ -53,8 +46,6 @@ def ddpm(
     Returns:
         The state at sigmas[-1].
     """
-    if variance not in VARIANCES:
-        raise unknown_name("variance", variance, VARIANCES)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if callback is not None:

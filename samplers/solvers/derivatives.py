@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion.denoiser import DenoiseFunction
 from torch_utils.errors import UserError
 
-DIFFERENCE_STEP = 1e-3  # of sigma; rounding in float32 and curvature weigh about the same
+DIFFERENCE_STEP = 1e-3  # of sigma; there float32 rounding and curvature err about equally
 DUAL_DIFFERENCE_STEP = 1e-2  # the same between two dual passes
 SECOND_DIFFERENCE_STEP = 3e-2  # the same for a second difference
 
@@ -26,7 +26,7 @@ def check_continuous(
     """Refuse a model that rounds noise levels: its derivative in sigma is 0 or nonsense.
 
     Args:
-        owner: who asks, for the message.
+        owner: the sampler's name for the message.
         sigmas: decreasing noise levels that will be visited.
         round_sigma: nearest level that the model knows.
 
@@ -47,7 +47,7 @@ def _in_full_precision(x: Tensor) -> torch.autocast:
 
 @functools.cache
 def _load_rules() -> None:
-    """Let PyTorch load its forward-mode rules, at which some versions warn of their own code."""
+    """Let PyTorch load its forward-mode rules; some versions warn of their own code here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.zeros(()),))
@@ -65,10 +65,10 @@ def by_jvp(
 
     Args:
         denoise: D(x, sigma).
-        x, sigma: where.
-        denoised: D there if it is known; not used.
+        x, sigma: the point.
+        denoised: D there, or None; not used.
         direction: (v_x, v_sigma).
-        size: about the size of the direction; not used.
+        size: typical length of the direction; not used.
     """
     _load_rules()
     level, rate = (torch.tensor(value, dtype=torch.float64) for value in (sigma, direction[1]))
@@ -88,12 +88,10 @@ def by_difference(
     """(D, P) by a one-sided difference of DIFFERENCE_STEP sigma, without autocast.
 
     Args:
-        denoise: D(x, sigma).
-        x, sigma: where.
-        denoised: D there if it is known.
-        direction: (v_x, v_sigma).
-        size: about the size of the direction, a function of the step alone, so that no image
-            depends on the others of its batch.
+        denoise, x, sigma, direction: as in `by_jvp`.
+        denoised: D at the point; None computes it.
+        size: typical length of the direction. It depends on the step alone, so that no image
+            depends on others of its batch.
     """
     step = DIFFERENCE_STEP * sigma / size
     with _in_full_precision(x):
@@ -111,9 +109,9 @@ def second_by_jvp(
 
     Args:
         denoise: D(x, sigma).
-        x, sigma: where.
+        x, sigma: the point.
         denoised: D there; not used.
-        direction: in x, entries of about 1.
+        direction: in x, with entries of about 1.
     """
     _load_rules()
     step = DUAL_DIFFERENCE_STEP * sigma

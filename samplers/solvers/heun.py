@@ -7,7 +7,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
-from diffusion.steps import raise_noise, slope
+from diffusion.steps import slope
+from samplers.solvers.churn import churned
 from samplers.solvers.interface import Callback, Noise, Project
 
 
@@ -33,8 +34,7 @@ def heun(
         sigmas: strictly decreasing noise levels, n + 1 of them; the last is 0, or positive to
             stop early.
         noise: returns unit normals of the shape of its argument. Called once a step if S_churn
-            is not 0, also in steps whose level is outside [S_min, S_max], which is the published
-            order of draws.
+            is not 0.
         round_sigma: nearest level that the model knows, for the raised levels.
         project: applied to the state after each step, with its noise level.
         callback: called with (step, sigma, x, D) after each step's first evaluation.
@@ -45,15 +45,9 @@ def heun(
     Returns:
         The state at sigmas[-1].
     """
-    num_steps = len(sigmas) - 1
+    churn = len(sigmas) - 1, S_churn, S_min, S_max, S_noise
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        sigma_hat = sigma
-        if S_churn:
-            fresh = noise(x)
-            if S_min <= sigma <= S_max:
-                gamma = min(S_churn / num_steps, math.sqrt(2) - 1)
-                sigma_hat = round_sigma(sigma * (1 + gamma))
-                x = raise_noise(x, S_noise * fresh, sigma, sigma_hat)
+        x, sigma_hat = churned(x, sigma, noise, round_sigma, *churn)
         denoised = denoise(x, sigma_hat)
         if callback is not None:
             callback(i, sigma_hat, x, denoised)

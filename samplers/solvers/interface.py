@@ -1,4 +1,4 @@
-"""What every solver is called with, beside the denoiser, the state and its noise levels."""
+"""Types of a solver's arguments, besides the denoise function, the state and the noise levels."""
 
 from collections.abc import Callable
 

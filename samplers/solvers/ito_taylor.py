@@ -6,11 +6,11 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
-from samplers.solvers.derivatives import FIRST, check_continuous
+from samplers.solvers.derivatives import check_continuous
 from samplers.solvers.increments import step_size
 from samplers.solvers.interface import Callback, Noise, Project
 from samplers.solvers.taylor_steps import SCHEMES, Problem, Step
-from torch_utils.errors import UserError, unknown_name
+from torch_utils.errors import UserError
 
 
 def ito_taylor(
@@ -30,7 +30,7 @@ def ito_taylor(
     rho: float = 7.0,
     S_max: float = 50.0,
 ) -> Tensor:
-    """Integrate a reverse SDE by second-order Ito-Taylor steps; the last one, to 0, returns D.
+    """Integrate a reverse SDE by second-order Ito-Taylor steps; the last step, to 0, returns D.
 
     Schemes:
         strong1.5: strong order 1.5, weak order 2; two draws a step.
@@ -54,7 +54,7 @@ def ito_taylor(
         project: applied to the state after each step, with its noise level.
         callback: called with (step, sigma, x, D) of each step's start, after the noise of churn.
         scheme: one of SCHEMES.
-        beta: amount of noise, 0 for none: g^2 = -2 beta sigma sigma'; for churn and published a
+        beta: amount of noise, 0 adds nothing: g^2 = -2 beta sigma sigma'; for churn and published a
             factor on the added variance.
         derivative: "jvp", one dual pass of forward-mode AD, or "fd", a finite difference.
         laplacian: estimate the Laplacian term from one random sign vector a step (Hutchinson
@@ -68,15 +68,9 @@ def ito_taylor(
         The state at sigmas[-1].
 
     Raises:
-        UserError: unknown scheme or derivative, a negative beta, a Laplacian where there is none,
-            or a model that rounds its noise levels.
+        UserError: `laplacian` with a scheme that has no such term, or a model that rounds its noise
+            levels.
     """
-    if scheme not in SCHEMES:
-        raise unknown_name("sampler ito_taylor: scheme", scheme, SCHEMES)
-    if derivative not in FIRST:
-        raise unknown_name("sampler ito_taylor: derivative", derivative, FIRST)
-    if not beta >= 0:
-        raise UserError(f"sampler ito_taylor: beta is {beta}: it must not be negative")
     if laplacian and scheme not in ("strong1.5", "weak2"):
         raise UserError(f"sampler ito_taylor: scheme {scheme} has no Laplacian term")
     check_continuous("sampler ito_taylor", sigmas, round_sigma)

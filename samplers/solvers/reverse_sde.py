@@ -12,10 +12,6 @@ from torch import Tensor
 from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import exact_std, frozen_std, reverse_sde_step, slope
 from samplers.solvers.interface import Callback, Noise, Project
-from torch_utils.errors import unknown_name
-
-CORRECTORS = ("none", "published", "shared")
-LAST_STEPS = ("denoise", "published")
 
 
 def reverse_sde(
@@ -42,20 +38,16 @@ def reverse_sde(
         round_sigma: not used.
         project: applied to the state after each step, with its noise level.
         callback: called with (step, sigma, x, D) after each step's first evaluation.
-        corrector: none, of weak order 1. published: the step is taken again with the mean of both
-            ends' slopes and another noise, so that the second slope knows nothing of the noise
-            that the step adds: weak order 1 still. shared: both with the same increment, of the
-            exact variance: Heun's method for additive noise, of weak order 2.
-        last_step: of a step to 0. denoise returns D; published takes an Euler-Maruyama step, noise
-            included, which overshoots: it leaves 2 D - x and noise of twice the variance.
+        corrector: none, of weak order 1. published: take the step again with the mean of both ends'
+            slopes and fresh noise. The second slope does not know that noise: weak order 1.
+            shared: take it again with the same noise, of the exact variance. This is Heun's
+            method for additive noise, of weak order 2.
+        last_step: denoise, the step to 0 returns D; or published, it is an Euler-Maruyama step,
+            noise included, which overshoots: it leaves 2 D - x and noise of twice the variance.
 
     Returns:
         The state at sigmas[-1].
     """
-    if corrector not in CORRECTORS:
-        raise unknown_name("corrector", corrector, CORRECTORS)
-    if last_step not in LAST_STEPS:
-        raise unknown_name("last_step", last_step, LAST_STEPS)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if callback is not None:

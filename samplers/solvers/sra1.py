@@ -14,7 +14,6 @@ from diffusion.denoiser import DenoiseFunction
 from diffusion.steps import slope
 from samplers.solvers.increments import correlated, rates, step_size
 from samplers.solvers.interface import Callback, Noise, Project
-from torch_utils.errors import UserError
 
 
 def sra1(
@@ -53,12 +52,7 @@ def sra1(
 
     Returns:
         The state at sigmas[-1].
-
-    Raises:
-        UserError: beta is negative.
     """
-    if not beta >= 0:
-        raise UserError(f"sampler sra1: beta is {beta}: it must not be negative")
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if callback is not None:

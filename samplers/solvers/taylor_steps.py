@@ -25,7 +25,7 @@ DrawIncrements = Callable[[Noise, Tensor, float], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Problem:
-    """What all steps of a run share; options as in `ito_taylor`.
+    """What all steps of a run share; the options are explained at `ito_taylor`.
 
     Attributes:
         span: length of the grid in sigma^(1/rho), from the first level to the last positive one,
@@ -45,7 +45,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the state it started from (with churn's noise), its level, D there, what came."""
+    """One step that was taken.
+
+    Attributes:
+        x: the state at the start of the step, after churn's noise, [N, C, H, W].
+        sigma: its noise level.
+        denoised: D(x, sigma).
+        x_next: the state at the end of the step.
+    """
 
     x: Tensor
     sigma: float
@@ -60,10 +67,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Direction:
-    """Where a derivative is taken: v_x = factor f + shift, v_sigma.
+    """The direction of a derivative: v_x = factor f + shift, v_sigma = sigma.
 
     Attributes:
-        size: about the length of (v_x, v_sigma) in a pixel, the same for all images.
+        size: typical length of (v_x, v_sigma) in a pixel, the same for all images.
     """
 
     factor: float
@@ -79,9 +86,9 @@ def evaluate(
 
     Args:
         problem: the run.
-        x, sigma: where.
-        before: the step whose f sets the direction; None for f at x, which needs one more call.
-        direction: the direction.
+        x, sigma: the state and its noise level.
+        before: the step whose f sets the direction; None takes f at x, by one more call.
+        direction: the direction (v_x, v_sigma).
     """
     if before is None:
         denoised = problem.denoise(x, sigma)
@@ -184,10 +191,10 @@ def published_step(
 ) -> Step:
     """The second-order step as it was published, its errors included.
 
-    Of these matter most: the terms in f / sigma add where they should cancel and v_sigma lacks a
-    factor G, which leaves order 1; dZ comes without g; the first-order branch forgets the noise
-    that D has seen. The second-order branch, if S_max lets it, is taken in the step to 0 too, but
-    without the noise of the step before. Arguments as in `taylor_step`.
+    Four errors matter most. The terms in f / sigma add where they should cancel, and v_sigma lacks
+    a factor G; both leave order 1. dZ lacks the factor g. The first-order branch starts from x, but
+    takes D at x plus noise. Above S_max the step to 0 is of second order too, and adds no noise.
+    Arguments as in `taylor_step`.
     """
     if sigma_next == 0 and (before is None or sigma < problem.S_max):
         return last_step(problem, x, sigma)

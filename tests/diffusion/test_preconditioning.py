@@ -35,13 +35,16 @@ def images(seed: int) -> torch.Tensor:
     return torch.randn(5, 2, 4, 6, generator=generator, dtype=torch.float64)
 
 
+CHOSEN = {name: preconditioning.create(name) for name in PRESETS}
+
+
 def denoiser() -> Denoiser:
-    return Denoiser(Affine(), PRESETS["edm"], img_resolution=(4, 6), img_channels=2)
+    return Denoiser(Affine(), CHOSEN["edm"], img_resolution=(4, 6), img_channels=2)
 
 
 def variants(name: str) -> list[Preconditioning]:
     """A preset with several values of the constants that it depends on."""
-    deviations = (0.25, 0.5, 1.0) if PRESETS[name].uses_sigma_data else (None,)
+    deviations = (0.25, 0.5, 1.0) if CHOSEN[name].uses_sigma_data else (None,)
     return [preconditioning.create(name, sigma_data=value) for value in deviations]
 
 
@@ -52,15 +55,13 @@ def variants(name: str) -> list[Preconditioning]:
 def test_the_exact_network_output_gives_the_clean_image(chosen: Preconditioning) -> None:
     y, n = images(0), images(1)
     exact = torch.cat(chosen.target(y, n, SIGMAS), dim=1)
-    denoised = chosen.denoised(y + SIGMAS * n, exact, SIGMAS)
+    x = y + SIGMAS * n
+    denoised, error = chosen.denoised_and_error(x, exact, y, n, SIGMAS)
     torch.testing.assert_close(denoised, y, rtol=1e-12, atol=1e-11)
-    assert not chosen.error(exact, y, n, SIGMAS).any()
-    torch.testing.assert_close(
-        chosen.error(exact + 0.1, y, n, SIGMAS),
-        chosen.denoised(y + SIGMAS * n, exact + 0.1, SIGMAS) - y,
-        rtol=1e-9,
-        atol=1e-10,
-    )
+    assert not error.any()
+    denoised, error = chosen.denoised_and_error(x, exact + 0.1, y, n, SIGMAS)
+    assert torch.equal(denoised, chosen.denoised(x, exact + 0.1, SIGMAS))
+    torch.testing.assert_close(error, denoised - y, rtol=1e-9, atol=1e-10)
 
 
 # the table of the coordinate system: output -> c_skip, c_out(s), F*(s) at sigma 0.7, sigma_data 0.5
@@ -99,18 +100,19 @@ def test_conversions_keep_their_digits_over_the_whole_range(output: str, log_snr
     sigma = torch.tensor(log_snr, dtype=torch.float64).div(-2).exp()
     y, n = images(0), images(1)
     raw = torch.cat(chosen.target(y, n, sigma), dim=1)
-    torch.testing.assert_close(
-        chosen.denoised(y + sigma * n, raw, sigma), y, rtol=1e-9, atol=1e-9 * max(1, sigma.item())
-    )
-    error = chosen.error(raw * (1 + 1e-3), y, n, sigma)
-    single = chosen.error((raw * (1 + 1e-3)).float(), y.float(), n.float(), sigma.float())
+    x, sigma = y + sigma * n, sigma.reshape(1, 1, 1, 1)
+    denoised = chosen.denoised(x, raw, sigma)
+    torch.testing.assert_close(denoised, y, rtol=1e-9, atol=1e-9 * max(1, sigma.item()))
+    double = x, raw * (1 + 1e-3), y, n, sigma
+    _, error = chosen.denoised_and_error(*double)
+    _, single = chosen.denoised_and_error(*(value.float() for value in double))
     assert (single - error).abs().max() <= 1e-3 * error.abs().max()
 
 
 @pytest.mark.parametrize(("name", "sign"), [("vp", 1), ("iddpm", 1), ("ve", -1)])
 def test_targets_of_eps_models_are_the_noise_up_to_its_sign(name: str, sign: int) -> None:
     y, n = images(0), images(1)
-    chosen = PRESETS[name]
+    chosen = CHOSEN[name]
     assert torch.equal(*chosen.target(y, n, SIGMAS), sign * n)
     c_skip, (c_out,) = chosen.coefficients(SIGMAS)
     assert torch.equal(c_skip, torch.ones_like(SIGMAS))
@@ -120,12 +122,12 @@ def test_targets_of_eps_models_are_the_noise_up_to_its_sign(name: str, sign: int
 def test_input_scales_are_those_of_their_process() -> None:
     sigma = torch.tensor([0.01, 1.0, 100.0], dtype=torch.float64)
     for name in ("vp", "iddpm"):
-        torch.testing.assert_close(PRESETS[name].c_in(sigma), 1 / (1 + sigma**2).sqrt())
-    assert torch.equal(PRESETS["ve"].c_in(sigma), torch.ones_like(sigma))
+        torch.testing.assert_close(CHOSEN[name].c_in(sigma), 1 / (1 + sigma**2).sqrt())
+    assert torch.equal(CHOSEN["ve"].c_in(sigma), torch.ones_like(sigma))
 
 
 def test_ranges_are_the_published_ones_without_their_rounding() -> None:
-    ranges = {name: (p.sigma_min, p.sigma_max) for name, p in PRESETS.items()}
+    ranges = {name: (p.sigma_min, p.sigma_max) for name, p in CHOSEN.items()}
     assert ranges["edm"] == (0, math.inf)
     assert ranges["ve"] == (0.02, 100)
     assert ranges["vp"] == pytest.approx((1.000497627e-3, 152.1669703), rel=1e-9)
@@ -136,18 +138,18 @@ def test_vp_conditioning_counts_time_in_steps_of_a_thousand() -> None:
     for time in (1e-5, 1e-3, 0.3, 1.0):
         exact = math.sqrt(math.expm1(19.9 / 2 * time**2 + 0.1 * time))
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-6)):
-            c_noise = PRESETS["vp"].c_noise(torch.tensor([exact], dtype=dtype))
+            c_noise = CHOSEN["vp"].c_noise(torch.tensor([exact], dtype=dtype))
             assert c_noise.dtype == dtype
             assert c_noise.item() == pytest.approx(999 * time, rel=tolerance)
 
 
 def test_ve_conditioning_is_the_logarithm_of_half_the_level() -> None:
-    assert PRESETS["ve"].c_noise(torch.tensor([5.0])).item() == pytest.approx(math.log(2.5))
+    assert CHOSEN["ve"].c_noise(torch.tensor([5.0])).item() == pytest.approx(math.log(2.5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_iddpm_conditioning_is_the_reversed_index_of_the_nearest_level(dtype: torch.dtype) -> None:
-    chosen = PRESETS["iddpm"]
+    chosen = CHOSEN["iddpm"]
     levels = torch.from_numpy(iddpm_levels())[:-1]
     expected = 999 - torch.arange(1000, dtype=dtype)
     assert torch.allclose(chosen.c_noise(levels.to(dtype)), expected, rtol=0, atol=1e-9)
@@ -159,18 +161,18 @@ def test_iddpm_conditioning_is_the_reversed_index_of_the_nearest_level(dtype: to
 
 
 def test_quantized_models_round_to_the_nearest_level_and_others_do_not() -> None:
-    chosen = PRESETS["iddpm"]
+    chosen = CHOSEN["iddpm"]
     assert chosen.table is not None
     assert chosen.round_sigma(80.0) == pytest.approx(80.204, abs=1e-3)
     assert chosen.round_sigma(1e9) == chosen.sigma_max
     assert chosen.round_sigma(1e-9) == chosen.sigma_min
     assert all(chosen.round_sigma(level) == level for level in chosen.table.levels)
-    others = [preset for name, preset in PRESETS.items() if name != "iddpm"]
+    others = [preset for name, preset in CHOSEN.items() if name != "iddpm"]
     assert all(preset.round_sigma(0.1234) == 0.1234 for preset in others)
 
 
 def test_ddpm_conditioning_is_the_index_and_linear_in_the_logarithm_between() -> None:
-    chosen = PRESETS["ddpm"]
+    chosen = CHOSEN["ddpm"]
     assert chosen.table is not None
     levels = torch.from_numpy(chosen.table.levels)
     whole = torch.arange(1000, dtype=torch.float64)
@@ -197,7 +199,7 @@ def test_vdiff_conditioning_is_a_thousand_times_the_time() -> None:
 
 def test_latents_are_scaled_to_pure_noise() -> None:
     preserving = {"ddpm", "vdiff"}
-    for name, preset in PRESETS.items():
+    for name, preset in CHOSEN.items():
         expected = math.sqrt(50) if name in preserving else 7.0
         assert preset.prior_scale(7.0) == pytest.approx(expected)
 
@@ -205,7 +207,7 @@ def test_latents_are_scaled_to_pure_noise() -> None:
 def test_flow_takes_the_state_of_the_straight_path() -> None:
     sigma = torch.tensor(3.0, dtype=torch.float64)
     y, n = images(0), images(1)
-    assert torch.allclose(PRESETS["flow"].c_in(sigma) * (y + 3 * n), 0.25 * y + 0.75 * n)
+    assert torch.allclose(CHOSEN["flow"].c_in(sigma) * (y + 3 * n), 0.25 * y + 0.75 * n)
 
 
 def test_edm_input_and_target_have_unit_variance_for_gaussian_data() -> None:
@@ -221,7 +223,7 @@ def test_edm_input_and_target_have_unit_variance_for_gaussian_data() -> None:
 
 def test_edm_conditioning_is_a_quarter_of_the_logarithm() -> None:
     level = torch.tensor([2.0])
-    assert PRESETS["edm"].c_noise(level).item() == pytest.approx(0.17328679)
+    assert CHOSEN["edm"].c_noise(level).item() == pytest.approx(0.17328679)
 
 
 def test_the_denoiser_sums_in_the_precision_of_its_input() -> None:
@@ -230,8 +232,8 @@ def test_the_denoiser_sums_in_the_precision_of_its_input() -> None:
     result = model(x, 3.0)
     assert result.dtype == torch.float64
     assert model.model.calls == [torch.float32]
-    c_skip, (c_out,) = PRESETS["edm"].coefficients(torch.tensor(3.0, dtype=torch.float64))
-    c_in = PRESETS["edm"].c_in(torch.tensor(3.0, dtype=torch.float64))
+    c_skip, (c_out,) = CHOSEN["edm"].coefficients(torch.tensor(3.0, dtype=torch.float64))
+    c_in = CHOSEN["edm"].c_in(torch.tensor(3.0, dtype=torch.float64))
     raw = model.model((c_in * x).float(), torch.full([5], 3.0).log() / 4).double()
     torch.testing.assert_close(result, c_skip * x + c_out * raw, rtol=1e-7, atol=1e-9)
 
@@ -261,7 +263,7 @@ def test_a_level_is_shaped_in_the_precision_of_the_images(dtype: torch.dtype) ->
 
 
 def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:
-    chosen, model = PRESETS["iddpm"], DoubledChannels()
+    chosen, model = CHOSEN["iddpm"], DoubledChannels()
     wrapped = Denoiser(model, chosen, img_resolution=(4, 6), img_channels=2)
     assert list(wrapped.state_dict()) == ["u", "model.a"]
     table = wrapped.state_dict()["u"]
@@ -273,20 +275,20 @@ def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:
     expected = x - sigma * (0.3 * x / math.sqrt(1 + sigma**2) + 0.1 * (999 - 400))
     torch.testing.assert_close(plain(x, sigma), expected, rtol=1e-6, atol=1e-5)
     y, n = images(4), images(5)
-    denoised, difference, _ = wrapped.residual(y, n, sigma)
+    denoised, difference = wrapped.residual(y + sigma * n, y, n, sigma)
     torch.testing.assert_close(denoised - y, difference)
 
 
 def test_only_the_published_table_is_part_of_the_state() -> None:
     for name in PRESETS:
-        wrapped = Denoiser(Affine(), PRESETS[name], img_resolution=(4, 6), img_channels=2)
+        wrapped = Denoiser(Affine(), CHOSEN[name], img_resolution=(4, 6), img_channels=2)
         assert ("u" in wrapped.state_dict()) == (name == "iddpm")
         assert list(wrapped.state_dict())[-1] == "model.a"
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_derivative_in_the_noise_level_is_that_of_finite_differences(name: str) -> None:
-    wrapped = Denoiser(Affine(), PRESETS[name], img_resolution=(4, 6), img_channels=2).double()
+    wrapped = Denoiser(Affine(), CHOSEN[name], img_resolution=(4, 6), img_channels=2).double()
     x, sigma = images(3), torch.full([5], 1.7, dtype=torch.float64)
     one = torch.ones_like(sigma)
     with torch.no_grad():
@@ -297,7 +299,7 @@ def test_the_derivative_in_the_noise_level_is_that_of_finite_differences(name: s
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_denoiser_compiles_without_breaks(name: str) -> None:
-    wrapped = Denoiser(Affine(), PRESETS[name], img_resolution=(4, 6), img_channels=2)
+    wrapped = Denoiser(Affine(), CHOSEN[name], img_resolution=(4, 6), img_channels=2)
     compiled = torch.compile(wrapped, fullgraph=True, backend="aot_eager")
     x, sigma = images(3).float(), torch.tensor([0.03, 0.5, 1.0, 7.0, 70.0])
     with torch.no_grad():
@@ -307,7 +309,7 @@ def test_the_denoiser_compiles_without_breaks(name: str) -> None:
 def test_the_residual_is_the_difference_without_its_rounding() -> None:
     y, n = images(4).float(), images(5).float()
     sigma = torch.full([5], 1e-4)
-    _, difference, _ = denoiser().residual(y, n, sigma)
+    _, difference = denoiser().residual(y + 1e-4 * n, y, n, sigma)
     exact = denoiser().double()(y.double() + 1e-4 * n.double(), sigma.double()) - y.double()
     naive = denoiser()(y + 1e-4 * n, sigma) - y
     scale = exact.abs().max()
@@ -317,8 +319,9 @@ def test_the_residual_is_the_difference_without_its_rounding() -> None:
 
 def test_the_residual_of_any_callable_is_its_difference() -> None:
     y, n, sigma = images(6), images(7), torch.full([5], 0.3, dtype=torch.float64)
-    denoised, difference, _ = residual(lambda x, sigma: 0.5 * x, y, n, sigma)  # type: ignore[arg-type]
-    torch.testing.assert_close(denoised, 0.5 * (y + 0.3 * n))
+    x = y + 0.3 * n
+    denoised, difference = residual(lambda x, sigma: 0.5 * x, x, y, n, sigma)  # type: ignore[arg-type]
+    torch.testing.assert_close(denoised, 0.5 * x)
     torch.testing.assert_close(difference, denoised - y)
 
 
@@ -335,7 +338,7 @@ def test_unknown_names_and_constants_are_refused() -> None:
 def test_a_range_may_be_given_as_a_checkpoint_has_it() -> None:
     chosen = preconditioning.create("vp", sigma_min=9.765625e-4, sigma_max=152.0)
     assert (chosen.sigma_min, chosen.sigma_max) == (9.765625e-4, 152.0)
-    assert chosen.c_noise(SIGMAS).equal(PRESETS["vp"].c_noise(SIGMAS))
+    assert chosen.c_noise(SIGMAS).equal(CHOSEN["vp"].c_noise(SIGMAS))
 
 
 @pytest.mark.parametrize(
@@ -344,9 +347,9 @@ def test_a_range_may_be_given_as_a_checkpoint_has_it() -> None:
         ("vp", {"sigma_data": 0.5}, "vp does not depend on sigma_data"),
         ("ve", {"sigma_data": 0.5}, "ve does not depend on sigma_data"),
         ("iddpm", {"sigma_data": 0.5}, "iddpm does not depend on sigma_data"),
-        ("ve", {"sigma_min": 100.0}, "sigma_min must be at least 0 and below sigma_max"),
-        ("edm", {"sigma_min": -0.1}, "sigma_min must be at least 0"),
-        ("edm", {"sigma_max": math.nan}, "sigma_min must be at least 0"),
+        ("ve", {"sigma_min": 100.0}, "sigma_min must be below sigma_max"),
+        ("edm", {"sigma_min": -0.1}, "sigma_min is -0.1: it must be at least 0"),
+        ("edm", {"sigma_max": math.nan}, "sigma_max is nan: give a number"),
         ("iddpm", {"output": "v"}, "iddpm is fixed"),
         ("edm", {"schedule": "beta_linear"}, "has no use for a schedule"),
         ("edm", {"conditioning": "step"}, "give one"),

@@ -217,18 +217,22 @@ def test_levels_at_the_cap_keep_an_index_each() -> None:
     ("entry", "message"),
     [
         ("cosine", "did you mean"),
-        ({"name": "beta_linear", "num_steps": 1}, "at least 2"),
-        ({"name": "iddpm", "num_steps": 10**9}, "at most 65536"),
-        ({"name": "beta_linear", "beta_start": 0.5, "beta_end": 0.1}, "between 0 and 1 and rise"),
-        ({"name": "beta_const", "beta_end": 1.0}, "between 0 and 1"),
+        ({"name": "beta_linear", "num_steps": 1}, "from 2 to 65536"),
+        ({"name": "iddpm", "num_steps": 10**9}, "from 2 to 65536"),
+        (
+            {"name": "beta_linear", "beta_start": 0.5, "beta_end": 0.1},
+            "must not be above beta_end=0.1",
+        ),
+        ({"name": "beta_const", "beta_end": 1.0}, "above 0 and below 1"),
         ({"name": "beta_cosine", "offset": -1.0}, "offset"),
         ({"name": "iddpm", "c_1": 2.0}, "c_1"),
-        ({"name": "logsnr_cosine", "logsnr_max": 30.0}, "within"),
+        ({"name": "logsnr_cosine", "logsnr_max": 30.0}, "from -20 to 20"),
         ({"name": "logsnr_linear", "logsnr_min": 5.0, "logsnr_max": 1.0}, "below logsnr_max"),
         ({"name": "ve", "sigma_min": 0.0}, "positive"),
         ({"name": "ve", "sigma_min": 3.0, "sigma_max": 2.0}, "below sigma_max"),
         ({"name": "vp", "beta_d": -1.0}, "beta_d"),
         ({"name": "edm", "rho": 0.0}, "rho"),
+        ({"name": "edm", "sigma_min": 80.0}, "below sigma_max"),
     ],
 )
 def test_impossible_schedules_are_refused(entry: str | dict, message: str) -> None:

@@ -68,3 +68,33 @@ def test_raised_noise_has_the_level_asked_for() -> None:
     noise = torch.randn(100_000, generator=torch.Generator().manual_seed(0)).double()
     raised = steps.raise_noise(torch.zeros_like(noise), noise, 0.3, 0.5)
     assert raised.std().item() == pytest.approx(0.4, rel=0.01)
+
+
+@given(pairs)
+def test_floats_stay_floats_and_tensors_take_the_same_steps(pair: tuple[float, float]) -> None:
+    levels = [torch.full([2, 1, 1, 1], sigma, dtype=torch.float64) for sigma in pair]
+    x, clean, fresh = (torch.randn(2, 1, 2, 3, dtype=torch.float64) for _ in range(3))
+    for variance in steps.VARIANCES.values():
+        on_host, on_device = variance(*pair, 0.3), variance(*levels, 0.3)
+        assert type(on_host) is float
+        torch.testing.assert_close(on_device, torch.full_like(on_device, on_host))
+        torch.testing.assert_close(
+            steps.ancestral_step(x, clean, *levels, on_device, fresh),
+            steps.ancestral_step(x, clean, *pair, on_host, fresh),
+        )
+    for std in (steps.frozen_std, steps.exact_std):
+        assert type(std(*pair)) is float
+        torch.testing.assert_close(
+            steps.reverse_sde_step(x, clean, *levels, std(*levels), fresh),
+            steps.reverse_sde_step(x, clean, *pair, std(*pair), fresh),
+        )
+    torch.testing.assert_close(
+        steps.raise_noise(x, fresh, levels[1], levels[0]),
+        steps.raise_noise(x, fresh, pair[1], pair[0]),
+    )
+
+
+def test_a_variance_that_rounding_left_below_zero_has_no_noise() -> None:
+    sigma, after = torch.tensor(1.0), torch.tensor(1.0 + 1e-7)
+    assert steps.frozen_std(sigma, after) == steps.exact_std(sigma, after) == 0
+    assert steps.frozen_std(1.0, 1.0 + 1e-9) == steps.exact_std(1.0, 1.0 + 1e-9) == 0

@@ -4,19 +4,19 @@ import math
 
 import pytest
 
-from diffusion import SCHEDULES, time_map
+from diffusion import time_map
 from diffusion.schedules import VPSchedule
 from diffusion.time_map import fit_vp
-from torch_utils.errors import UserError
+from samplers import SAMPLERS
 
 LEVELS = [0.003, 0.05, 0.7, 6.0, 70.0]
 
 
-@pytest.mark.parametrize("schedule", time_map.SCHEDULES)
-@pytest.mark.parametrize("scaling", time_map.SCALINGS)
+@pytest.mark.parametrize("schedule", SAMPLERS["ablation"].choices["schedule"])
+@pytest.mark.parametrize("scaling", SAMPLERS["ablation"].choices["scaling"])
 @pytest.mark.parametrize("sigma", LEVELS)
 def test_inverses_and_derivatives_fit(schedule: str, scaling: str, sigma: float) -> None:
-    times = time_map.create(schedule, scaling, 0.002, 80.0)
+    times = time_map.by_names(schedule, scaling, 0.002, 80.0)
     t = times.inverse(sigma)
     assert times.sigma(t) == pytest.approx(sigma, rel=1e-9)
     step = 1e-5 * t
@@ -44,11 +44,3 @@ def test_the_inverse_grows_from_the_first_level_to_the_last(ends: tuple[float, f
     assert found[0] == pytest.approx(1e-3)
     assert found == sorted(found)
     assert [fitted.sigma(t) for t in found] == pytest.approx(levels, rel=1e-6)
-
-
-def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UserError, match="schedule of the time"):
-        time_map.create("vq", "none")
-    with pytest.raises(UserError, match="scaling"):
-        time_map.create("ve", "ve")
-    assert set(time_map.SCHEDULES) - set(SCHEDULES) == {"linear"}

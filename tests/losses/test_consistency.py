@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import losses
-from losses.batch import Batch, Draws, Generators, Model, NoisedBatch
+from losses.batch import Batch, Context, Draws, Generators, NoisedBatch, Points
 from losses.consistency import Consistency, Transition, euler_maruyama, posterior
 from tests.closed_form import GaussianMixture
 
@@ -25,7 +25,7 @@ def exact_transition(model: GaussianMixture) -> Transition:
     """Draw y from its exact posterior, then x_next from the forward process given x and y."""
     generator = torch.Generator().manual_seed(7)
 
-    def step(_: Any, x: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Tensor) -> Tensor:
+    def step(x: Tensor, _: Tensor, sigma: Tensor, sigma_next: Tensor, noise: Tensor) -> Tensor:
         variance = model.std**2 + sigma.square()
         offsets = x[:, None] - model.means
         logits = -offsets.flatten(2).square().sum(2) / (2 * variance.reshape(-1, 1))
@@ -61,15 +61,15 @@ def at_one_point(
 
     anchor = denoise(point, sigma)
     noised = NoisedBatch(point, point, sigma, point, anchor, point)
-    model_there = Model(denoise, denoise, {"labels": None}, torch.ones_like)
+    context = Context(denoise, denoise, {}, torch.ones_like)
     generator = torch.Generator().manual_seed(0)
     draws = {
         "window": torch.zeros(num, dtype=torch.float64),
         "noise": torch.randn(num_steps, 2 * num, 1, 1, 1, generator=generator, dtype=torch.float64),
     }
-    ends = term.ahead(point, sigma, model_there, draws)
-    ahead = {"consistency": denoise(ends.x, ends.sigma)}
-    values = term(noised, dataclasses.replace(model_there, ahead=ahead), draws)
+    ends = term.extra_points(Points(point, sigma, {}), context, draws)
+    context = dataclasses.replace(context, extra=denoise(ends.x, ends.sigma))
+    values = term(noised, context, draws)
     return values, (last[0].mean() - anchor.mean()).item()
 
 
@@ -90,7 +90,7 @@ def test_the_exact_denoiser_is_a_martingale_and_a_perturbed_one_is_not() -> None
 def test_a_step_of_the_reverse_sde_takes_both_coefficients_at_its_start() -> None:
     x, fresh = torch.full([1, 1, 1, 1], 1.7), torch.full([1, 1, 1, 1], 0.4)
     sigma, after = torch.full([1, 1, 1, 1], 3.0), torch.full([1, 1, 1, 1], 1.0)
-    found = euler_maruyama(lambda x, sigma: 0.5 * x, x, sigma, after, fresh)
+    found = euler_maruyama(x, 0.5 * x, sigma, after, fresh)
     # x + 2 (after - sigma) (x - D) / sigma + sqrt(2 (sigma - after) sigma) e
     assert found.item() == pytest.approx(1.7 - 4 * 0.85 / 3 + 12**0.5 * 0.4)
 

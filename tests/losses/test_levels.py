@@ -141,7 +141,8 @@ def test_weightings_are_errors_of_a_prediction_whatever_is_predicted(
     model = preconditioning.create("edm", output=predicted)
     raw = torch.cat(model.target(y, n, sigma), 1)
     raw = raw + 0.1 * torch.randn(raw.shape, generator=generator, dtype=torch.float64)
-    error = model.error(raw, y, n, sigma)  # D - y of a model that predicts something else
+    # D - y of a model that predicts something else
+    _, error = model.denoised_and_error(y + sigma * n, raw, y, n, sigma)
     _, (c_out,) = preconditioning.create("edm", output=output).coefficients(sigma)
     value = losses.create(weight=weight).weight(sigma) * error.square()
     torch.testing.assert_close(value, (error / c_out).square())

@@ -109,7 +109,7 @@ def test_conditions_in_float64_keep_their_precision() -> None:
     step = torch.tensor([987.654321])
     shifted = step.double() + 1e-5  # less than half a unit of float32 at this size
     assert torch.equal(shifted.float(), step)
-    emb = [net._embed(value, None, None) for value in (step.double(), shifted)]
+    emb = [net.embed(value, None, None, None) for value in (step.double(), shifted)]
     assert emb[0].dtype == torch.float32
     assert not torch.equal(*emb)
 
@@ -133,9 +133,9 @@ def test_fresh_network_has_the_defaults_of_the_framework() -> None:
         ({"num_heads": 5}, "attention over 64 channels does not divide into 5 heads"),
         ({"num_heads": None, "head_dim": 48}, "into heads of 48 channels"),
         ({"num_heads": None, "head_dim": 128}, "into heads of 128 channels"),
-        ({"num_heads": 0}, "num_heads must be a positive integer or null"),
-        ({"head_dim": 1.5}, "head_dim must be a positive integer or null"),
-        ({"emb_channels": 0}, "emb_channels must be a positive integer or null"),
+        ({"num_heads": 0}, "num_heads is 0: it must be a positive integer or null"),
+        ({"head_dim": 1.5}, "head_dim is 1.5: it must be a positive integer or null"),
+        ({"emb_channels": 0}, "emb_channels is 0: it must be a positive integer or null"),
         ({"img_resolution": (8, 7)}, "width of the images must be a multiple of 2"),
         ({"norm_epsilon": 1}, "unknown option"),
     ],
@@ -159,10 +159,10 @@ def test_impossible_values_are_refused_before_a_weight_is_drawn(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"modulation": "shift"}, "modulation must be one of add, scale_shift"),
-        ({"resampler": "blocks"}, "resampler must be one of conv, pool, block"),
-        ({"down_padding": "start"}, "down_padding must be one of end, both"),
-        ({"norm_eps": 0.0}, "norm_eps must be a positive number"),
+        ({"modulation": "shift"}, "unknown modulation .*: did you mean 'scale_shift'"),
+        ({"resampler": "blocks"}, "unknown resampler .*: did you mean 'block'"),
+        ({"down_padding": "start"}, "unknown down_padding .*: known are both, end"),
+        ({"norm_eps": 0.0}, "norm_eps is 0.0: it must be a positive, finite number"),
     ],
 )
 def test_choices_are_named(options: dict[str, Any], message: str) -> None:

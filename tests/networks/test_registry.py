@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import networks
-from networks.rules import OPTION_RULES, check_option
 from tests.networks.small import SMALL
 from torch_utils.errors import UserError
 
@@ -19,19 +18,9 @@ def test_importing_the_table_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_defaults_obey_the_rules(name: str) -> None:
-    for key, value in networks.options(name).items():
-        check_option(key, value)
-
-
 def test_options_are_a_copy() -> None:
     networks.options("ddpmpp")["channel_mult"].append(7)
     assert networks.options("ddpmpp")["channel_mult"] == [2, 2, 2]
-
-
-def test_every_rule_belongs_to_an_option() -> None:
-    assert set(OPTION_RULES) == {key for row in networks.NETWORKS.values() for key in row.options}
 
 
 @pytest.mark.parametrize(
@@ -39,25 +28,25 @@ def test_every_rule_belongs_to_an_option() -> None:
     [
         ({"model_chanels": 16}, "did you mean 'model_channels'"),
         ({"num_blocks": "4"}, "num_blocks is '4': it must be an integer"),
-        ({"dropout": 1.5}, "dropout must be a number from 0 to 1, not 1.5"),
-        ({"num_blocks": 0}, "num_blocks must be a positive integer up to 1000, not 0"),
-        ({"num_blocks": 10**9}, "num_blocks must be a positive integer up to 1000, not 1000000000"),
-        ({"model_channels": 10**9}, "model_channels must be a positive integer up to 1048576"),
-        ({"channel_mult": [1] * 17}, "channel_mult must be a list of 1 to 16 positive integers"),
-        ({"label_dim": 10**9}, "label_dim must be an integer of at least 0 and at most 1048576"),
+        ({"dropout": 1.5}, "network ddpmpp: dropout is 1.5: it must be from 0 to 1"),
+        ({"num_blocks": 0}, "num_blocks is 0: it must be from 1 to 1000"),
+        ({"num_blocks": 10**9}, "num_blocks is 1000000000: it must be from 1 to 1000"),
+        ({"model_channels": 10**9}, "model_channels is 1000000000: it must be from 1 to 1048576"),
+        ({"channel_mult": [1] * 17}, "it must be a list of 1 to 16 positive integers"),
+        ({"label_dim": 10**9}, "it must be an integer of at least 0 and at most 1048576"),
         ({"num_blocks": True}, "num_blocks is True: it must be an integer"),
-        ({"channel_mult": []}, "channel_mult must be a list"),
+        ({"channel_mult": []}, "channel_mult is []: it must be a list"),
         ({"channel_mult": 2}, "channel_mult is 2: it must be a list"),
-        ({"attn_resolutions": [0]}, "attn_resolutions must be a list of positive integers"),
-        ({"resample_filter": [1, 2, 1]}, "resample_filter must be a list of an even number"),
-        ({"encoder_type": "skipping"}, "encoder_type must be one of standard, skip, residual"),
+        ({"attn_resolutions": [0]}, "attn_resolutions is [0]: it must be a list of positive"),
+        ({"resample_filter": [1, 2, 1]}, "it must be a list of an even number of numbers"),
+        ({"encoder_type": "skipping"}, "encoder_type of network ddpmpp: 'skipping'"),
         ({"img_resolution": 10}, "height of the images must be a multiple of 4"),
         ({"img_resolution": (8, 6)}, "width of the images must be a multiple of 4"),
-        ({"img_resolution": (8, 8, 8)}, "img_resolution must be"),
-        ({"img_resolution": 0}, "img_resolution must be"),
-        ({"img_channels": 0}, "img_channels must be a positive integer"),
-        ({"label_dim": -1}, "label_dim must be an integer of at least 0"),
-        ({"out_channels": 0}, "out_channels must be a positive integer"),
+        ({"img_resolution": (8, 8, 8)}, "img_resolution is (8, 8, 8): it must be"),
+        ({"img_resolution": 0}, "img_resolution is 0: it must be one positive integer, or two"),
+        ({"img_channels": 0}, "img_channels is 0: it must be an integer of at least 1"),
+        ({"label_dim": -1}, "label_dim is -1: it must be an integer of at least 0"),
+        ({"out_channels": 0}, "out_channels is 0: it must be an integer of at least 1"),
         ({"model_channels": 3}, "8x8_block0 would normalise 3 channels"),
         ({"model_channels": 36, "channel_mult": [1, 4, 4]}, "144 channels"),
         ({"model_channels": 5}, "must be even, not 5"),

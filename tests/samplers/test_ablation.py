@@ -133,11 +133,6 @@ def test_wrong_values_are_refused() -> None:
     ]:
         with pytest.raises(UserError, match=message):
             settings_from({"name": "ablation", **wrong})
-    x = normals(4)
-    with pytest.raises(UserError, match="alpha"):
-        run("ablation", x, [1.0, 0.0], alpha=0.0)
-    with pytest.raises(UserError, match="solver"):
-        run("ablation", x, [1.0, 0.0], solver="rk4")
 
 
 def test_calls_follow_the_solver() -> None:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.solver_errors import SOLVERS, passes
+from diffusion import preconditioning
 from diffusion.denoiser import Denoiser
 from diffusion.grids import rho_grid
-from diffusion.preconditioning import PRESETS
 from samplers import SAMPLERS
 from samplers.solvers.derivatives import SECOND, check_continuous
 from samplers.solvers.euler import euler
@@ -354,15 +354,9 @@ def test_what_has_no_derivative_or_no_effect_is_refused() -> None:
     with pytest.raises(UserError, match="rounds its noise levels"):
         ito_taylor(mixture(), normals(7), sigmas, noise=zeros(), round_sigma=rounded)
     check_continuous("sampler ito_taylor", sigmas, float)
-    for options, message in [
-        ({"scheme": "strong"}, "did you mean 'strong1.5'"),
-        ({"derivative": "jpv"}, "did you mean 'jvp'"),
-        ({"beta": -1.0}, "must not be negative"),
-        ({"beta": math.nan}, "must not be negative"),
-        ({"scheme": "churn", "laplacian": True}, "no Laplacian term"),
-    ]:
-        with pytest.raises(UserError, match=message):
-            ito_taylor(mixture(), normals(7), sigmas, noise=zeros(), **options)
+    options = {"scheme": "churn", "laplacian": True}
+    with pytest.raises(UserError, match="no Laplacian term"):
+        ito_taylor(mixture(), normals(7), sigmas, noise=zeros(), **options)
 
 
 @pytest.mark.parametrize("derivative", ["jvp", "fd"])
@@ -370,7 +364,9 @@ def test_what_has_no_derivative_or_no_effect_is_refused() -> None:
 def test_a_float32_network_is_integrated_image_by_image(derivative: str, laplacian: bool) -> None:
     """As generate.py runs it: inference mode, float64 states, images that depend on their seed."""
     net = small_net(resolution=(8, 12), img_channels=1)
-    model = Denoiser(net, PRESETS["edm"], img_resolution=(8, 12), img_channels=1).eval()
+    model = Denoiser(
+        net, preconditioning.create("edm"), img_resolution=(8, 12), img_channels=1
+    ).eval()
     sigmas = [*rho_grid(4, 0.1, 5.0).tolist(), 0.0]
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(2, 1, 8, 12, generator=generator, dtype=torch.float64) * 5

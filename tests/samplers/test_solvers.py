@@ -145,11 +145,32 @@ def test_settings_read_what_they_write_and_refuse_the_rest() -> None:
         ({"grid": "iddpm", "M": 10**9}, "from 2 to 65536"),
         ({"steps": True}, "at least 1"),
         ({"S_chrun": 1}, "did you mean 'S_churn'"),
-        ({"rho": "x"}, "must be a number"),
+        ({"rho": "x"}, "must be a positive, finite number"),
         ({"S_noise": float("nan")}, "nan"),
     ]:
         with pytest.raises(UserError, match=message):
             settings_from(wrong)
+
+
+@pytest.mark.parametrize(("S_churn", "gamma"), [(0.6, 0.2), (9.0, math.sqrt(2) - 1)])
+def test_churn_adds_the_published_noise_to_levels_of_its_interval(
+    S_churn: float, gamma: float
+) -> None:
+    """EDM, Algorithm 2, line 5 and 6, with a denoiser that sees only black."""
+    seen: list[tuple[float, torch.Tensor]] = []
+    run(
+        "heun",
+        lambda x, sigma: torch.zeros_like(x),
+        normals(0),
+        [4.0, 2.0, 1.0, 0.0],
+        noise=torch.ones_like,
+        callback=lambda i, sigma, x, denoised: seen.append((sigma, x)),
+        **{"S_churn": S_churn, "S_min": 2.0, "S_max": 3.0, "S_noise": 1.5},
+    )
+    assert [sigma for sigma, _ in seen] == [4.0, pytest.approx(2 * (1 + gamma)), 1.0]
+    added = seen[1][1] - normals(0) / 2  # with D = 0 the state shrinks as its noise level
+    expected = torch.full_like(added, 1.5 * 2 * math.sqrt((1 + gamma) ** 2 - 1))
+    torch.testing.assert_close(added, expected)
 
 
 def test_every_row_is_complete() -> None:

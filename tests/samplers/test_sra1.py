@@ -11,7 +11,6 @@ from diffusion.grids import rho_grid
 from samplers.solvers.increments import correlated, rates, step_size
 from samplers.solvers.sra1 import sra1
 from tests.samplers.orders import MIXTURE, Draws, final_variance, forbidden, images, zeros
-from torch_utils.errors import UserError
 
 # Roessler 2010, scheme SRA1 for dX = a dt + g dW
 C0, A0 = (0.0, 0.75), ((0.0, 0.0), (0.75, 0.0))
@@ -81,8 +80,3 @@ def test_the_second_stage_is_taken_at_a_level_that_the_model_knows() -> None:
     x = images(torch.ones(3, dtype=torch.float64))
     sra1(recorded, x, [2.0, 1.0, 0.0], noise=zeros(), round_sigma=lambda sigma: round(sigma, 1))
     assert seen == [2.0, 1.2, 1.0]
-
-
-def test_a_negative_amount_of_noise_is_refused() -> None:
-    with pytest.raises(UserError, match="must not be negative"):
-        sra1(MIXTURE, images(torch.ones(1)), [1.0, 0.0], noise=zeros(), beta=-0.1)

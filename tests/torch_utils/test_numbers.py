@@ -3,9 +3,8 @@
 import math
 
 import pytest
-import yaml
 
-from torch_utils.numbers import number, with_numbers
+from torch_utils.numbers import is_integer, is_number, number
 
 
 @pytest.mark.parametrize(
@@ -31,8 +30,16 @@ def test_what_is_no_text_stays() -> None:
         assert number(value) is value
 
 
-def test_a_tree_is_read_but_for_names() -> None:
-    tree = yaml.safe_load("{name: 1e3, rho: 1e3, list: [1e1, {x: '16', y: edm}], flag: true}")
-    assert with_numbers(tree) == {
-        "name": "1e3", "rho": 1000.0, "list": [10.0, {"x": "16", "y": "edm"}], "flag": True,
-    }  # fmt: skip
+@pytest.mark.parametrize("value", [True, "1", None, [1], math.nan * 1j])
+def test_what_is_no_number(value: object) -> None:
+    assert not is_number(value)
+    assert not is_integer(value)
+
+
+def test_a_whole_number_may_have_bounds_and_a_number_fits_a_float() -> None:
+    assert is_integer(3, 3, 4)
+    assert not is_integer(5, 3, 4)
+    assert not is_integer(3.0)
+    assert is_number(3.0)
+    assert is_number(math.inf)
+    assert not is_number(10**400)

@@ -12,11 +12,11 @@ from diffusion import GRIDS, SCHEDULES
 from diffusion.grids import SPACINGS
 from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import PRESETS
+from diffusion.steps import VARIANCES
 from networks import NETWORKS
 from samplers import SAMPLERS
 from samplers.command_line import OPTIONS as SAMPLER_OPTIONS
 from samplers.options import WRAPPING
-from samplers.solvers.ddpm import VARIANCES
 from tests.manual import NAMED, SECTIONS
 from tests.test_docs import SCRIPTS
 from torch_utils.command import unknown_option

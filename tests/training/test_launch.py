@@ -11,7 +11,7 @@ import torch
 from tests.training.runs import CPU, assert_equal_states, tiny_config, tiny_data, train_tiny
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
-from training.choice import Plan, Wanted, checked, latest_run, named_run
+from training.choice import Plan, Wanted, checked, old_run
 from training.config import TrainingConfig
 from training.data import TrainingData
 from training.launch import make_ready
@@ -58,9 +58,16 @@ def copies(whole: Path, outdir: Path, *names: str) -> None:
         shutil.copytree(whole, outdir / name)
 
 
+def named(where: Path, wanted: Wanted) -> Plan:
+    """The run that is gone on with by name."""
+    plan, _ = old_run(wanted, str(where))
+    assert plan is not None
+    return plan
+
+
 def found(outdir: Path, config: TrainingConfig, world: World = CPU) -> Plan:
     """The run that `latest` goes on with; there must be one."""
-    plan, notes = latest_run(str(outdir), wish(config, world=world), None)
+    plan, notes = old_run(wish(config, world=world), "latest", str(outdir))
     assert plan is not None, notes
     return plan
 
@@ -68,8 +75,8 @@ def found(outdir: Path, config: TrainingConfig, world: World = CPU) -> Plan:
 def test_latest_is_the_run_that_is_farthest_and_only_names_of_ours_count(
     whole: Path, tmp_path: Path
 ) -> None:
-    assert latest_run(str(tmp_path / "absent"), wish(tiny_config()), None) == (None, [])
-    assert latest_run(str(tmp_path), wish(tiny_config()), None) == (None, [])
+    assert old_run(wish(tiny_config()), "latest", str(tmp_path / "absent")) == (None, [])
+    assert old_run(wish(tiny_config()), "latest", str(tmp_path)) == (None, [])
     copies(whole, tmp_path, "00000-a", "00001-b", "00002-other", "backup-of-00000", "00003-short")
     for name, images in (("00003-short", 192), ("00001-b", 176)):
         state_path(tmp_path / name, images).unlink()
@@ -90,16 +97,16 @@ def test_data_is_known_by_its_content_wherever_it_lies(whole: Path, tmp_path: Pa
     moved = keyed(tiny_config(), None, path="elsewhere/digits.zip")
     assert found(tmp_path, moved).config.data.path == "elsewhere/digits.zip"
     other = replace(DATA, key="99/1x8x6/class10/0123456789abcdef/fedcba9876543210")
-    plan, notes = latest_run(str(tmp_path), wish(keyed(tiny_config(), None), data=other), None)
+    plan, notes = old_run(wish(keyed(tiny_config(), None), data=other), "latest", str(tmp_path))
     assert plan is None
     assert "data: images 100 -> 99, other labels" in notes[0]
-    folder = str(tmp_path / "00000-a")
+    folder = tmp_path / "00000-a"
     with pytest.raises(UserError, match=r"data: images 100 -> 99, other labels.*--allow-config"):
-        named_run(folder, wish(keyed(tiny_config(), None), data=other), None)
-    going = named_run(folder, wish(keyed(tiny_config(), None), data=other, changed=True), None)
+        named(folder, wish(keyed(tiny_config(), None), data=other))
+    going = named(folder, wish(keyed(tiny_config(), None), data=other, changed=True))
     assert going.config.data.key == other.key
     with pytest.raises(UserError, match="not the data that this config was made for"):
-        named_run(folder, wish(keyed(tiny_config()), data=other, changed=True), None)
+        named(folder, wish(keyed(tiny_config()), data=other, changed=True))
 
 
 def test_a_miss_names_the_newest_run_and_what_differs(whole: Path, tmp_path: Path) -> None:
@@ -107,15 +114,15 @@ def test_a_miss_names_the_newest_run_and_what_differs(whole: Path, tmp_path: Pat
     cosine = dump_config(keyed(tiny_config("optimizer.decay=cosine")))
     (tmp_path / "00000-a" / CONFIG_FILE).write_text(cosine)
     longer = tiny_config("optimizer.decay=cosine", "run.duration=20it")
-    plan, notes = latest_run(str(tmp_path), wish(longer), None)
+    plan, notes = old_run(wish(longer), "latest", str(tmp_path))
     assert plan is None
     assert "00000-a, the newest, differs in run.duration: 192img -> 320img" in notes[0]
     assert f"--resume={tmp_path / '00000-a'} --allow-config-change" in notes[1]
-    going, _ = latest_run(str(tmp_path), wish(longer, changed=True), None)
+    going, notes = old_run(wish(longer, changed=True), "latest", str(tmp_path))
     assert going is not None
-    assert going.notes == ["config changed: run.duration: 192img -> 320img"]
+    assert notes == ["config changed: run.duration: 192img -> 320img"]
     wider = tiny_config("network.model_channels=32")
-    assert latest_run(str(tmp_path), wish(wider, changed=True), None)[0] is None
+    assert old_run(wish(wider, changed=True), "latest", str(tmp_path))[0] is None
 
 
 def test_more_processes_keep_the_micro_batch_or_go_on_with_a_smaller_one(
@@ -125,10 +132,12 @@ def test_more_processes_keep_the_micro_batch_or_go_on_with_a_smaller_one(
     copies(whole, tmp_path, "00000-a")
     wanted = without_micro_batch(tiny_config())
     kept = found(tmp_path, wanted, World(0, 2, torch.device("cpu")))
-    assert (kept.config.run.batch_gpu, kept.notes) == (8, [])
-    smaller = found(tmp_path, wanted, World(0, 4, torch.device("cpu")))
+    assert kept.config.run.batch_gpu == 8
+    four = wish(wanted, world=World(0, 4, torch.device("cpu")))
+    smaller, notes = old_run(four, "latest", str(tmp_path))
+    assert smaller is not None
     assert smaller.config.run.batch_gpu == 4
-    assert "micro-batches of 4 images instead of 8, for 4 processes" in smaller.notes[0]
+    assert "micro-batches of 4 images instead of 8, for 4 processes" in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +155,7 @@ def test_a_change_that_the_state_cannot_follow_is_refused_before_anything_is_wri
 ) -> None:
     before = {path: path.read_bytes() for path in whole.iterdir() if path.is_file()}
     with pytest.raises(UserError, match=words):
-        named_run(str(whole), wish(tiny_config(override), changed=True), None)
+        named(whole, wish(tiny_config(override), changed=True))
     assert {path: path.read_bytes() for path in whole.iterdir() if path.is_file()} == before
 
 
@@ -190,9 +199,9 @@ def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_p
     shutil.copytree(whole, folder)
     old = load_state(state_path(folder, 192))
     longer = tiny_config("run.duration=10it", "run.keep_states=2")
-    plan = named_run(str(state_path(folder, 144)), wish(longer), None)
-    plan = make_ready(plan, CPU)
-    assert any("going back to 144 images" in note for note in plan.notes)
+    plan = named(state_path(folder, 144), wish(longer))
+    (note,) = make_ready(plan, CPU)
+    assert "going back to 144 images" in note
     assert sorted(path.name for path in folder.glob("training-state-*")) == [
         "training-state-0000000144.pt"
     ]
@@ -203,10 +212,10 @@ def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_p
     train(plan.config, DATA, folder, CPU, state=plan.state)
     newest = newest_state(folder)[0]
     assert newest == state_path(folder, 160)  # pruning left what was just written
-    again = named_run(str(folder), wish(longer), None)
+    again = named(folder, wish(longer))
     assert again.seen == 160
     with pytest.raises(UserError, match=f"move the state to {folder}"):
-        named_run(str(state_path(aside, 192)), wish(longer), None)
-    once_more = named_run(str(state_path(folder, 144)), wish(longer), None)
+        named(state_path(aside, 192), wish(longer))
+    once_more = named(state_path(folder, 144), wish(longer))
     make_ready(once_more, CPU)
     assert (folder / "abandoned-002" / "training-state-0000000160.pt").is_file()

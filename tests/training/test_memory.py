@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 import networks
+from models.build import build
 from tests.training.runs import CPU, ROOT, tiny_config, tiny_data, tiny_recipe
 from torch_utils.distributed import World
 from torch_utils.memory import available_bytes, available_on_host
@@ -27,7 +28,7 @@ GIB = 2**30
 def forecast_of(config: TrainingConfig, size: int, share: int, *, on_gpu: bool) -> Forecast:
     """The forecast of a recipe for images of a size."""
     model = model_config(config, image_shape=(3, size, size), label_dim=1000)
-    return Forecast(config, model, share=share, on_gpu=on_gpu)
+    return Forecast(config, build(model, empty=True), share=share, on_gpu=on_gpu)
 
 
 # GiB that PyTorch's allocator held at most in a step of so many images on a GPU
@@ -71,7 +72,8 @@ def test_the_forecast_is_what_a_step_takes(remat: str, batch_gpu: int) -> None:
             alive.peak = 0
             parts = list(source.at(trainer.seen))
             trainer.step([part[:2] for part in parts], [part[2] for part in parts])
-    forecast = Forecast(config, model_of(config, data), share=16, on_gpu=False)
+    blank = build(model_of(config, data), empty=True)
+    forecast = Forecast(config, blank, share=16, on_gpu=False)
     assert forecast.peak(batch_gpu) == pytest.approx(alive.peak, rel=0.05)
 
 
@@ -83,7 +85,7 @@ def test_every_network_can_be_forecast(name: str) -> None:
         *("augment.p=0", "run.precision=bf16"),
     )
     model = model_config(config, image_shape=(3, 16, 16), label_dim=10)
-    forecast = Forecast(config, model, share=64, on_gpu=True)
+    forecast = Forecast(config, build(model, empty=True), share=64, on_gpu=True)
     images = 64 * 3 * 16 * 16 * 4
     assert 4 * forecast.weights + 100 * images < forecast.peak(64) < 5 * forecast.weights + GIB
 
@@ -100,13 +102,15 @@ def with_batch(batch: int, batch_gpu: int | None, world_size: int = 1) -> Resolv
 def chosen(batch: int, batch_gpu: int | None, world: World = CPU) -> tuple[int, str | None]:
     """What is made of that run's size of micro-batches."""
     config = with_batch(batch, batch_gpu, world.size)
-    return micro_batch_that_fits(config, tiny_data(), world, is_open=batch_gpu is None)
+    blank = build(model_of(config, tiny_data()), empty=True)
+    return micro_batch_that_fits(config, tiny_data(), world, blank, is_open=batch_gpu is None)
 
 
 def forecast_for(batch: int) -> Forecast:
     """The forecast of that run on this machine."""
     config = with_batch(batch, None)
-    return Forecast(config, model_of(config, tiny_data()), share=batch, on_gpu=False)
+    blank = build(model_of(config, tiny_data()), empty=True)
+    return Forecast(config, blank, share=batch, on_gpu=False)
 
 
 def too_large() -> int:

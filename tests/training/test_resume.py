@@ -18,7 +18,7 @@ from tests.training.runs import (
     train_tiny,
 )
 from torch_utils.errors import Failure, UserError
-from training.choice import named_run
+from training.choice import old_run
 from training.loop import train
 from training.recipes import dump_config
 from training.run_dir import CONFIG_FILE, create_run_dir, locked
@@ -135,9 +135,10 @@ def test_a_changed_config_is_listed_and_refused(whole: tuple[Path, dict[str, Any
     folder = whole[0]
     overrides = "optimizer.lr=0.5", "run.seed=9", "run.duration=40it"
     with pytest.raises(UserError, match=r"optimizer.lr: 0.002 -> 0.5; run.seed: 0 -> 9"):
-        named_run(str(folder), tiny_wish(*overrides), None)
-    plan = named_run(str(folder), tiny_wish(*overrides, allow_config_change=True), None)
-    assert plan.notes == [
+        old_run(tiny_wish(*overrides), str(folder))
+    plan, notes = old_run(tiny_wish(*overrides, allow_config_change=True), str(folder))
+    assert plan is not None
+    assert notes == [
         "config changed: optimizer.lr: 0.002 -> 0.5",
         "config changed: run.seed: 0 -> 9",
     ]

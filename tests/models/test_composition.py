@@ -1,4 +1,4 @@
-"""The summary of a network: counts compared with counts by hand, and with those of a real call."""
+"""What a network is made of: counts compared with counts by hand, and with those of a real call."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.build import build
 from models.config import ModelConfig
-from models.summary import REST, Part, lines_of, parts_of, summary
+from models.composition import REST, Part, composition, lines_of, parts_of
 from networks import NETWORKS
 from networks.blocks import BlockSettings, UNetBlock
 from networks.layers import Conv2d
@@ -71,7 +71,7 @@ def test_parts_of_every_network_add_up_to_the_real_one(name: str) -> None:
         label_dim=4,
     )
     network, state = build(config).model.eval(), torch.get_rng_state()
-    parts = summary(config)
+    parts = composition(config)
     assert torch.equal(torch.get_rng_state(), state)
     assert sum(part.parameters for part in parts) == sum(p.numel() for p in network.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -79,10 +79,10 @@ def test_parts_of_every_network_add_up_to_the_real_one(name: str) -> None:
     assert sum(part.flops for part in parts) == counter.get_total_flops() > 0
 
 
-def test_a_network_larger_than_any_machine_has_a_summary() -> None:
+def test_a_network_larger_than_any_machine_can_be_taken_apart() -> None:
     options = {"name": "adm", "model_channels": 65536}
     config = ModelConfig(network=options, img_resolution=(64, 64), img_channels=3)
-    assert sum(part.parameters for part in summary(config)) > 10**13
+    assert sum(part.parameters for part in composition(config)) > 10**13
 
 
 @pytest.mark.parametrize(

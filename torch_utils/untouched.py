@@ -1,0 +1,86 @@
+"""The process as it was before: for calls from Python, which must leave no setting behind."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from torch_utils.distributed import set_numerics
+
+# what set_numerics and training set; the older name first, as it sets those of the newer ones too
+_SETTINGS: list[tuple[Any, str]] = [
+    (torch.backends.cudnn, "benchmark"),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.backends.cudnn, "allow_tf32"),
+]
+if hasattr(torch.backends.cudnn, "conv"):  # PyTorch 2.9
+    _SETTINGS += [
+        (torch.backends.cuda.matmul, "fp32_precision"),
+        (torch.backends.cudnn.conv, "fp32_precision"),
+        (torch.backends.cudnn.rnn, "fp32_precision"),
+    ]
+
+_lock = threading.Lock()
+_num_inside = 0
+_before: list[tuple[Any, str, Any]] = []
+
+
+@contextlib.contextmanager
+def numerics() -> Iterator[None]:
+    """Compute as our programs do within the block, and then as was set before.
+
+    The settings are the process's: the last of several threads to leave such a block restores them.
+    """
+    global _num_inside, _before
+    with _lock:
+        if not _num_inside:
+            _before = _read()
+        _num_inside += 1
+        set_numerics()
+    try:
+        yield
+    finally:
+        with _lock:
+            _num_inside -= 1
+            if not _num_inside:
+                for owner, name, value in _before:
+                    setattr(owner, name, value)
+
+
+def _read() -> list[tuple[Any, str, Any]]:
+    """The settings that can be read: those of older name cannot where newer ones disagree."""
+    found = []
+    for owner, name in _SETTINGS:
+        with contextlib.suppress(RuntimeError):
+            found.append((owner, name, getattr(owner, name)))
+    return found
+
+
+@contextlib.contextmanager
+def generators(device: torch.device) -> Iterator[None]:
+    """Put PyTorch's default generators back as they were, after the block.
+
+    Another thread that draws from them meanwhile draws from those of the block.
+
+    Args:
+        device: where the block computes. Other GPUs are not woken up for this.
+    """
+    gpus = [device] if device.type == "cuda" else []
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    with torch.random.fork_rng(gpus):
+        yield
+
+
+@contextlib.contextmanager
+def current_gpu() -> Iterator[None]:
+    """Let this thread's current GPU be the one it was, after the block."""
+    is_awake = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    before = torch.cuda.current_device() if is_awake else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            torch.cuda.set_device(before)

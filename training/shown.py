@@ -1,0 +1,108 @@
+"""What a run trains, for people: the config with what it leaves to others filled in, and numbers.
+
+The text is a recipe: trained with it, the same run comes out.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from diffusion.denoiser import Denoiser
+from losses import NOISE_LEVELS, PUBLISHED_OBJECTIVES, TERMS, WEIGHTS
+from networks import NETWORKS
+from torch_utils.registry import Row, split_name
+from training.config import ResolvedConfig, TrainingConfig
+from training.data import TrainingData
+from training.labels import labels_of
+from training.preview import plan_preview
+from training.setup import model_of
+
+# the schedules of presets, by name; iddpm's cannot be changed, and so not be named
+_SCHEDULES = {"vp": "vp", "ddpm": "beta_linear", "vdiff": "logsnr_cosine", "flow": "flow"}
+
+
+def shown(config: ResolvedConfig, data: TrainingData, blank: Denoiser) -> str:
+    """A recipe of the run, with comments.
+
+    Args:
+        config: of the run.
+        data: what it is trained on.
+        blank: the model, its weights are not looked at.
+    """
+    tree = config.model_dump(mode="json")
+    tree["network"] = _filled(NETWORKS, tree["network"])
+    _complete(tree["preconditioning"], _of_preset(config, blank))
+    loss, published = tree["loss"], PUBLISHED_OBJECTIVES[config.preconditioning.name]
+    _complete(
+        loss, {key: getattr(published, key) for key in ("noise_level", "weight", "reduction")}
+    )
+    loss["noise_level"] = _filled(NOISE_LEVELS, loss["noise_level"], sampling="independent")
+    loss["weight"] = _filled(WEIGHTS, loss["weight"], sigma_data=blank.preconditioning.sigma_data)
+    loss["terms"] = [_filled(TERMS, term) for term in loss["terms"]]
+    if config.preview.enabled:
+        preview = plan_preview(
+            config.preview, config.sampler, model_of(config, data), labels_of(data)
+        )
+        steps = preview.settings.sampler.steps
+        every, num = tree["run"]["snap"], len(preview.samples)
+        _complete(tree["preview"], {"every": every, "num_images": num, "steps": steps})
+    defaults = TrainingConfig().model_dump()
+    for name, section in tree.items():  # an open end is left out: it stands for no limit
+        tree[name] = {
+            key: value
+            for key, value in section.items()
+            if value is not None or defaults[name].get(key) is not None
+        }
+    lines = "".join(f"# {line}\n" for line in _numbers(config, data, blank))
+    return lines + yaml.safe_dump(tree, sort_keys=False)
+
+
+def _numbers(config: ResolvedConfig, data: TrainingData, blank: Denoiser) -> Iterator[str]:
+    yield f"{sum(weights.numel() for weights in blank.parameters()):,} parameters"
+    channels, height, width = data.image_shape
+    labels = "no labels"
+    if config.data.cond:
+        kind = {"class": "classes", "multi_hot": "tags", "vector": "numbers as labels"}
+        labels = f"{data.label_dim:,} {kind[data.label_kind or 'vector']}"
+    yield f"{len(data):,} images of {height}x{width} with {channels} channel(s), {labels}"
+    steps = -(-config.run.duration // config.run.batch)
+    yield f"{steps:,} steps of {config.run.batch:,} images"
+
+
+def _of_preset(config: ResolvedConfig, blank: Denoiser) -> dict[str, Any]:
+    """What the preconditioning is made of, as far as a recipe may say it."""
+    name, parts = config.preconditioning.name, blank.preconditioning
+    found: dict[str, Any] = {"sigma_min": parts.sigma_min}
+    if parts.sigma_max < float("inf"):
+        found["sigma_max"] = parts.sigma_max
+    if parts.uses_sigma_data:
+        found["sigma_data"] = parts.sigma_data
+    if name != "iddpm":  # its parts are fixed
+        for key in ("output", "input_scale", "conditioning"):
+            found[key] = getattr(parts, key)
+        if parts.uses_schedule and name in _SCHEDULES:
+            found["schedule"] = _SCHEDULES[name]
+        if parts.table is not None:
+            found["quantize"] = parts.quantize
+    return found
+
+
+def _complete(section: dict[str, Any], found: Mapping[str, Any]) -> None:
+    """Put in what a section leaves open."""
+    section.update({key: value for key, value in found.items() if section[key] is None})
+
+
+def _filled(
+    table: Mapping[str, Row], entry: str | Mapping[str, Any], **defaults: Any
+) -> dict[str, Any]:
+    """An entry with all options of its row; `defaults` take the place of the row's."""
+    name, given = split_name("entry", entry)
+    options = dict(table[name].options)
+    options |= {key: value for key, value in defaults.items() if key in {*options, "sampling"}}
+    filled = {"name": name, **options, **given}
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in filled.items()
+        if value is not None
+    }
