@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.build import build
-from models.config import ModelConfig
 from models.composition import REST, Part, composition, lines_of, parts_of
+from models.config import ModelConfig
 from networks import NETWORKS
 from networks.blocks import BlockSettings, UNetBlock
 from networks.layers import Conv2d
