@@ -24,7 +24,7 @@ from tests.training.runs import (
 from torch_utils.errors import Failure
 from training.loop import train
 from training.run_log import RunLog
-from training.state import seen_of, newest_state
+from training.state import newest_state, seen_of
 
 TINY = ["--config=configs/digits-tiny.yaml", *OVERRIDES]
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--"]

@@ -18,7 +18,7 @@ from training.launch import make_ready
 from training.loop import train
 from training.recipes import dump_config
 from training.run_dir import CONFIG_FILE, candidates
-from training.state import seen_of, load_state, newest_state, state_path
+from training.state import load_state, newest_state, seen_of, state_path
 
 KEY = "100/1x8x6/class10/0123456789abcdef/0123456789abcdef"
 
