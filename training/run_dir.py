@@ -12,9 +12,8 @@ from torch_utils.errors import UserError
 from torch_utils.files import drop_temporaries, prepare_folder, sync_folder, writing
 from torch_utils.locks import Busy, holding
 from torch_utils.registry import split_name
-from torch_utils.sections import validated
 from training.config import TrainingConfig
-from training.recipes import load_config, read_recipe
+from training.recipes import load_config
 from training.state import PATTERN, seen_of
 
 CONFIG_FILE = "config.yaml"
@@ -33,8 +32,7 @@ def read_run_config(folder: Path) -> TrainingConfig:
         raise UserError(
             f"{folder} is no run directory: it has no {CONFIG_FILE}{hint if is_aside else ''}"
         )
-    config: TrainingConfig = validated(TrainingConfig, read_recipe(path), str(path))
-    return config
+    return load_config(path)
 
 
 def run_of(resume: str) -> Path:
