@@ -9,7 +9,6 @@ This module only calls the packages beside it. They are imported with the first 
 """
 
 import importlib.util
-import math
 import os
 import sys
 import warnings
@@ -174,22 +173,10 @@ class Model:
         Raises:
             UserError: images of another shape, no noise, or a label that the model lacks.
         """
-        from samplers.label_rows import label_rows
+        from samplers.float_images import denoised
         from samplers.labels import label_source
-        from torch_utils.untouched import numerics
 
-        shape = self.denoiser.img_channels, *self.denoiser.img_resolution
-        if noisy.shape[1:] != shape or not noisy.is_floating_point():
-            given = f"{noisy.dtype} {tuple(noisy.shape)}"
-            raise UserError(f"noisy is {given}: the model takes floats (N, {str(shape)[1:]}")
-        if isinstance(sigma, (int, float)) and not 0 < sigma < math.inf:
-            raise UserError(f"sigma is {sigma}: it must be a positive number")
-        rows = None
-        if labels is not None:
-            rows = label_rows(labels, len(noisy), label_source(**self.info.labels)).to(self.device)
-        with numerics():
-            denoised: Tensor = self.denoiser(noisy, sigma, rows)
-        return denoised
+        return denoised(self.denoiser, noisy, sigma, labels, label_source(**self.info.labels))
 
     def __repr__(self) -> str:
         from models.summary import summary

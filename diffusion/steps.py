@@ -78,7 +78,8 @@ def ddim_step(
     Args:
         x: state at `sigma`.
         denoised: D(x, sigma).
-        sigma: current noise level.
+        sigma: current noise level, on the host as the next one: whether to add noise is decided
+            there.
         sigma_next: next one; 0 returns D without noise.
         eta: 0 is deterministic, 1 has the variance of DDPM's posterior.
         noise: unit normals of the shape of x; needed unless eta is 0.

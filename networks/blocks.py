@@ -5,7 +5,7 @@ the common form of Karras et al. 2022 (appendix F).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -247,18 +247,3 @@ def set_fused_attention(network: nn.Module, fused: bool | None) -> None:
     for module in network.modules():
         if isinstance(module, UNetBlock):
             module.fused = fused
-
-
-def check_heads(entries: Iterable[Entry], settings: BlockSettings) -> None:
-    """Check, before a tensor exists, that attention has heads wherever the plan wants it.
-
-    Args:
-        entries: the plan of encoder and decoder.
-        settings: what the blocks share.
-
-    Raises:
-        UserError: a width does not divide into heads.
-    """
-    for entry in entries:
-        if entry.attention:
-            settings.heads(entry.out_channels)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.blocks import BlockSettings, check_heads, make_block
+from networks.blocks import BlockSettings, make_block
 from networks.inputs import ConditionalNetwork, zeroed_labels
 from networks.layers import (
     Conv2d,
@@ -134,7 +134,8 @@ class UNet(ConditionalNetwork):
         )
         check_widths([*self.encoder, *self.decoder], variant.settings.num_groups)
         for entry in [*self.encoder, *self.decoder]:
-            check_heads([entry], variant.block_settings(entry))
+            if entry.attention:  # refuse a width without heads before a tensor exists
+                variant.block_settings(entry).heads(entry.out_channels)
 
         self.img_shape = (img_channels, *img_resolution)
         self.label_dim = label_dim

@@ -1,5 +1,6 @@
 """Generated images as Python code takes them: numbers in [-1, 1], all of them finite."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -96,3 +97,32 @@ def float_images(
                 yield images.to(torch.float32).clamp(-1, 1)
 
     return batches(), notes
+
+
+def denoised(
+    denoiser: Denoiser, noisy: Tensor, sigma: Tensor | float, labels: Any, source: LabelSource
+) -> Tensor:
+    """One call of a model: D, in the shape and dtype of `noisy`.
+
+    Args:
+        denoiser: the model.
+        noisy: images [N, C, H, W] on its device.
+        sigma: noise level, a number or [N].
+        labels: as of `label_rows`; None for the null label.
+        source: what the model's labels are.
+
+    Raises:
+        UserError: images of another shape, no noise, or a label that the model lacks.
+    """
+    shape = denoiser.img_channels, *denoiser.img_resolution
+    if noisy.shape[1:] != shape or not noisy.is_floating_point():
+        given = f"{noisy.dtype} {tuple(noisy.shape)}"
+        raise UserError(f"noisy is {given}: the model takes floats (N, {str(shape)[1:]}")
+    if isinstance(sigma, (int, float)) and not 0 < sigma < math.inf:
+        raise UserError(f"sigma is {sigma}: it must be a positive number")
+    rows = None
+    if labels is not None:
+        rows = label_rows(labels, len(noisy), source).to(noisy.device)
+    with numerics():
+        found: Tensor = denoiser(noisy, sigma, rows)
+    return found

@@ -312,6 +312,14 @@ MUTANTS = [
         ("(here.noise - there.noise)", "(there.noise - here.noise)"),
     ),
     *_of(
+        "networks/unet.py",
+        "networks/test_golden.py networks/test_adm.py networks/test_state_keys.py",
+        ("[cos, sin] if self.cosine_first else [sin, cos]", "[sin, cos]"),
+        ("if label_dim and variant.labels_first:", "if False:"),
+        ("levels.widths[0] if variant.widens_first else model_channels", "model_channels"),
+        ("init=settings.init_zero", "init=settings.init"),
+    ),
+    *_of(
         "samplers/generate.py",
         "samplers/test_generate.py::test_quantisation_truncates_and_clips",
         ("images * 127.5 + 128", "images * 127.5 + 127.5"),

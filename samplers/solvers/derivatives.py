@@ -88,10 +88,8 @@ def by_difference(
     """(D, P) by a one-sided difference of DIFFERENCE_STEP sigma, without autocast.
 
     Args:
-        denoise: D(x, sigma).
-        x, sigma: the point.
-        denoised: D there; None computes it.
-        direction: (v_x, v_sigma).
+        denoise, x, sigma, direction: as in `by_jvp`.
+        denoised: D at the point; None computes it.
         size: typical length of the direction. It depends on the step alone, so that no image
             depends on others of its batch.
     """
