@@ -40,9 +40,8 @@ REGISTRIES: dict[str, dict[str, Row]] = {
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_tables_of_a_page_are_up_to_date(page: Path) -> None:
-    """If this fails: python -m tests.manual"""
     text = page.read_text(encoding="utf-8")
-    assert updated(text) == text
+    assert updated(text) == text, f"run make docs-tables: a table of {page.name} changed"
     for name in REGISTRIES.get(page.name, ()):
         assert f"\n| `{name}` | " in text, name
 
