@@ -41,18 +41,6 @@ class Layer:
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a YAML recipe over the ones that it extends.
-
-    Raises:
-        UserError: as `recipe_layers`.
-    """
-    tree: dict[str, Any] = {}
-    for layer in recipe_layers(path):
-        tree = merge(tree, layer.tree)
-    return tree
-
-
 def recipe_layers(
     recipe: str | os.PathLike[str] | Mapping[str, Any], seen: tuple[Path, ...] = ()
 ) -> list[Layer]:
@@ -208,5 +196,5 @@ def origin(layers: Sequence[Layer], path: Sequence[str]) -> str | None:
 
 
 def dump_config(config: TrainingConfig) -> str:
-    """The config as YAML that `read_recipe` takes."""
+    """The config as a YAML recipe."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -12,10 +12,9 @@ from torch_utils.errors import UserError
 from torch_utils.files import drop_temporaries, prepare_folder, sync_folder, writing
 from torch_utils.locks import Busy, holding
 from torch_utils.registry import split_name
-from torch_utils.sections import validated
 from training.config import TrainingConfig
-from training.recipes import load_config, read_recipe
-from training.state import PATTERN, images_of
+from training.recipes import load_config
+from training.state import PATTERN, seen_of
 
 CONFIG_FILE = "config.yaml"
 
@@ -33,8 +32,7 @@ def read_run_config(folder: Path) -> TrainingConfig:
         raise UserError(
             f"{folder} is no run directory: it has no {CONFIG_FILE}{hint if is_aside else ''}"
         )
-    config: TrainingConfig = validated(TrainingConfig, read_recipe(path), str(path))
-    return config
+    return load_config(path)
 
 
 def run_of(resume: str) -> Path:
@@ -78,7 +76,7 @@ def _age(folder: Path) -> tuple[int, float]:
     states = sorted(folder.glob(PATTERN))
     if not states:
         return 0, (folder / CONFIG_FILE).stat().st_mtime
-    return images_of(states[-1]), states[-1].stat().st_mtime
+    return seen_of(states[-1]), states[-1].stat().st_mtime
 
 
 @contextlib.contextmanager
@@ -216,7 +214,7 @@ def set_aside(folder: Path, seen: int) -> str | None:
         path
         for pattern in ("training-state-*.pt", "network-snapshot-*.safetensors", "samples-*.png")
         for path in folder.glob(pattern)
-        if images_of(path) > seen
+        if seen_of(path) > seen
     ]
     if not beyond:
         return None
@@ -226,7 +224,7 @@ def set_aside(folder: Path, seen: int) -> str | None:
         target.mkdir()
         if (folder / "stats.jsonl").is_file():
             shutil.copy2(folder / "stats.jsonl", target)
-        for path in sorted(beyond, key=images_of, reverse=True):  # a kill leaves no gap behind
+        for path in sorted(beyond, key=seen_of, reverse=True):  # a kill leaves no gap behind
             path.rename(target / path.name)
         sync_folder(folder)
     return f"going back to {seen:,} images: {len(beyond)} later files moved to {target}"

@@ -31,7 +31,7 @@ def state_path(folder: str | os.PathLike[str], seen: int) -> Path:
     return Path(folder) / f"training-state-{seen:010d}.pt"
 
 
-def images_of(path: Path) -> int:
+def seen_of(path: Path) -> int:
     """Images seen, from the name of a state, snapshot or picture; 0 if it tells none."""
     match = re.search(r"-(\d{10,})(?!\d)", path.name)
     return int(match[1]) if match else 0

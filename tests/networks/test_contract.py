@@ -179,6 +179,7 @@ def test_norms_embeddings_and_output_stay_in_float32_under_autocast(
 
 @pytest.mark.parametrize("variant", FAMILIES)
 def test_graph_has_no_breaks_and_equals_the_eager_network(variant: dict[str, Any]) -> None:
+    torch._dynamo.reset()  # all networks share one forward, of which eight graphs are kept
     net = small_net(label_dim=4, **variant)
     arguments = images(2), conditions(2), torch.eye(4)[:2], torch.tensor([True, False])
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")

@@ -9,7 +9,7 @@ import yaml
 from torch_utils.errors import UserError
 from training.changes import differences
 from training.config import ResolvedConfig, TrainingConfig, model_config, resolve
-from training.recipes import dump_config, load_config, merge, parse_override, read_recipe
+from training.recipes import dump_config, load_config, merge, parse_override
 from training.units import canonical, to_images
 
 ROOT = Path(__file__).parents[2]
@@ -102,10 +102,9 @@ def test_impossible_sizes_are_refused(run: dict, world: int, message: str) -> No
 def test_a_recipe_extends_its_base(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("run: {batch: 8, seed: 3}\nsampler: {name: heun, rho: 5}\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\nrun: {batch: 16}\nsampler: {steps: 4}\n")
-    assert read_recipe(tmp_path / "b.yaml") == {
-        "run": {"batch": 16, "seed": 3},
-        "sampler": {"name": "heun", "rho": 5, "steps": 4},
-    }
+    plain = load_config(tmp_path / "b.yaml")
+    assert (plain.run.batch, plain.run.seed) == (16, 3)
+    assert plain.sampler == {"name": "heun", "rho": 5, "steps": 4}
     config = load_config(tmp_path / "b.yaml", {"run": {"seed": 4}}, ["run.seed=5", "sampler.rho=6"])
     assert (config.run.batch, config.run.seed, config.sampler["rho"]) == (16, 5, 6)
 
@@ -287,7 +286,7 @@ def test_unreadable_recipes_are_refused(tmp_path: Path) -> None:
     ]:
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=message):
-            read_recipe(tmp_path / name)
+            load_config(tmp_path / name)
 
 
 def test_differences_ignore_what_does_not_change_the_result() -> None:

@@ -24,7 +24,7 @@ from tests.training.runs import (
 from torch_utils.errors import Failure
 from training.loop import train
 from training.run_log import RunLog
-from training.state import images_of, newest_state
+from training.state import newest_state, seen_of
 
 TINY = ["--config=configs/digits-tiny.yaml", *OVERRIDES]
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--"]
@@ -122,7 +122,7 @@ def test_processes_whose_launcher_was_killed_save_and_end(tmp_path: Path) -> Non
     assert path is not None
     assert state is not None
     assert not problems
-    assert images_of(path) == state["trainer"]["seen"]
+    assert seen_of(path) == state["trainer"]["seen"]
 
 
 def test_a_process_that_sees_new_files_late_goes_on_from_the_same_state(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_no_state_is_written_in_a_streak_of_bad_steps_by_a_signal_neither(
     timer.start()
     assert not train(endless, tiny_data(), tmp_path, CPU, state=state, heeds_signals=True)
     assert "no state was saved here" in (tmp_path / "log.txt").read_text()
-    assert {images_of(path) for path in tmp_path.glob("training-state-*")} == {16, 32}
+    assert {seen_of(path) for path in tmp_path.glob("training-state-*")} == {16, 32}
 
 
 def test_a_run_whose_last_steps_were_bad_is_not_done(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_run_whose_last_steps_were_bad_is_not_done(tmp_path: Path) -> None:
     config = tiny_config("run.duration=4it")
     with pytest.raises(Failure, match="no state was saved here"):
         train(config, tiny_data(), tmp_path, CPU, state=state)
-    assert {images_of(path) for path in tmp_path.glob("training-state-*")} == {16, 32}
+    assert {seen_of(path) for path in tmp_path.glob("training-state-*")} == {16, 32}
 
 
 def test_a_log_cut_by_a_kill_is_mended(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from training.launch import make_ready
 from training.loop import train
 from training.recipes import dump_config
 from training.run_dir import CONFIG_FILE, candidates
-from training.state import images_of, load_state, newest_state, state_path
+from training.state import load_state, newest_state, seen_of, state_path
 
 KEY = "100/1x8x6/class10/0123456789abcdef/0123456789abcdef"
 
@@ -187,7 +187,7 @@ def test_intervals_act_at_once_when_they_change(tmp_path: Path) -> None:
     train_tiny(tmp_path / "run", *often, "run.duration=10it", resume=True)
 
     def images(pattern: str) -> list[int]:
-        return sorted(map(images_of, (tmp_path / "run").glob(pattern)))
+        return sorted(map(seen_of, (tmp_path / "run").glob(pattern)))
 
     assert images("network-snapshot-*") == [16, 64, 96, 128, 160]
     assert images("training-state-*") == [64, 128, 160]
