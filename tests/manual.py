@@ -1,16 +1,14 @@
-"""What programs write of the manual: tables from the registries, and the help of every command.
+"""The tables of the manual, written from the registries into the pages that have a place for them.
 
-`make docs-tables` brings all of it up to date; tests say when to. The place of a table is what lies
-between `<!-- name -->` and `<!-- end -->`; help texts are the files of docs/help.
+`python -m tests.manual` brings all pages up to date; test_manual_pages.py says when to. A place is
+what lies between `<!-- name -->` and `<!-- end -->`.
 """
 
-import importlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
 import losses
@@ -21,10 +19,7 @@ from samplers import SAMPLERS
 from torch_utils.published import FLAG_SPELLINGS, SPELLINGS, SYSTEMS
 from torch_utils.registry import Row
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
-SCRIPTS = ("train", "generate", "fid", "dataset_tool", "snapshot_tool")
-HELP_WIDTH = 78  # of the text, which is that of a terminal of 80 columns or more
+PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
 STEPS = 18  # the number of steps for which calls are counted
 SIGMAS = (0.01, 1.0, 100.0)  # at which weights of the network's error are shown
 
@@ -184,35 +179,9 @@ def updated(page: str) -> str:
     )
 
 
-def helps() -> Iterator[tuple[list[str], str]]:
-    """The words of every command, those of the scripts' subcommands included, and its help."""
-    for script in SCRIPTS:
-        command: click.Command = importlib.import_module(script).main
-        yield from _helps(command, click.Context(command, info_name=f"{script}.py"))
-
-
-def _helps(command: click.Command, context: click.Context) -> Iterator[tuple[list[str], str]]:
-    context.terminal_width = HELP_WIDTH
-    yield context.command_path.split(), f"{command.get_help(context)}\n"
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from _helps(inner, click.Context(inner, parent=context, info_name=name))
-
-
-def help_page(words: list[str]) -> Path:
-    """The file that has the help of a command."""
-    return DOCS / "help" / f"{'-'.join(words).replace('.py', '')}.txt"
-
-
-def write(target: Path, text: str) -> None:
-    """Write a file of the manual, and say so, unless it has this text."""
-    if not target.exists() or target.read_text(encoding="utf-8") != text:
-        target.write_text(text, encoding="utf-8")
-        print(f"updated {target.relative_to(DOCS.parent)}")
-
-
 if __name__ == "__main__":
     for target in PAGES:
-        write(target, updated(target.read_text(encoding="utf-8")))
-    for words, text in helps():
-        write(help_page(words), text)
+        text = target.read_text(encoding="utf-8")
+        if updated(text) != text:
+            target.write_text(updated(text), encoding="utf-8")
+            print(f"updated {target.name}")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from models.composition import composition, lines_of
 from models.config import ModelConfig
 from models.snapshot import save_snapshot, snapshot_path
 from torch_utils.distributed import World
@@ -113,7 +112,7 @@ def train(
         elif transfer_from is not None:
             log.say(transfer(trainer, transfer_from))
         log.say(f"run directory: {folder}")
-        for line in _opening(trainer, model, data):
+        for line in _opening(trainer, data):
             log.say(line)
         launched = world.launcher is not None
         signals = StopSignals(heeds_signals, speaks=world.is_main, is_launched=launched)
@@ -129,10 +128,8 @@ def train(
         ) from None
 
 
-def _opening(trainer: Trainer, model: ModelConfig, data: TrainingData) -> Iterator[str]:
+def _opening(trainer: Trainer, data: TrainingData) -> Iterator[str]:
     """Lines about a run that begins or goes on: what is trained, on what, from where."""
-    if trainer.seen == 0 and trainer.world.is_main:
-        yield from lines_of(composition(model))
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     start = f"from {trainer.seen:,} images" if trainer.seen else "from the start"
     yield f"{parameters:,} parameters, {len(data):,} images, on {trainer.world.device}, {start}"
@@ -151,7 +148,8 @@ def _loop(run: Run) -> bool:
     source = MicroBatches(config, run.data, trainer.objective, world)
     preview = None
     if config.preview.enabled and run.model.img_channels in (1, 3):
-        preview = plan_preview(config.preview, config.sampler, run.model, labels_of(run.data))
+        labels = labels_of(run.data)
+        preview = plan_preview(config.preview, config.sampler, trainer.average, labels)
     bad_steps_at_stop = 0
 
     with tqdm(
@@ -284,7 +282,6 @@ def _preview(run: Run, preview: Preview) -> None:
     run.signals.doing = "this network call, and dropping the preview"
     problem = save_preview(
         run.folder / f"samples-{run.trainer.seen:010d}.png",
-        run.trainer.average,
         preview,
         run.world,
         label_names=run.data.label_names if run.model.label_dim else None,
