@@ -7,7 +7,6 @@ in SAMPLERS. The table is torch-free; functions are imported when used.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from diffusion import DEFAULT_STEPS
 from diffusion import GRIDS as GRIDS
@@ -17,10 +16,7 @@ DEFAULT_SAMPLER = "heun"
 MAX_STEPS = 100_000
 
 
-class NumCalls(Protocol):
-    """Denoiser calls for n steps, the last to 0, with the default options or others."""
-
-    def __call__(self, num_steps: int, options: Mapping[str, object] = ..., /) -> int: ...
+Options = Mapping[str, object]  # all options of a sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +28,7 @@ class SamplerRow(Row):
         order: formal order of the solver in its own variable, with its default options; of
             convergence in law if it draws noise.
         order_note: what to know about the order.
-        num_calls: number of denoiser calls for n steps.
+        num_calls: number of denoiser calls for n steps, the last to 0, with these options.
         is_stochastic: from the options, whether the sampler draws noise.
         steps: from the options, the number of steps where none is given: enough for the solver to
             stand, see `samplers.stability`.
@@ -42,13 +38,12 @@ class SamplerRow(Row):
     grid: str
     order: float
     order_note: str = ""
-    num_calls: NumCalls
-    is_stochastic: Callable[[Mapping[str, object]], bool]
-    steps: Callable[[Mapping[str, object]], int] = lambda options: DEFAULT_STEPS
+    num_calls: Callable[[int, Options], int]
+    is_stochastic: Callable[[Options], bool]
+    steps: Callable[[Options], int] = lambda options: DEFAULT_STEPS
     paper: str
 
 
-_NONE: Mapping[str, object] = {}
 _CHURN = {"S_churn": 0.0, "S_min": 0.0, "S_max": math.inf, "S_noise": 1.0}
 _CHURN_RANGES = dict.fromkeys(_CHURN, (0.0, math.inf))
 _CHURN_FLAGS = {
@@ -60,36 +55,34 @@ _CHURN_FLAGS = {
 }
 
 
-def _one_a_step(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
+def _one_a_step(num_steps: int, options: Options) -> int:
     return num_steps
 
 
-def _two_but_the_last(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
+def _two_but_the_last(num_steps: int, options: Options) -> int:
     return 2 * num_steps - 1
 
 
-def _of_ablation(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
-    is_second_order = options.get("solver", "heun") == "heun"
-    return _two_but_the_last(num_steps) if is_second_order else num_steps
+def _of_ablation(num_steps: int, options: Options) -> int:
+    return 2 * num_steps - 1 if options["solver"] == "heun" else num_steps
 
 
-def _of_reverse_sde(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
-    is_corrected = options.get("corrector", "none") != "none"
-    return _two_but_the_last(num_steps) if is_corrected else num_steps
+def _of_reverse_sde(num_steps: int, options: Options) -> int:
+    return num_steps if options["corrector"] == "none" else 2 * num_steps - 1
 
 
-def _of_ito_taylor(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
+def _of_ito_taylor(num_steps: int, options: Options) -> int:
     """A dual pass counts as one call, though its work is that of two.
 
     With derivative fd, scheme published makes this many calls or fewer.
     """
-    calls = _two_but_the_last(num_steps)
-    if options.get("derivative", "jvp") == "jvp":
-        if options.get("scheme") == "published":
+    calls = 2 * num_steps - 1
+    if options["derivative"] == "jvp":
+        if options["scheme"] == "published":
             calls = num_steps
-        elif options.get("lag"):
+        elif options["lag"]:
             calls = num_steps + (num_steps > 1)
-    if options.get("laplacian") and options.get("beta") != 0:
+    if options["laplacian"] and options["beta"] != 0:
         calls += 2 * (num_steps - 1)
     return calls
 
@@ -101,7 +94,7 @@ _CORRECTED_STEPS = {"none": DEFAULT_STEPS, "shared": 24, "published": 24}
 _EXPANDED_STEPS = {"strong1.5": 24, "weak2": 24}
 
 
-def _steps_of_ablation(options: Mapping[str, object]) -> int:
+def _steps_of_ablation(options: Options) -> int:
     is_ve_euler = (options["schedule"], options["solver"]) == ("ve", "euler")
     return 32 if is_ve_euler else DEFAULT_STEPS
 

@@ -67,7 +67,7 @@ def falls_apart(settings: GenerationSettings, model: Range) -> bool:
 
 
 def least_steps(settings: GenerationSettings, model: Range) -> int | None:
-    """The smallest number of steps, from that of the settings up, that a sampler stands.
+    """The smallest number of steps, above that of the settings, that a sampler stands.
 
     Args:
         settings, model: as of `falls_apart`.
@@ -76,11 +76,10 @@ def least_steps(settings: GenerationSettings, model: Range) -> int | None:
         The number, exact below 20 and to a tenth above; None if there is none in reach.
     """
     steps = settings.steps
-    while steps <= _MOST_STEPS:
+    while (steps := steps + max(1, steps // 10)) <= _MOST_STEPS:
         try:
             if not falls_apart(settings.model_copy(update={"steps": steps}), model):
                 return steps
         except UserError:  # the model has not so many levels
             return None
-        steps += max(1, steps // 10)
     return None

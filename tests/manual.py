@@ -53,7 +53,7 @@ def sampler_table() -> str:
             row.summary,
             f"`{row.grid}`",
             f"{row.order:g}{f' ({row.order_note})' if row.order_note else ''}",
-            str(row.num_calls(STEPS)),
+            str(row.num_calls(STEPS, row.options)),
             "yes" if row.is_stochastic(row.options) else "no",
             options_of(row),
             row.paper,

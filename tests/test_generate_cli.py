@@ -14,11 +14,13 @@ import PIL.Image
 import pytest
 
 from data.sources import open_source
+from diffusion import GRIDS
 from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot
 from tests.command import assert_refused, call, run, start, torchrun
 from tests.parity.weights import fill_by_rule
+from tests.samplers import counted
 
 
 def write_snapshot(
@@ -68,6 +70,21 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
         str(path.relative_to(folder)): np.asarray(PIL.Image.open(path)).astype(int)
         for path in sorted(folder.rglob("*.png"))
     }
+
+
+def test_a_run_computes_its_noise_levels_once(
+    unconditional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GRIDS, "rho", replace(GRIDS["rho"], target=f"{counted.__name__}:grid"))
+    monkeypatch.setattr(counted, "CALLS", [])
+    files = (f"--network={unconditional}", f"--outdir={tmp_path}", f"--grid={tmp_path / 'all.png'}")
+    done = call("generate.py", *files, "--seeds=0-4", "--batch=2", "--steps=5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert counted.CALLS == [5]
+    counted.CALLS.clear()
+    done = call("generate.py", *files, "--seeds=0", "--sampler=sra1", "--steps=14")
+    assert "sra1 makes noise with 14 steps of this grid: take 17 or more" in done.stderr
+    assert counted.CALLS == [14, 15, 16, 17]  # the run's own, and the search for what is enough
 
 
 def test_a_seed_is_an_image_whatever_the_batch_and_the_number_of_processes(

@@ -69,13 +69,10 @@ def plan_preview(
     Raises:
         UserError: settings that cannot be, or do not fit the model.
     """
-    settings = generation_settings(sampler)
-    steps = config.steps
-    if steps is None:
-        steps = settings.steps
-        while steps > 1 and settings.row.num_calls(steps, settings.options) > MAX_CALLS:
-            steps -= 1
-    settings = generation_settings({**sampler, "steps": steps})
+    asked = {} if config.steps is None else {"steps": config.steps}
+    settings = generation_settings({**sampler, **asked})
+    while not asked and settings.steps > 1 and settings.num_calls > MAX_CALLS:
+        settings = settings.model_copy(update={"steps": settings.steps - 1})
     sampling = sampling_of(settings, denoiser)
 
     source = source or LabelSource(denoiser.label_dim)
@@ -124,19 +121,15 @@ def save_preview(
     shape = (len(preview.samples), denoiser.img_channels, *denoiser.img_resolution)
     pixels = torch.zeros(shape, dtype=torch.uint8)
     num_bad = torch.zeros(1, dtype=torch.int64)
-    position, shown = first, 0
+    position = first
     with Progress(last - first, "preview", shown=world.is_main and has_bar) as bar:
 
         def watch(index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
-            nonlocal shown
             if stop():
                 world.board.post(note)
             if world.board.has(note):
                 raise _Dropped
-            # the bar moves within a batch
-            reached = position - first + len(x) * index // (len(preview.sampling.sigmas) - 1)
-            bar.update(reached - shown)
-            shown = reached
+            bar.within(len(x), index / (len(preview.sampling.sigmas) - 1))
 
         try:
             batches = generate(
@@ -151,7 +144,7 @@ def save_preview(
                 num_bad += int(not_finite(batch.images).sum())
                 pixels[position : position + num] = to_uint8(batch.images).cpu()
                 position += num
-            bar.update(last - first - shown)
+                bar.update(num)
         except _Dropped:
             pass
     world.meet()

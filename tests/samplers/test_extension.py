@@ -15,7 +15,7 @@ ROW: dict[str, Any] = {
     "summary": "Ralston's method",
     "grid": "rho",
     "order": 2,
-    "num_calls": lambda num_steps, options=None: 2 * num_steps - 1,
+    "num_calls": lambda num_steps, options: 2 * num_steps - 1,
     "is_stochastic": lambda options: False,
     "paper": "none",
 }
@@ -44,7 +44,7 @@ def test_a_row_makes_a_function_a_sampler(monkeypatch: pytest.MonkeyPatch) -> No
     "wrong",
     [
         {"order": 3},
-        {"num_calls": lambda num_steps, options=None: 2 * num_steps},
+        {"num_calls": lambda num_steps, options: 2 * num_steps},
         {"options": {"share": 0.75}, "is_stochastic": lambda options: True, "order": 1},
         {"paper": ""},
     ],

@@ -78,7 +78,7 @@ def test_the_row_states_the_number_of_calls(name: str, steps: int) -> None:
 
     sigmas = generation_settings({"name": name, "steps": steps}).visited(0, math.inf, float)[0]
     result = run(name, counted, normals(2) * sigmas[0], sigmas)
-    assert len(calls) == SAMPLERS[name].num_calls(steps)
+    assert len(calls) == SAMPLERS[name].num_calls(steps, SAMPLERS[name].options)
     assert torch.isfinite(result).all()
 
 
@@ -143,7 +143,7 @@ def test_settings_read_what_they_write_and_refuse_the_rest() -> None:
         ({"steps": 0}, "at least 1"),
         ({"steps": 10**9}, "at most 100000"),
         ({"grid": "iddpm", "M": 10**9}, "from 2 to 65536"),
-        ({"steps": True}, "at least 1"),
+        ({"steps": True}, "steps is true: give a number"),
         ({"S_chrun": 1}, "did you mean 'S_churn'"),
         ({"rho": "x"}, "must be a positive, finite number"),
         ({"S_noise": float("nan")}, "nan"),

@@ -1,5 +1,6 @@
 """Previews are bounded, optional, and nothing else depends on them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import PIL.Image
 import pytest
 import torch
 
+from diffusion import GRIDS
 from diffusion.denoiser import Denoiser
 from models.build import build
 from samplers.labels import label_source
+from tests.samplers import counted
 from tests.training.runs import CPU, ROOT, assert_equal_states, tiny_config, train_tiny
 from torch_utils.errors import UserError
 from training.config import PreviewConfig, model_config
@@ -51,6 +54,16 @@ def test_what_the_section_says_is_what_is_sampled() -> None:
     assert [sample.class_index for sample in few.samples] == [0, 1, 2, 3]
     with pytest.raises(UserError, match="steps"):
         plan_preview(PreviewConfig(), {"name": "heun", "steps": 0}, model(8))
+
+
+def test_all_previews_of_a_run_share_noise_levels_that_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GRIDS, "rho", replace(GRIDS["rho"], target=f"{counted.__name__}:grid"))
+    monkeypatch.setattr(counted, "CALLS", [])
+    train_tiny(tmp_path / "run", "preview.every=2tick", "preview.num_images=20")
+    assert len(list(tmp_path.glob("run/samples-*.png"))) == 4
+    assert counted.CALLS == [2]
 
 
 def test_previews_change_neither_states_nor_snapshots(tmp_path: Path) -> None:
