@@ -18,7 +18,7 @@ MAX_STEPS = 100_000
 
 
 class NumCalls(Protocol):
-    """Denoiser calls for n steps, the last to 0, with the default options or others."""
+    """Number of denoiser calls for n steps, of which the last goes to 0, with some options."""
 
     def __call__(self, num_steps: int, options: Mapping[str, object] = ..., /) -> int: ...
 
@@ -29,13 +29,13 @@ class SamplerRow(Row):
 
     Attributes:
         grid: key of GRIDS, the default time grid.
-        order: formal order of the solver in its own variable, with its default options; of
-            convergence in law if it draws noise.
+        order: formal order of the solver in its own variable, with its default options. If the
+            solver draws noise, it is the order of convergence in law.
         order_note: what to know about the order.
         num_calls: number of denoiser calls for n steps.
-        is_stochastic: from the options, whether the sampler draws noise.
-        steps: from the options, the number of steps where none is given: enough for the solver to
-            stand, see `samplers.stability`.
+        is_stochastic: whether the sampler draws noise with some options.
+        steps: the default number of steps with some options: enough for the solver to be stable,
+            see `samplers.stability`.
         paper: where it comes from.
     """
 
@@ -79,7 +79,7 @@ def _of_reverse_sde(num_steps: int, options: Mapping[str, object] = _NONE, /) ->
 
 
 def _of_ito_taylor(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
-    """A dual pass counts as one call, though its work is that of two.
+    """A pass with a forward derivative counts as one call, although it does the work of two.
 
     With derivative fd, scheme published makes this many calls or fewer.
     """
@@ -94,8 +94,8 @@ def _of_ito_taylor(num_steps: int, options: Mapping[str, object] = _NONE, /) -> 
     return calls
 
 
-# Explicit steps of the reverse SDE multiply noise below some number of steps. On EDM's grid that is
-# 15 (shared), 16 (weak2), 17 (strong1.5, sra1) and 18 (published), as measured by
+# With too few steps, explicit solvers of the reverse SDE amplify noise. On EDM's grid they need 15
+# (shared), 16 (weak2), 17 (strong1.5, sra1) and 18 (published) steps, as measured by
 # `samplers.stability.least_steps`; Euler's method in the time of ve needs 22.
 _CORRECTED_STEPS = {"none": DEFAULT_STEPS, "shared": 24, "published": 24}
 _EXPANDED_STEPS = {"strong1.5": 24, "weak2": 24}
