@@ -84,8 +84,8 @@ def main(
 ) -> None:
     """Generate images from a trained snapshot. Image i depends on its seed alone.
 
-    Sampler options that are not given have the values stored in the snapshot, if it has any.
-    Labels that are not given are drawn from the training set's.
+    Sampler options that are left out have the values stored in the snapshot, if it has any.
+    Without an option for labels, they are drawn from those of the training set.
     """
     import torch
 
