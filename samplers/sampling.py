@@ -132,8 +132,7 @@ def sampling_of(
         if guide.label_dim not in (0, denoiser.label_dim):
             raise UserError(
                 f"the guidance network has {guide.label_dim} labels, the model "
-                f"{denoiser.label_dim}: they must have equally many, unless the guidance network is "
-                "unconditional"
+                f"{denoiser.label_dim}: it must have as many, or be unconditional"
             )
     schedule = denoiser.preconditioning.schedule
     sigmas, notes = settings.visited(*_range(denoiser, guide), denoiser.round_sigma, schedule)
