@@ -47,7 +47,6 @@ def unknown_name(
         The error, to be raised by the caller.
     """
     choices = sorted(known)
-    choices = sorted(known)
     is_key = kind.split()[0] in ("option", "key")
     published = hint(name) if is_key else value_hint(kind, name)
     near = [] if published and not is_key else nearest(name, choices, 1 if published else None)
