@@ -5,7 +5,7 @@ DEMO := runs/demo
 # tests start many small processes, so one thread each; a file's tests share a worker
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test test-full lint clean
+.PHONY: setup demo test test-fast test-full lint docs-tables clean
 
 setup: .venv/ready
 
@@ -25,9 +25,18 @@ demo: .venv/ready
 test: .venv/ready
 	$(PYTEST)
 
+# mathematics and data, without torch.compile: under two minutes on two idle cores
+test-fast: .venv/ready
+	$(PYTEST) tests/diffusion tests/losses tests/samplers tests/metrics tests/data tests/models \
+		tests/parity tests/test_layering.py -k "not compile"
+
 test-full: .venv/ready
 	$(PYTEST) -m ''
 	$(BIN)/python -m tests.mutants
+
+# every generated table of the manual and every help text
+docs-tables: .venv/ready
+	$(BIN)/python -m tests.manual
 
 lint: .venv/ready
 	$(BIN)/python -m ruff check .

@@ -1,14 +1,17 @@
-"""The tables of the manual, written from the registries into the pages that have a place for them.
+"""What programs write of the manual: tables from the registries, and the help of every command.
 
-`python -m tests.manual` brings all pages up to date; test_manual_pages.py says when to. A place is
-what lies between `<!-- name -->` and `<!-- end -->`.
+`make docs-tables` brings all of it up to date; tests say when to. The place of a table is what lies
+between `<!-- name -->` and `<!-- end -->`; help texts are the files of docs/help.
 """
 
+import ast
+import importlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 
 import losses
@@ -16,10 +19,14 @@ from diffusion import GRIDS, SCHEDULES, preconditioning
 from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import PRESETS
 from samplers import SAMPLERS
+from tests.test_layering import ALLOWED
 from torch_utils.published import FLAG_SPELLINGS, SPELLINGS, SYSTEMS
 from torch_utils.registry import Row
 
-PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+SCRIPTS = ("train", "generate", "fid", "dataset_tool", "snapshot_tool")
+HELP_WIDTH = 78  # of the text, which is that of a terminal of 80 columns or more
 STEPS = 18  # the number of steps for which calls are counted
 SIGMAS = (0.01, 1.0, 100.0)  # at which weights of the network's error are shown
 
@@ -100,6 +107,32 @@ def effective_weight_table() -> str:
     return table(["output", *(f"`{weight}`" for weight in chosen)], body)
 
 
+def layer_table() -> str:
+    """What each package is, and which packages it may import."""
+    body = []
+    for name, allowed in ALLOWED.items():
+        meaning = (ast.get_docstring(_parsed(f"{name}/__init__.py")) or "").split("\n")[0]
+        below = ", ".join(f"`{other}`" for other in ALLOWED if other in allowed)
+        body.append([f"`{name}`", meaning.removesuffix("."), below or "nothing of ours"])
+    return table(["package", "what it is", "may import"], body)
+
+
+def names_in(file: str) -> set[str]:
+    """Functions of a file of ours, and methods as Class.method."""
+    found = set()
+    for node in _parsed(file).body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            methods = (inner for inner in node.body if isinstance(inner, ast.FunctionDef))
+            found |= {f"{node.name}.{method.name}" for method in methods}
+    return found
+
+
+def _parsed(file: str) -> ast.Module:
+    return ast.parse((DOCS.parent / file).read_text(encoding="utf-8"))
+
+
 def spelling_table(system: str) -> str:
     """What a published system's names are called here."""
     flags = {f"{'--' if len(name) > 1 else '-'}{name}": row for name, row in FLAG_SPELLINGS.items()}
@@ -143,6 +176,7 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "layers": layer_table,
     "samplers": sampler_table,
     "grids": lambda: registry_table("grid", GRIDS),
     "schedules": lambda: registry_table("schedule", SCHEDULES),
@@ -179,9 +213,35 @@ def updated(page: str) -> str:
     )
 
 
+def helps() -> Iterator[tuple[list[str], str]]:
+    """The words of every command, those of the scripts' subcommands included, and its help."""
+    for script in SCRIPTS:
+        command: click.Command = importlib.import_module(script).main
+        yield from _helps(command, click.Context(command, info_name=f"{script}.py"))
+
+
+def _helps(command: click.Command, context: click.Context) -> Iterator[tuple[list[str], str]]:
+    context.terminal_width = HELP_WIDTH
+    yield context.command_path.split(), f"{command.get_help(context)}\n"
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from _helps(inner, click.Context(inner, parent=context, info_name=name))
+
+
+def help_page(words: list[str]) -> Path:
+    """The file that has the help of a command."""
+    return DOCS / "help" / f"{'-'.join(words).replace('.py', '')}.txt"
+
+
+def write(target: Path, text: str) -> None:
+    """Write a file of the manual, and say so, unless it has this text."""
+    if not target.exists() or target.read_text(encoding="utf-8") != text:
+        target.write_text(text, encoding="utf-8")
+        print(f"updated {target.relative_to(DOCS.parent)}")
+
+
 if __name__ == "__main__":
     for target in PAGES:
-        text = target.read_text(encoding="utf-8")
-        if updated(text) != text:
-            target.write_text(updated(text), encoding="utf-8")
-            print(f"updated {target.name}")
+        write(target, updated(target.read_text(encoding="utf-8")))
+    for words, text in helps():
+        write(help_page(words), text)

@@ -14,7 +14,7 @@ from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import CONDITIONINGS, INPUT_SCALES, PRESETS
 from samplers import SAMPLERS
 from samplers.command_line import settings_of
-from tests.manual import PAGES, TABLES, updated
+from tests.manual import PAGES, TABLES, names_in, updated
 from tests.test_docs import commands
 from tests.training.runs import CPU
 from tests.training.test_recipes import fake_data
@@ -40,9 +40,8 @@ REGISTRIES: dict[str, dict[str, Row]] = {
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_tables_of_a_page_are_up_to_date(page: Path) -> None:
-    """If this fails: python -m tests.manual"""
     text = page.read_text(encoding="utf-8")
-    assert updated(text) == text
+    assert updated(text) == text, f"run make docs-tables: a table of {page.name} changed"
     for name in REGISTRIES.get(page.name, ()):
         assert f"\n| `{name}` | " in text, name
 
@@ -74,6 +73,27 @@ def test_formulas_are_given_for_every_part_of_the_preconditioning(key: str, know
     assert found is not None
     assert re.findall(r"^\| `(\w+)` \|", found[1], re.M) == list(known)
     assert set(losses.PUBLISHED_OBJECTIVES) == set(PRESETS)
+
+
+# ---- docs/architecture.md
+
+ROUTES = re.findall(
+    r"^\| `([\w/]+\.py)` \| `([\w.]+)` \|",
+    (DOCS / "architecture.md").read_text(encoding="utf-8"),
+    re.M,
+)
+
+
+def test_every_step_of_a_route_exists() -> None:
+    gone = [(file, name) for file, name in ROUTES if name not in names_in(file)]
+    assert not gone
+    assert len(ROUTES) >= 30
+
+
+def test_every_file_that_the_map_names_exists() -> None:
+    for page in (DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"):
+        for file in re.findall(r"`([\w/]+/\w+\.\w+)`", page.read_text(encoding="utf-8")):
+            assert (ROOT / file).exists(), f"{page.name}: {file}"
 
 
 # ---- docs/objectives.md

@@ -8,21 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.manual import help_page, helps
+
 ROOT = Path(__file__).parents[1]
-COMMANDS = {
-    "train": ["train.py"],
-    "generate": ["generate.py"],
-    "dataset_tool": ["dataset_tool.py"],
-    "dataset_tool-convert": ["dataset_tool.py", "convert"],
-    "dataset_tool-stats": ["dataset_tool.py", "stats"],
-    "dataset_tool-cache": ["dataset_tool.py", "cache"],
-    "dataset_tool-check": ["dataset_tool.py", "check"],
-    "snapshot_tool": ["snapshot_tool.py"],
-    "snapshot_tool-info": ["snapshot_tool.py", "info"],
-    "fid": ["fid.py"],
-    "fid-calc": ["fid.py", "calc"],
-    "fid-ref": ["fid.py", "ref"],
-}
+COMMANDS = [words for words, _ in helps()]
 
 
 def test_environment_yml_lists_what_pyproject_lists() -> None:
@@ -35,26 +24,28 @@ def test_environment_yml_lists_what_pyproject_lists() -> None:
     assert f"python{project['requires-python']}" in environment["dependencies"]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_is_the_text_checked_in_and_needs_no_torch(name: str) -> None:
-    script, *words = COMMANDS[name]
+@pytest.mark.parametrize("words", COMMANDS, ids="-".join)
+def test_help_is_the_text_checked_in_and_needs_no_torch(words: list[str]) -> None:
     code = (
         "import sys, runpy; sys.argv = sys.argv[1:]\n"
         "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "finally:\n    assert 'torch' not in sys.modules, 'help imported torch'\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT / script), *words, "--help"],
+        [sys.executable, "-c", code, str(ROOT / words[0]), *words[1:], "--help"],
         capture_output=True,
         text=True,
         cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", "COLUMNS": "100", "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    expected = ROOT / "docs" / "help" / f"{name}.txt"
-    assert done.stdout == expected.read_text(encoding="utf-8"), (
-        f"the help of {script} changed: write it to {expected.relative_to(ROOT)}"
-    )
+    page = help_page(words)
+    assert page.exists(), f"run make docs-tables: {page.name} is not there"
+    assert done.stdout == page.read_text(encoding="utf-8"), "run make docs-tables: help changed"
+
+
+def test_there_is_no_help_of_a_command_that_is_gone() -> None:
+    assert sorted((ROOT / "docs" / "help").iterdir()) == sorted(map(help_page, COMMANDS))
 
 
 def test_scripts_stay_short() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from models.composition import composition, lines_of
 from models.config import ModelConfig
 from models.snapshot import save_snapshot, snapshot_path
 from torch_utils.distributed import World
@@ -112,7 +113,7 @@ def train(
         elif transfer_from is not None:
             log.say(transfer(trainer, transfer_from))
         log.say(f"run directory: {folder}")
-        for line in _opening(trainer, data):
+        for line in _opening(trainer, model, data):
             log.say(line)
         launched = world.launcher is not None
         signals = StopSignals(heeds_signals, speaks=world.is_main, is_launched=launched)
@@ -128,8 +129,10 @@ def train(
         ) from None
 
 
-def _opening(trainer: Trainer, data: TrainingData) -> Iterator[str]:
+def _opening(trainer: Trainer, model: ModelConfig, data: TrainingData) -> Iterator[str]:
     """Lines about a run that begins or goes on: what is trained, on what, from where."""
+    if trainer.seen == 0 and trainer.world.is_main:
+        yield from lines_of(composition(model))
     parameters = sum(p.numel() for p in trainer.denoiser.parameters())
     start = f"from {trainer.seen:,} images" if trainer.seen else "from the start"
     yield f"{parameters:,} parameters, {len(data):,} images, on {trainer.world.device}, {start}"
