@@ -32,7 +32,7 @@ def class_number(
         raise UserError(f"class {chosen} is out of range: the model has 0 to {num_classes - 1}")
     if names and all(map(str.isdecimal, names)):
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise UserError(f"no class is named {chosen}: the names of the classes are numbers, {shown}")
+        raise UserError(f"no class is named {chosen}: the class names are numbers, {shown}")
     return index
 
 
