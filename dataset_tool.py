@@ -3,6 +3,8 @@
 `dataset_tool.py --source=... --dest=...` is EDM's command; `convert` is its name here.
 """
 
+from typing import Any
+
 import click
 
 from importers.spellings import explain
@@ -20,7 +22,7 @@ class _Tool(Group):
         """Put the name of the command before options that lack it."""
         return super().parse_args(ctx, self._named(args))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> object:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, `convert` for bare options."""
         return super().resolve_command(ctx, self._named(args))
 

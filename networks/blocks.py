@@ -235,11 +235,16 @@ def make_block(entry: Entry, emb_channels: int, settings: BlockSettings) -> UNet
     )
 
 
-def set_remat(network: nn.Module, remat: bool) -> None:
-    """Switch activation checkpointing of all blocks of a network on or off."""
-    for module in network.modules():
-        if isinstance(module, UNetBlock):
-            module.remat = remat
+def set_remat(network: nn.Module, remat: bool) -> bool:
+    """Switch activation checkpointing of all blocks of a network on or off.
+
+    Returns:
+        Whether it has any such blocks.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, UNetBlock)]
+    for block in blocks:
+        block.remat = remat
+    return bool(blocks)
 
 
 def set_fused_attention(network: nn.Module, fused: bool | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from models.snapshot import find_snapshot
+from networks.blocks import set_remat
 from torch_utils.distributed import World, world
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
@@ -185,7 +186,9 @@ def _prepared(
                 asked.config, data, here, asked.blank, is_open=asked.is_size_open
             )
             config = asked.config.with_micro_batch(size)
-            notes += remarks(config, has_recipe=start.recipe is not None)
+            has_blocks = set_remat(asked.blank.model, config.run.remat)
+            has_recipe = start.recipe is not None
+            notes += remarks(config, has_recipe=has_recipe, has_blocks=has_blocks)
             notes += [] if note is None else [note]
         yield data, replace(asked, config=config), plan, notes
 

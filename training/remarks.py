@@ -12,14 +12,20 @@ _EDM_PRESETS = ("edm", "vp", "ve")
 _LARGEST_SHARE = 0.05  # of the initial weights in the average at the end
 
 
-def remarks(config: ResolvedConfig, *, has_recipe: bool = False) -> list[str]:
+def remarks(
+    config: ResolvedConfig, *, has_recipe: bool = False, has_blocks: bool = True
+) -> list[str]:
     """One line for each setting that defeats another, or differs from what people may expect.
 
     Args:
         config: resolved.
         has_recipe: a recipe was given, which says what it wants of augmentation.
+        has_blocks: the network has blocks that can be computed again (`networks.blocks.set_remat`).
     """
     lines = [_warmup(config), _average(config), _kept_objective(config)]
+    if config.run.remat and not has_blocks:
+        name = config.network["name"]
+        lines.append(f"run.remat has no effect: {name} has no blocks that are computed again")
     lines += [] if has_recipe else [_augmentation(config)]
     return [line for line in lines if line]
 

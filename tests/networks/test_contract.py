@@ -5,23 +5,28 @@ from typing import Any
 import pytest
 import torch
 
-from tests.networks.small import DEVICES, conditions, images, small_net
+from networks import NETWORKS
+from tests.networks.small import (
+    DEVICES,
+    conditions,
+    has_augmentation,
+    images,
+    small_net,
+    small_variant,
+)
 from torch_utils.errors import UserError
 
+# every row of the registry, and more settings of some that change what is promised
+FAMILIES: list[dict[str, Any]] = [small_variant(name) for name in NETWORKS]
 VARIANTS: list[dict[str, Any]] = [
-    {"name": "ddpmpp"},
-    {"name": "ncsnpp"},
+    *FAMILIES,
     {"name": "ddpmpp", "encoder_type": "skip", "decoder_type": "skip"},
     {"name": "ncsnpp", "encoder_type": "skip", "decoder_type": "skip"},
-    {"name": "adm", "model_channels": 32, "channel_mult": [1, 4]},
-    {"name": "ddpm", "model_channels": 32},
     {"name": "ddpm", "model_channels": 32, "resampler": "pool", "down_padding": "both"},
     {"name": "ddpm", "model_channels": 32, "resampler": "block", "modulation": "scale_shift"},
-    {"name": "vdiff", "model_channels": 32, "num_heads": 2, "head_dim": 8},
 ]
-# One of each file; the rest of a variant makes no difference to labels and graphs.
-FAMILIES = [VARIANTS[0], VARIANTS[1], VARIANTS[4], VARIANTS[5], VARIANTS[8]]
-AUGMENTED = [variant for variant in VARIANTS if variant["name"] in ("ddpmpp", "ncsnpp", "adm")]
+AUGMENTED = [variant for variant in VARIANTS if has_augmentation(variant["name"])]
+DROPPING = [variant for variant in FAMILIES if "dropout" in NETWORKS[variant["name"]].options]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -85,7 +90,7 @@ def test_wrong_sizes_are_one_clear_line(variant: dict[str, Any]) -> None:
             net(images(3), conditions(3), torch.zeros(3, 4), mask)
 
 
-@pytest.mark.parametrize("variant", FAMILIES)
+@pytest.mark.parametrize("variant", DROPPING)
 def test_dropout_acts_in_training_mode_only(variant: dict[str, Any]) -> None:
     net = small_net(dropout=0.5, **variant)
     x, c_noise = images(2), conditions(2)
@@ -130,15 +135,15 @@ def test_forward_derivative_equals_finite_differences(
     torch.testing.assert_close(tangent, differences, atol=1e-5 * scale, rtol=0)
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    for variant in VARIANTS:
-        width = 3 if variant in AUGMENTED else 0
-        net = small_net(label_dim=4, augment_dim=width, **variant)
-        augment_labels = torch.ones(2, width) if width else None
-        output = net(images(2), conditions(2), torch.eye(4)[:2], augment_labels=augment_labels)
-        output.square().mean().backward()
-        without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
-        assert not without
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_parameter_gets_a_gradient(variant: dict[str, Any]) -> None:
+    width = 3 if has_augmentation(variant["name"]) else 0
+    net = small_net(label_dim=4, augment_dim=width, **variant)
+    augment_labels = torch.ones(2, width) if width else None
+    output = net(images(2), conditions(2), torch.eye(4)[:2], augment_labels=augment_labels)
+    output.square().mean().backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -86,3 +86,10 @@ def test_edms_own_command_is_told_of_its_augmentation() -> None:
 def test_numbers_of_images_are_short() -> None:
     numbers = (0, 999, 1000, 6000, 15_424, 1_500_000, 200_000_000)
     assert [*map(in_short, numbers)] == ["0", "999", "1k", "6k", "15.42k", "1.5M", "200M"]
+
+
+def test_checkpointing_that_a_network_cannot_do_is_said() -> None:
+    config = resolve(load_config(DIGITS, {}, ["run.remat=1"]), num_images=20_000, world_size=1)
+    (line,) = remarks(config, has_recipe=True, has_blocks=False)
+    assert line == "run.remat has no effect: ddpmpp has no blocks that are computed again"
+    assert remarks(config, has_recipe=True) == []
