@@ -94,7 +94,6 @@ def main(
 
     from models.snapshot import find_snapshot, load_snapshot, read_info
     from samplers.describe import not_finite_line, png_text, row_labels, summary
-    from samplers.fitting import cautions, check, ignores_labels, noise_levels
     from samplers.generate import generate
     from samplers.labels import label_source
     from samplers.outputs import (
@@ -105,7 +104,8 @@ def main(
         picture_path,
         write_batches,
     )
-    from samplers.plan import Wish, check_seeds, plan
+    from samplers.requests import LabelWords, check_seeds, requests
+    from samplers.sampling import sampling_of
     from torch_utils.distributed import choose_device, world
     from torch_utils.images import save_grid_of
     from torch_utils.leaving import ended_by_sigterm
@@ -115,11 +115,10 @@ def main(
     info = read_info(network)
     has_guide = guidance_network is not None
     settings, remarks, warnings = settings_of(info.sampling, sampler, has_guide=has_guide)
-    label_dim, kind, names = info.model.label_dim, info.label_kind, info.label_names
     source = label_source(**info.labels)
-    wish = Wish(class_, tags, label, labels)
+    words = LabelWords(class_, tags, label, labels)
     warnings += check_seeds(seeds)
-    images = plan(seeds, wish, source, label_kind=kind, label_names=names)
+    images = requests(seeds, words, source)
     paths = [picture_path(outdir, s.seed, folder, subdirs=subdirs) for s, folder in images]
     choose_device(rng_device)
 
@@ -128,39 +127,35 @@ def main(
         guide = None
         if guidance_network is not None:
             guide, _ = load_snapshot(find_snapshot(guidance_network), here.device)
-        check(settings, denoiser, guide)
-        levels, notes = noise_levels(settings, denoiser, guide)
+        sampling = sampling_of(settings, denoiser, guide)
         check_outputs(outdir, grid, denoiser.img_channels)
         shape = (denoiser.img_channels, *denoiser.img_resolution)
         warnings += check_room(outdir, paths, shape, has_grid=grid is not None)
-        warnings += cautions(settings, denoiser, guide, label_dropout=info.label_dropout)
-        is_unlabelled = ignores_labels(settings, guide)
-        if is_unlabelled:
-            idle = [f"{option} has no effect" for option, _ in wish.given]
+        warnings += sampling.cautions(label_dropout=info.label_dropout)
+        if sampling.ignores_labels:
+            idle = [f"{option} has no effect" for option, _ in words.given]
             warnings += [f"{option}: at guidance 0 labels are not used" for option in idle]
         if here.is_main:
             for line in warnings:
                 print(f"warning: {line}", file=sys.stderr)
-            for line in [*remarks, *notes]:
+            for line in [*remarks, *sampling.notes]:
                 click.echo(line)
 
         first, stop = here.range_of(len(images))
         progress = Progress(stop - first, "generating", shown=here.is_main)
         with progress as bar, PictureWriter(outdir) as writer:
             batches = generate(
-                denoiser,
-                settings,
+                sampling,
                 [sample for sample, _ in images[first:stop]],
-                guide=guide,
                 source=source,
                 batch_size=batch,
                 rng_device=rng_device,
-                callback=lambda i, sigma, x, _: bar.within(len(x), i / (len(levels) - 1)),
+                callback=lambda i, sigma, x, _: bar.within(len(x), i / (len(sampling.sigmas) - 1)),
             )
             own_lost, classes = write_batches(batches, paths[first:stop], writer, bar.update)
         is_lost = torch.zeros(len(images), dtype=torch.int32)
         is_lost[[first + position for position in own_lost]] = 1
-        counts = torch.bincount(torch.tensor(classes, dtype=torch.int64), minlength=label_dim)
+        counts = torch.bincount(torch.tensor(classes, dtype=torch.int64), minlength=source.dim)
         here.meet()
         here.sum(counts)
         here.sum(is_lost)
@@ -169,13 +164,14 @@ def main(
         lost = is_lost.nonzero().flatten().tolist()
         if grid is not None and len(lost) < len(images):
             columns = len(seeds) if class_ == "each" else math.ceil(math.sqrt(len(images)))
-            words, numbers = row_labels(images, Wish() if is_unlabelled else wish, names, columns)
+            said = LabelWords() if sampling.ignores_labels else words
+            rows, numbers = row_labels(images, said, source.names, columns)
             text = png_text(settings, seeds, network)
             with failing(grid):
-                save_grid_of(paths, grid, columns, row_names=words, row_numbers=numbers, text=text)
+                save_grid_of(paths, grid, columns, row_names=rows, row_numbers=numbers, text=text)
             click.echo(f"grid: {grid}")
-    if label_dim and not is_unlabelled and len(lost) < len(images):
-        for line in summary(wish, source, kind, names, counts.tolist()):
+    if source.dim and not sampling.ignores_labels and len(lost) < len(images):
+        for line in summary(words, source, counts.tolist()):
             click.echo(line)
     click.echo(f"{len(images) - len(lost)} images in {outdir}")
     if lost:

@@ -26,9 +26,9 @@ from models.build import build
 from models.config import ModelConfig
 from networks.layers import has_tangent
 from samplers import SAMPLERS
-from samplers.fitting import guided, noise_levels, solver
 from samplers.generate import SeededNoise
-from samplers.options import GenerationSettings, generation_settings
+from samplers.sampling import sampling_of
+from samplers.settings import GenerationSettings, generation_settings
 from tests.samplers.orders import MIXTURE, Draws, final_variance, images, law_error, zeros
 from torch_utils.command import Command, IntList
 from torch_utils.errors import UserError
@@ -147,11 +147,12 @@ def overhead(
 ) -> dict[str, float]:
     """Sample one batch with clocks on."""
     settings, watches = case.settings(num_steps), Watches(device)
-    sigmas, _ = noise_levels(settings, denoiser)
+    sampling = sampling_of(settings, denoiser)
+    sigmas = sampling.sigmas
     random = SeededNoise(range(batch), torch.device("cpu"))
     latents = random.normal((3, 32, 32), torch.float32).to(device, torch.float64)
-    sample = solver(settings, denoiser)
-    denoise = watches.around_denoise(guided(settings, denoiser, None))
+    sample = sampling.solver
+    denoise = watches.around_denoise(sampling.denoise(None))
     hooks = watches.watch_network(denoiser.model)
     with torch.inference_mode():
         x = latents * denoiser.prior_scale(sigmas[0])
@@ -195,8 +196,8 @@ def overheads(
 def errors(case: Case, num_steps: int) -> dict[str, Any]:
     """Calls, and the errors after so many steps of the default grid."""
     settings = case.settings(num_steps)
-    sigmas = settings.sampler.sigmas(0.0, math.inf, float)
-    sampler, row = settings.sampler.bound(), settings.sampler.row
+    sigmas = settings.visited(0.0, math.inf, float)[0]
+    sampler, row = settings.solver(), settings.row
     start = sigmas[0] ** 2 + DATA_STD**2
     found: dict[str, Any] = {
         "steps": len(sigmas) - 1,
@@ -206,7 +207,7 @@ def errors(case: Case, num_steps: int) -> dict[str, Any]:
     if case.is_chain:
         kinds = "z" * draws_per_step(sampler, sigmas)
         found["law"] = law_error(sampler, sigmas, kinds=kinds)
-    if not row.is_stochastic(settings.sampler.options):
+    if not row.is_stochastic(settings.options):
         x = images(torch.linspace(-2.5, 2.5, 101, dtype=torch.float64) * sigmas[0])
         exact = MIXTURE.flow(x, sigmas[0], 0.0)
         found["state"] = float((sampler(MIXTURE, x, sigmas, noise=zeros()) - exact).abs().max())

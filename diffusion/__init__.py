@@ -128,12 +128,19 @@ SCHEDULES: dict[str, Row] = {
 
 _EPSILON_S = 1e-3
 
+DEFAULT_STEPS = 18  # of a time grid; EDM's
+
 # Time grids, for samplers and losses: nodes(num_steps, sigma_min, sigma_max, **options). Those
 # without a range among their options cover the model's.
 GRIDS: dict[str, Row] = {
     "rho": Row(
         target="diffusion.grids:rho_grid",
         options={"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0},
+        flags={
+            "sigma_min": "Lowest noise level.",
+            "sigma_max": "Highest noise level.",
+            "rho": "Exponent of the grid rho.",
+        },
         ranges=_SIGMAS,
         rules={"rho": POSITIVE},
         summary="sigma^(1/rho) in even steps; Karras et al. 2022, Eq. 5",
@@ -142,6 +149,7 @@ GRIDS: dict[str, Row] = {
         target="diffusion.grids:steps_grid",
         options={"spacing": "exact", "levels": None},
         choices={"spacing": ("exact", "leading", "linspace", "trailing", "quad", "all")},
+        flags={"spacing": "Which of the levels."},
         entries={"levels": ("schedule", SCHEDULES)},
         summary="steps of a noise schedule, by default the model's own; Ho et al. 2020",
     ),

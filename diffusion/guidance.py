@@ -94,9 +94,8 @@ def classifier_free(
 
 
 def autoguidance(
-    denoiser: ConditionalDenoiser,
-    guide: ConditionalDenoiser,
-    labels: Tensor | None,
+    denoise: DenoiseFunction,
+    guide: DenoiseFunction,
     *,
     scale: float,
     interval: tuple[float, float] = (0.0, math.inf),
@@ -108,16 +107,14 @@ def autoguidance(
     D = D_g + s (D - D_g): 0 is the guide alone, 1 the model alone, each by one plain call.
 
     Args:
-        denoiser: the model.
+        denoise: the model.
         guide: a smaller, or less trained, or unconditional one of the same data.
-        labels: [N, label_dim], given to both; None for unconditional models.
         scale, interval, clip: as in `classifier_free`.
 
     Returns:
         denoise(x, sigma) for x [N, C, H, W].
     """
-    strong, weak = conditional(denoiser, labels), conditional(guide, labels)
-    return _extrapolated(strong, weak, None, scale, interval, clip)
+    return _extrapolated(denoise, guide, None, scale, interval, clip)
 
 
 def _extrapolated(

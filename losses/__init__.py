@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from diffusion import GRIDS, SCHEDULES
+from diffusion import DEFAULT_STEPS, GRIDS, SCHEDULES
 from diffusion import MAX_STEPS as MAX_LEVELS
 from torch_utils.errors import UserError
 from torch_utils.registry import (
@@ -117,7 +117,7 @@ MAX_STEPS = 10_000  # each is a call of the network, or images in memory, for on
 COUNTED_GRIDS = {
     name: replace(
         row,
-        options={"steps": 18, **row.options},
+        options={"steps": DEFAULT_STEPS, **row.options},
         ranges={"steps": (1, MAX_LEVELS), **row.ranges},
     )
     for name, row in GRIDS.items()

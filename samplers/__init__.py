@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from diffusion import DEFAULT_STEPS
 from diffusion import GRIDS as GRIDS
 from torch_utils.registry import POSITIVE, Row
 
-DEFAULT_STEPS = 18  # EDM's
+DEFAULT_SAMPLER = "heun"
+MAX_STEPS = 100_000
 
 
 class NumCalls(Protocol):
@@ -49,6 +51,13 @@ class SamplerRow(Row):
 _NONE: Mapping[str, object] = {}
 _CHURN = {"S_churn": 0.0, "S_min": 0.0, "S_max": math.inf, "S_noise": 1.0}
 _CHURN_RANGES = dict.fromkeys(_CHURN, (0.0, math.inf))
+_CHURN_FLAGS = {
+    "S_churn": "Amount of fresh noise; 0 is deterministic.",
+    "S_min": "Lowest level that gets fresh noise.",
+    "S_max": "Highest level that gets fresh noise; for ito_taylor with scheme published, the level "
+    "from which its second-order branch is taken.",
+    "S_noise": "Scale of the fresh noise.",
+}
 
 
 def _one_a_step(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
@@ -70,7 +79,10 @@ def _of_reverse_sde(num_steps: int, options: Mapping[str, object] = _NONE, /) ->
 
 
 def _of_ito_taylor(num_steps: int, options: Mapping[str, object] = _NONE, /) -> int:
-    """A dual pass is one call and the work of two; with fd, `published` makes this many or less."""
+    """A dual pass counts as one call, though its work is that of two.
+
+    With derivative fd, scheme published makes this many calls or fewer.
+    """
     calls = _two_but_the_last(num_steps)
     if options.get("derivative", "jvp") == "jvp":
         if options.get("scheme") == "published":
@@ -99,6 +111,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         target="samplers.solvers.heun:heun",
         options=_CHURN,
         ranges=_CHURN_RANGES,
+        flags=_CHURN_FLAGS,
         summary="Heun's method with optional churn",
         grid="rho",
         order=2,
@@ -119,6 +132,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         target="samplers.solvers.ddim:ddim",
         options={"eta": 0.0},
         ranges={"eta": (0.0, 1.0)},
+        flags={"eta": "Share of fresh noise, 0 to 1."},
         summary="implicit models, from deterministic (eta 0) to ancestral (eta 1)",
         grid="steps",
         order=1,
@@ -165,6 +179,11 @@ SAMPLERS: dict[str, SamplerRow] = {
             "epsilon_s": (1e-9, 0.5),
             **_CHURN_RANGES,
         },
+        flags={
+            "solver": "Solver.",
+            "schedule": "Noise level as a function of time.",
+            "scaling": "Scale of the state.",
+        },
         summary="EDM's ablations: solver, time and scale of the state, each by name",
         grid="rho",
         order=2,
@@ -206,6 +225,7 @@ SAMPLERS: dict[str, SamplerRow] = {
             "derivative": ("jvp", "fd"),
         },
         ranges={"beta": (0.0, math.inf), "S_max": (0.0, math.inf)},
+        flags={"scheme": "Which second-order step.", "beta": "Amount of noise; 0 is the ODE."},
         rules={"rho": POSITIVE},
         summary="second-order steps of the reverse SDE, by the derivative of the denoiser",
         grid="rho",

@@ -1,107 +1,106 @@
 """The options by which programs choose a sampler, and their way into the flat mapping.
 
-No torch here, so that `--help` answers at once.
+The options of samplers and grids are those of the tables: `Row.flags` names them and says what they
+mean, their types, choices and defaults are the row's. No torch here, so that `--help` is quick.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import click
 
-from samplers.options import (
-    BATCHES,
-    SOLVER_DTYPES,
+from samplers import DEFAULT_SAMPLER, GRIDS, SAMPLERS
+from samplers.settings import (
+    Batch,
+    Clip,
     GenerationSettings,
+    SolverDtype,
     flat_with_numbers,
     generation_settings,
     overlay,
 )
 from torch_utils.errors import UserError
+from torch_utils.registry import Row
 from torch_utils.yaml_files import parse_yaml
 
-_METAVARS = {
-    "--sampler": "NAME",
-    "--scheme": "NAME",
-    "--spacing": "NAME",
-    "--guidance": "SCALE",
-    "--guidance-interval": "LO,HI",
-}
 
-# flag, where its value goes ("guidance." into that mapping, else the flat one), type, meaning
-OPTIONS: list[tuple[str, str, Any, str]] = [
-    ("--sampler", "name", str, "Sampler; docs/sampling.md lists them.  [default: heun]"),
-    (
-        "--steps",
-        "steps",
-        int,
-        "Number of sampler steps.  [default: the snapshot's, else the sampler's: 18 or more]",
-    ),
-    ("--sigma_min", "sigma_min", float, "Lowest noise level.  [default: the grid's]"),
-    ("--sigma_max", "sigma_max", float, "Highest noise level.  [default: the grid's]"),
-    ("--rho", "rho", float, "Exponent of the grid rho.  [default: 7]"),
-    ("--S_churn", "S_churn", float, "Amount of fresh noise; 0 is deterministic.  [default: 0]"),
-    ("--S_min", "S_min", float, "Lowest level that gets fresh noise.  [default: 0]"),
-    (
-        "--S_max",
-        "S_max",
-        float,
-        "Highest level that gets fresh noise; for ito_taylor with scheme published, the level from "
-        "which its second-order branch is taken.  [default: the sampler's]",
-    ),
-    ("--S_noise", "S_noise", float, "Scale of the fresh noise.  [default: 1]"),
-    ("--eta", "eta", float, "ddim: share of fresh noise, 0 to 1.  [default: 0]"),
-    ("--scheme", "scheme", str, "ito_taylor: which second-order step.  [default: strong1.5]"),
-    ("--beta", "beta", float, "ito_taylor, sra1: amount of noise; 0 is the ODE.  [default: 1]"),
-    ("--spacing", "spacing", str, "Grid steps: which of the levels.  [default: exact]"),
-    ("--solver", "solver", click.Choice(["euler", "heun"]), "ablation: solver.  [default: heun]"),
-    (
-        "--disc",
-        "discretization",
-        click.Choice(["vp", "ve", "iddpm", "edm"]),
-        "Noise levels, as `--sampler-option grid=`; edm is grid rho.",
-    ),
-    (
-        "--schedule",
-        "schedule",
-        click.Choice(["vp", "ve", "linear"]),
-        "ablation: noise level as a function of time.  [default: linear]",
-    ),
-    (
-        "--scaling",
-        "scaling",
-        click.Choice(["vp", "none"]),
-        "ablation: scale of the state.  [default: none]",
-    ),
-    ("--guidance", "guidance.scale", str, "Guidance scale, or w=FLOAT for scale 1 + w."),
-    (
-        "--guidance-interval",
-        "guidance.interval",
-        str,
-        "Guide at noise levels above LO and up to HI only.",
-    ),
-    (
-        "--guidance-clip",
-        "guidance.clip",
-        click.Choice(["none", "before", "after", "both"]),
-        "Clip both estimates before guiding, the result, or both.  [default: none, or after "
-        "with --clip]",
-    ),
-    (
-        "--guidance-batch",
-        "guidance.batch",
-        click.Choice(list(BATCHES)),
-        "One call on a doubled batch, or two calls.  [default: joint]",
-    ),
-    (
-        "--solver-dtype",
-        "solver_dtype",
-        click.Choice(list(SOLVER_DTYPES)),
-        "Precision of the solver's state.  [default: float64]",
-    ),
-]
+@dataclass(frozen=True)
+class Flag:
+    """An option of a program.
 
-ABLATION = ("--solver", "--disc", "--schedule", "--scaling")
+    Attributes:
+        name: with dashes.
+        key: where its value goes: `guidance.` into that mapping, else into the flat one.
+        kind: int, float or str; what a value may be is for `generation_settings` to check.
+        metavar: what stands for the value.
+        meaning: a line, with the default.
+    """
+
+    name: str
+    key: str
+    kind: type
+    metavar: str
+    meaning: str
+
+    @property
+    def parameter(self) -> str:
+        """The keyword that its value arrives in."""
+        return self.name[2:].replace("-", "_")
+
+
+def _one_of(literal: Any) -> str:
+    return "|".join(get_args(literal))
+
+
+def _of_tables() -> Iterator[Flag]:
+    """The options that the rows of grids and samplers offer as flags."""
+    rows: list[tuple[str, Row]] = [(f"grid {name}", row) for name, row in GRIDS.items()]
+    rows += SAMPLERS.items()
+    for key in dict.fromkeys(key for _, row in rows for key in row.flags):
+        owners = {name: row for name, row in rows if key in row.options}
+        row = next(row for row in owners.values() if key in row.flags)
+        is_one_kind = len({name.startswith("grid ") for name in owners}) == 1
+        prefix = f"{', '.join(owners)}: " if is_one_kind and len(owners) < 3 else ""
+        defaults = {owner.options[key] for owner in owners.values()} - {None}
+        default = defaults.pop() if len(defaults) == 1 else None
+        number = f"{default:g}" if isinstance(default, float) else default or "the sampler's"
+        kind = type(row.options[key])
+        metavar = {int: "INT", float: "FLOAT"}.get(kind) or "|".join(row.choices[key])
+        meaning = row.flags[key]
+        meaning = f"{prefix}{meaning[0].lower()}{meaning[1:]}" if prefix else meaning
+        yield Flag(f"--{key}", key, kind, metavar, f"{meaning}  [default: {number}]")
+
+
+def _flags() -> list[Flag]:
+    of_sampler = [
+        Flag("--sampler", "name", str, "NAME", "Sampler; docs/sampling.md lists them.  "
+             f"[default: {DEFAULT_SAMPLER}]"),
+        Flag("--steps", "steps", int, "INT", "Number of sampler steps.  "
+             "[default: the snapshot's, else the sampler's: 18 or more]"),
+    ]  # fmt: skip
+    grids = "|".join(["vp", "ve", "iddpm", "edm"])  # as published; any name of GRIDS works
+    disc = "Noise levels, as `--sampler-option grid=`; edm is grid rho."
+    of_guidance = [
+        Flag("--guidance", "guidance.scale", str, "SCALE",
+             "Guidance scale, or w=FLOAT for scale 1 + w."),
+        Flag("--guidance-interval", "guidance.interval", str, "LO,HI",
+             "Guide at noise levels above LO and up to HI only."),
+        Flag("--guidance-clip", "guidance.clip", str, _one_of(Clip),
+             "Clip both estimates before guiding, the result, or both.  "
+             "[default: none, or after with --clip]"),
+        Flag("--guidance-batch", "guidance.batch", str, _one_of(Batch),
+             "One call on a doubled batch, or two calls.  [default: joint]"),
+        Flag("--solver-dtype", "solver_dtype", str, _one_of(SolverDtype),
+             "Precision of the solver's state.  [default: float64]"),
+    ]  # fmt: skip
+    of_grid = Flag("--disc", "discretization", str, grids, disc)
+    return [*of_sampler, *_of_tables(), of_grid, *of_guidance]
+
+
+FLAGS = _flags()
+ABLATION = ("solver", "disc", "schedule", "scaling")
 CHURN = ("S_min", "S_max", "S_noise")
 PUBLISHED_UNREAD = ("S_churn", "S_min", "S_noise")
 
@@ -120,16 +119,11 @@ def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ]
     for option in reversed(last):
         command = option(command)
-    for flag, _, kind, meaning in reversed(OPTIONS):
-        metavar = _METAVARS.get(flag) or {int: "INT", float: "FLOAT"}.get(kind)
-        option = click.option(flag, _name(flag), type=kind, metavar=metavar, help=meaning)
-        command = option(command)
+    for flag in reversed(FLAGS):
+        command = click.option(
+            flag.name, flag.parameter, type=flag.kind, metavar=flag.metavar, help=flag.meaning
+        )(command)
     return command
-
-
-def _name(flag: str) -> str:
-    """The parameter that a flag's value arrives in."""
-    return flag[2:].replace("-", "_")
 
 
 def settings_of(
@@ -158,7 +152,7 @@ def settings_of(
     warnings += _warnings(given, settings, has_guide)
     remarks = _remarks(given, settings)
     if values.get("randn_like") == "ddb":
-        remarks.insert(0, _correlated_noise(str(settings.sampler.options["scheme"])))
+        remarks.insert(0, _correlated_noise(str(settings.options["scheme"])))
     return settings, remarks, warnings
 
 
@@ -166,17 +160,17 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """The flat mapping of what was given."""
     given: dict[str, Any] = {}
     guidance: dict[str, Any] = {}
-    for flag, key, _, _ in OPTIONS:
-        value = values.get(_name(flag))
+    for flag in FLAGS:
+        value = values.get(flag.parameter)
         if value is None:
             continue
-        section, _, part = key.rpartition(".")
-        if key == "guidance.scale":
+        section, _, part = flag.key.rpartition(".")
+        if flag.key == "guidance.scale":
             guidance |= _scale(value)
         elif section:
             guidance[part] = _pair(value) if part == "interval" else value
         else:
-            given[key] = value
+            given[flag.key] = value
     if values.get("clip") is not None:
         given["clip"] = values["clip"]
     if guidance:
@@ -198,7 +192,7 @@ def _implied_sampler(given: Mapping[str, Any], values: Mapping[str, Any]) -> dic
                 "leave one of them out"
             )
         return {"name": "ito_taylor"}
-    if name is None and any(values.get(_name(flag)) is not None for flag in ABLATION):
+    if name is None and any(values.get(key) is not None for key in ABLATION):
         return {"name": "ablation"}
     return {}
 
@@ -229,7 +223,7 @@ def _key_values(entries: Sequence[str]) -> dict[str, Any]:
     """KEY=VALUE entries, the values in YAML; `1e-3` and `inf` are numbers where numbers belong.
 
     Raises:
-        UserError: an entry that is none, or a key twice.
+        UserError: an entry of another form, or a key twice.
     """
     found: dict[str, Any] = {}
     for entry in entries:
@@ -244,12 +238,13 @@ def _key_values(entries: Sequence[str]) -> dict[str, Any]:
 
 def _remarks(given: Mapping[str, Any], settings: GenerationSettings) -> list[str]:
     """How options were read that have two published meanings."""
-    options = settings.sampler.options
+    options = settings.options
     if options.get("scheme") == "published":
         level = options["S_max"]
         return [f"S_max={level:g}: the second-order branch is taken at noise levels from there up"]
     if "S_max" in given and options.get("S_churn"):
-        return [f"S_max={given['S_max']:g}: the highest noise level that gets fresh noise (churn)"]
+        level = options["S_max"]
+        return [f"S_max={level:g}: the highest noise level that gets fresh noise (churn)"]
     return []
 
 
@@ -265,7 +260,7 @@ def _correlated_noise(scheme: str) -> str:
 
 def _warnings(given: Mapping[str, Any], settings: GenerationSettings, has_guide: bool) -> list[str]:
     """One line for each option that was given and changes nothing."""
-    options = settings.sampler.options
+    options = settings.options
     idle: list[tuple[str, str]] = []
     if not options.get("S_churn", math.inf):
         idle += [(f"--{key}", "S_churn is 0") for key in CHURN if key in given]

@@ -8,14 +8,14 @@ import yaml
 
 from samplers.generate import some_seeds
 from samplers.labels import LabelSource
-from samplers.options import GenerationSettings
-from samplers.plan import Plan, Wish
+from samplers.requests import LabelWords, Requests
+from samplers.settings import GenerationSettings
 
 _SHOWN = 20  # classes of a summary
 
 
 def row_labels(
-    images: Plan, wish: Wish, names: Sequence[str] | None, num_columns: int
+    images: Requests, words: LabelWords, names: Sequence[str], num_columns: int
 ) -> tuple[list[str], list[int]]:
     """Names of a grid's rows, and the numbers that stand for names that cannot be printed.
 
@@ -23,44 +23,41 @@ def row_labels(
 
     Args:
         images: what was generated, in order.
-        wish: what was asked for.
+        words: what was asked for.
         names: of the classes.
         num_columns: images in a row.
     """
     starts = [sample for sample, _ in images[::num_columns]]
-    if wish.class_ is not None:
+    if words.class_ is not None:
         numbers = [sample.class_index or 0 for sample in starts]
         return [names[number] if names else str(number) for number in numbers], numbers
-    word = wish.tags if wish.tags is not None else wish.label
+    word = words.tags if words.tags is not None else words.label
     return ([] if word is None else [word or "no tags"] * len(starts)), []
 
 
 def summary(
-    wish: Wish,
+    words: LabelWords,
     source: LabelSource,
-    kind: str | None,
-    names: Sequence[str] | None,
     classes: Sequence[int],
 ) -> list[str]:
     """Lines on the labels of all images.
 
     Args:
-        wish: what was asked for.
-        source: what labels were drawn from.
-        kind, names: of the model's labels.
+        words: what was asked for.
+        source: what the model's labels are, and what they were drawn from.
         classes: number of images of each class.
     """
     if not source.is_class:
-        what = "tags" if kind == "multi_hot" else "labels"
-        if wish.given:
-            ((_, value),) = wish.given
+        what = "tags" if source.kind == "multi_hot" else "labels"
+        if words.given:
+            ((_, value),) = words.given
             return [f"{what}: {value or 'none'}"]
         if source.examples is None:
             return [f"{what}: none"]
         return [f"{what}: drawn from {len(source.examples):,} of the training set"]
-    if not names:
+    if not source.names:
         return []
-    found = [f"{name} {num}" for name, num in zip(names, classes, strict=True) if num]
+    found = [f"{name} {num}" for name, num in zip(source.names, classes, strict=True) if num]
     return [f"classes: {', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"]
 
 
@@ -89,7 +86,7 @@ def ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def not_finite_line(images: Plan, lost: Sequence[int]) -> str:
+def not_finite_line(images: Requests, lost: Sequence[int]) -> str:
     """The error about images that are not finite, by their positions."""
     found = [images[position] for position in lost]
     seeds = [f"{s.seed} (class {folder})" if folder else s.seed for s, folder in found]

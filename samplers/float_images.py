@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import Denoiser
-from samplers.fitting import cautions, check, ignores_labels, noise_levels
 from samplers.generate import Sample, generate, not_finite, some_seeds
 from samplers.label_rows import label_rows
 from samplers.labels import LabelSource
-from samplers.options import generation_settings, overlay
-from samplers.plan import Wish, plan
+from samplers.requests import LabelWords, requests
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings, overlay
 from torch_utils.distributed import choose_device
 from torch_utils.errors import Failure, UserError
 from torch_utils.progress import Progress
@@ -60,29 +60,25 @@ def float_images(
         raise UserError(f"batch is {batch_size}: it must be 1 or more")
     random_device = choose_device(rng_device)
     settings = generation_settings(overlay(stored, given))
-    check(settings, denoiser, guide)
-    levels, notes = noise_levels(settings, denoiser, guide)
-    notes = [*notes, *cautions(settings, denoiser, guide, label_dropout=label_dropout)]
+    sampling = sampling_of(settings, denoiser, guide)
+    notes = [*sampling.notes, *sampling.cautions(label_dropout=label_dropout)]
     if label is None:
-        drawn = plan(seeds, Wish(), source, label_kind=source.kind, label_names=source.names)
-        samples = [sample for sample, _ in drawn]
+        samples = [sample for sample, _ in requests(seeds, LabelWords(), source)]
     else:
         rows = label_rows(label, len(seeds), source).numpy()
         samples = [Sample(seed, label=row) for seed, row in zip(seeds, rows, strict=True)]
-        if ignores_labels(settings, guide):
+        if sampling.ignores_labels:
             notes.append("label has no effect: at guidance 0 labels are not used")
 
     def batches() -> Iterator[Tensor]:
         with Progress(len(samples), "sampling", shown=progress) as bar:
             found = generate(
-                denoiser,
-                settings,
+                sampling,
                 samples,
-                guide=guide,
                 source=source,
                 batch_size=batch_size,
                 rng_device=random_device,
-                callback=lambda i, sigma, x, _: bar.within(len(x), i / (len(levels) - 1)),
+                callback=lambda i, sigma, x, _: bar.within(len(x), i / (len(sampling.sigmas) - 1)),
             )
             for start in range(0, len(samples), batch_size):
                 with numerics():  # and not while the caller has the batch

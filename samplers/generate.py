@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser, device_of
-from samplers.fitting import check, guided, noise_levels, solver
+from diffusion.denoiser import device_of
 from samplers.labels import LabelSource
-from samplers.options import GenerationSettings
+from samplers.sampling import Sampling
 from torch_utils.devices import upload
 from torch_utils.errors import UserError
 
@@ -102,11 +101,9 @@ def check_class(class_index: int, label_dim: int) -> None:
 
 
 def generate(
-    denoiser: Denoiser,
-    settings: GenerationSettings,
+    sampling: Sampling,
     samples: Sequence[Sample],
     *,
-    guide: Denoiser | None = None,
     source: LabelSource | None = None,
     batch_size: int = 64,
     rng_device: torch.device | str = "cpu",
@@ -115,10 +112,8 @@ def generate(
     """Generate images batch by batch.
 
     Args:
-        denoiser: the model, in evaluation mode, on the device to compute on.
-        settings: sampler, steps, grid, guidance, clipping, precision of the solver.
+        sampling: settings and models, in evaluation mode, on the device to compute on.
         samples: seeds and labels.
-        guide: a second model, for autoguidance; on the same device.
         source: what labels are drawn from; None for classes, all of them.
         batch_size: images computed at once; does not change them but for kernel rounding.
         rng_device: device of the per-seed generators; streams differ between CPU and CUDA.
@@ -128,30 +123,26 @@ def generate(
         Batches in the order of `samples`.
 
     Raises:
-        UserError: a class that the model does not have, no label where none can be drawn, or
-            settings that do not fit the model.
+        UserError: a class that the model does not have, or no label where labels cannot be drawn.
     """
-    check(settings, denoiser, guide)
+    denoiser, sigmas = sampling.denoiser, sampling.sigmas
     source = source or LabelSource(denoiser.label_dim)
     for sample in samples:
         if sample.class_index is not None:
             check_class(sample.class_index, denoiser.label_dim)
         if sample.label is None and not source.is_class and source.examples is None:
             raise UserError(f"seed {sample.seed} has no label, and the model no examples of labels")
-    sigmas, _ = noise_levels(settings, denoiser, guide)
-    sample_from = solver(settings, denoiser, guide)
-    dtype = getattr(torch, settings.solver_dtype)
-    device = device_of(denoiser)
+    solver, device = sampling.solver, device_of(denoiser)
     shape = (denoiser.img_channels, *denoiser.img_resolution)
     for start in range(0, len(samples), batch_size):
         chunk = samples[start : start + batch_size]
         random = SeededNoise([sample.seed for sample in chunk], torch.device(rng_device))
-        latents = upload(random.normal(shape, torch.float32), device).to(dtype)
+        latents = upload(random.normal(shape, torch.float32), device).to(sampling.dtype)
         indices = _indices(chunk, random, source)
         labels = None if indices is None else _labels(chunk, upload(indices, device), source)
         with torch.inference_mode():
-            images = sample_from(
-                guided(settings, denoiser, labels, guide),
+            images = solver(
+                sampling.denoise(labels),
                 latents * denoiser.prior_scale(sigmas[0]),
                 sigmas,
                 noise=random.like,

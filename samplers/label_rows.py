@@ -8,8 +8,8 @@ from torch import Tensor
 
 from samplers.classes import class_number
 from samplers.generate import check_class
-from samplers.labels import LabelSource
-from torch_utils.errors import UserError, unknown_name
+from samplers.labels import LabelSource, label_of_tags
+from torch_utils.errors import UserError
 
 
 def label_rows(label: Any, num: int, source: LabelSource) -> Tensor:
@@ -33,10 +33,7 @@ def label_rows(label: Any, num: int, source: LabelSource) -> Tensor:
         raise UserError(f"label {label!r} was given, but the model is unconditional: leave it out")
     if source.kind == "multi_hot" and (isinstance(label, str) or _are_texts(label)):
         tags = [tag for tag in label.split(",") if tag] if isinstance(label, str) else label
-        for tag in tags:
-            if tag not in known:
-                raise unknown_name("tag", tag, known)
-        return torch.tensor([[float(name in tags) for name in known]]).expand(num, -1)
+        return torch.tensor([label_of_tags(tags, known)]).expand(num, -1)
     if isinstance(label, str) or _are_texts(label):
         if not source.is_class:
             raise UserError(f"label {label!r} is a text, but the model's labels are vectors")

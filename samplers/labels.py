@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from torch_utils.devices import upload
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,6 @@ class LabelSource:
 
     Attributes:
         dim: width of a label; 0 for an unconditional model.
-        is_class: whether a label is a class, and not a vector or tags.
         classes: the classes that some training image has, ascending; None for all of them.
         examples: labels of training images, float32 [M, dim]; None for classes, and where a
             snapshot does not have them.
@@ -33,11 +32,15 @@ class LabelSource:
     """
 
     dim: int
-    is_class: bool = True
     classes: Tensor | None = None
     examples: Tensor | None = None
     kind: str | None = None
     names: Sequence[str] = ()
+
+    @property
+    def is_class(self) -> bool:
+        """Whether a label is a class, and not a vector or tags."""
+        return self.kind in (None, "class")
 
     @property
     def num_choices(self) -> int:
@@ -85,7 +88,7 @@ def label_source(
     Raises:
         UserError: what the snapshot says is no classes or labels of this width.
     """
-    plain = LabelSource(dim, kind in (None, "class"), kind=kind, names=names or ())
+    plain = LabelSource(dim, kind=kind, names=names or ())
     if plain.is_class:
         if present is None:
             return plain
@@ -101,6 +104,18 @@ def label_source(
     if rows.ndim != 2 or rows.shape[1] != dim or not bool(rows.isfinite().all()):
         raise UserError(f"the snapshot's examples of labels are damaged: not rows of {dim} numbers")
     return replace(plain, examples=rows)
+
+
+def label_of_tags(tags: Sequence[str], names: Sequence[str]) -> tuple[float, ...]:
+    """The multi-hot label of some tags; no tags are the null label.
+
+    Raises:
+        UserError: the model has no tag of that name.
+    """
+    for tag in tags:
+        if tag not in names:
+            raise unknown_name("tag", tag, names)
+    return tuple(float(name in tags) for name in names)
 
 
 def label_from_text(text: str, dim: int) -> tuple[float, ...]:

@@ -1,67 +1,160 @@
-"""Which sampler, how many steps, which grid: one flat mapping, as recipes and snapshots hold it."""
+"""How to generate: one flat mapping, as recipes (`sampler:`), snapshots (`sampling:`) and programs
+hold it, and the settings that it stands for.
+
+The mapping has `name`, `steps` and `grid`, the options of the sampler and of its grid side by side,
+and what is wrapped around the denoiser: `clip`, `guidance` and `solver_dtype`.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from samplers import GRIDS, SAMPLERS, SamplerRow
+from pydantic import Field, field_validator, model_validator
+
+from samplers import DEFAULT_SAMPLER, GRIDS, MAX_STEPS, SAMPLERS, SamplerRow
 from torch_utils.errors import UserError, unknown_name
+from torch_utils.numbers import number
 from torch_utils.registry import lookup
+from torch_utils.sections import Section, validated
 
 if TYPE_CHECKING:
     from diffusion.schedules import Schedule
 
-MAX_STEPS = 100_000
 Round = Callable[[float], float]
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=True)]
+Clip = Literal["none", "before", "after", "both"]
+Batch = Literal["joint", "split"]
+SolverDtype = Literal["float64", "float32"]
 
-# the published name of the key `grid`, and of a grid; EDM's option --disc
-_GRID_KEY = "discretization"
+# our key and the published one, EDM's option --disc; and the published name of a grid
+GRID_KEYS = ("grid", "discretization")
 _GRID_NAMES = {"edm": "rho"}
+_RANGE = ("sigma_min", "sigma_max")
+# options that mean something else to other samplers: a threshold, not the end of a churn window
+_OWN_MEANING = {"ito_taylor": ("S_max",)}
 
 
-@dataclass(frozen=True)
-class SamplerSettings:
-    """A sampler with everything it needs but a model.
+class Guidance(Section):
+    """How the model is guided; see diffusion.guidance. A number stands for a scale.
+
+    Attributes:
+        scale: s; 1 is no guidance, 0 the unconditional model or the guide alone. May be given as
+            `w`, which is scale - 1.
+        interval: (low, high): guide where low < sigma <= high; null for no bound.
+        clip: key of diffusion.guidance.CLIPS; None for `after` if `clip` is set, else `none`.
+        batch: joint, one call on a doubled batch; or split, two calls.
+    """
+
+    scale: float
+    interval: tuple[Bound, Bound] = (0.0, math.inf)
+    clip: Clip | None = None
+    batch: Batch = "joint"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_scale(cls, value: Any) -> Any:
+        parts = guidance_parts(value)
+        for key in parts:
+            if key not in cls.model_fields:
+                raise unknown_name("key of guidance:", key, [*cls.model_fields, "w"])
+        if "scale" not in parts:
+            raise ValueError("it has no scale: give scale, or w = scale - 1")
+        return parts
+
+    @field_validator("interval", mode="before")
+    @classmethod
+    def _without_bounds(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            return (0.0, math.inf) if value is None else value
+        return [d if v is None else v for v, d in zip(value, (0.0, math.inf), strict=True)]
+
+    @field_validator("interval")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError("give two noise levels, the lower one first")
+        return value
+
+    @property
+    def is_active(self) -> bool:
+        """Whether two estimates are combined anywhere."""
+        return self.scale != 1
+
+
+def guidance_parts(value: Any) -> dict[str, Any]:
+    """Guidance as a mapping whose scale, if any, is called `scale`.
+
+    Raises:
+        UserError: it has both a scale and w, or a w that is not a number.
+    """
+    if value is None:
+        return {}
+    parts = dict(value) if isinstance(value, Mapping) else {"scale": value}
+    if "w" in parts:
+        w = parts.pop("w")
+        if "scale" in parts:
+            raise UserError("guidance has both scale and w: give one of them, scale = 1 + w")
+        if not isinstance(w, (int, float)) or isinstance(w, bool):
+            raise UserError(f"guidance w is {w!r}: it must be a number")
+        parts["scale"] = 1 + w
+    return parts
+
+
+class GenerationSettings(Section):
+    """Everything but the model, the seeds and the labels; made by `generation_settings`.
 
     Attributes:
         name: key of SAMPLERS.
         steps: number of steps asked for.
+        grid_name: key of GRIDS.
         grid: options of the time grid.
         options: options of the sampler.
-        grid_name: key of GRIDS.
+        clip: clip D to [-1, 1] in every call.
+        guidance: how labels or a second model guide; None for not at all.
+        solver_dtype: precision of the solver's state and arithmetic, float64 or float32; the
+            noises are the same draws.
     """
 
     name: str
-    steps: int
-    grid: Mapping[str, Any]
-    options: Mapping[str, Any]
+    steps: int = Field(ge=1, le=MAX_STEPS)
     grid_name: str
+    grid: dict[str, Any]
+    options: dict[str, Any]
+    clip: bool = False
+    guidance: Guidance | None = None
+    solver_dtype: SolverDtype = "float64"
 
     @property
     def row(self) -> SamplerRow:
         """The sampler's registry row."""
         return SAMPLERS[self.name]
 
+    @property
+    def clip_rule(self) -> str:
+        """What is clipped, a key of diffusion.guidance.CLIPS."""
+        if self.guidance is not None and self.guidance.clip is not None:
+            return self.guidance.clip
+        return "after" if self.clip else "none"
+
+    @property
+    def num_calls(self) -> int:
+        """Calls of the denoiser for one image."""
+        return self.row.num_calls(self.steps, self.options)
+
     def as_mapping(self) -> dict[str, Any]:
-        """The flat form that `settings_from` reads; the grid is named if it is not the default."""
+        """The flat form that `generation_settings` reads; the grid is named if it is not usual."""
         flat: dict[str, Any] = {"name": self.name, "steps": self.steps}
         if self.grid_name != self.row.grid:
             flat["grid"] = self.grid_name
-        return flat | {**self.options, **self.grid}
+        flat |= {**self.options, **self.grid, "clip": self.clip, "solver_dtype": self.solver_dtype}
+        if self.guidance is not None:
+            parts = self.guidance.model_dump(exclude_none=True)
+            flat["guidance"] = parts | {"interval": list(self.guidance.interval)}
+        return flat
 
-    def sigmas(
-        self,
-        model_min: float,
-        model_max: float,
-        round_sigma: Round,
-        schedule: "Schedule | None" = None,
-    ) -> list[float]:
-        """The noise levels that are visited, ending in 0; arguments and errors as of `plan`."""
-        return self.plan(model_min, model_max, round_sigma, schedule)[0]
-
-    def plan(
+    def visited(
         self,
         model_min: float,
         model_max: float,
@@ -116,7 +209,7 @@ class SamplerSettings:
             return model_min, model_max
         return clamp_range(self.grid["sigma_min"], self.grid["sigma_max"], model_min, model_max)
 
-    def bound(
+    def solver(
         self,
         model_min: float = 0.0,
         model_max: float = float("inf"),
@@ -125,8 +218,8 @@ class SamplerSettings:
         """The sampler function with its options filled in.
 
         Args:
-            model_min, model_max: range of noise levels that the model accepts; to it is cut what
-                the sampler is told of the grid's range.
+            model_min, model_max: range of noise levels that the model accepts. If the sampler
+                itself has a range among its options, it gets the part within the model's.
             steps_taken: steps of the grid it will get, where that may differ from those asked for.
         """
         options = dict(self.options)
@@ -138,7 +231,7 @@ class SamplerSettings:
         return partial(self.row.load(), **options)
 
 
-_RANGE = ("sigma_min", "sigma_max")
+WRAPPING = ("clip", "guidance", "solver_dtype")  # the keys that are not the sampler's
 _PURE_NOISE = 5.0  # there a hundredth of the variance is data, whose deviation is about 1/2
 
 
@@ -172,33 +265,27 @@ def _start_notes(first: float, highest: float) -> list[str]:
     ]
 
 
-def chosen_grid(mapping: Mapping[str, Any]) -> str:
-    """The grid that a flat mapping names, or its sampler's default.
-
-    Args:
-        mapping: with the key `grid` or, as published for EDM's ablations, `discretization`.
+def _chosen(mapping: Mapping[str, Any]) -> tuple[str, str]:
+    """The sampler and the grid that a flat mapping names, or their defaults.
 
     Raises:
-        UserError: an unknown sampler or grid, or two different ones.
+        UserError: an unknown sampler or grid, or two different grids.
     """
-    row = lookup("sampler", SAMPLERS, mapping.get("name", "heun"))
-    named = [mapping[key] for key in ("grid", _GRID_KEY) if mapping.get(key) is not None]
-    names = {_GRID_NAMES.get(name, name) for name in map(str, named)} or {row.grid}
-    if len(names) > 1:
-        raise UserError(f"grid {named[0]} and {_GRID_KEY} {named[1]} contradict: give one of them")
-    (name,) = names
-    lookup("grid", GRIDS, name)
-    return name
+    name = DEFAULT_SAMPLER if mapping.get("name") is None else mapping["name"]
+    if not isinstance(name, str):
+        raise UserError(f"sampler name is {name!r}: give a name")
+    row = lookup("sampler", SAMPLERS, name)
+    named = [mapping[key] for key in GRID_KEYS if mapping.get(key) is not None]
+    grids = {_GRID_NAMES.get(grid, grid) for grid in map(str, named)} or {row.grid}
+    if len(grids) > 1:
+        raise UserError(f"grid {named[0]} and discretization {named[1]} differ: give one of them")
+    (grid,) = grids
+    lookup("grid", GRIDS, grid)
+    return name, grid
 
 
-def unknown_option(sampler: str, grid: str, key: str, known: Iterable[str]) -> UserError:
-    """The error for an option that neither a sampler nor its grid has, but another may.
-
-    Args:
-        sampler, grid: the chosen ones.
-        key: the option that was given.
-        known: those that it could have been.
-    """
+def _unknown_option(sampler: str, grid: str, key: str, known: Iterable[str]) -> UserError:
+    """The error for an option that neither a sampler nor its grid has, but another may."""
     owners = [f"grid {name}" for name, row in GRIDS.items() if key in row.options]
     owners += [f"sampler {name}" for name, row in SAMPLERS.items() if key in row.options]
     if owners:
@@ -208,45 +295,94 @@ def unknown_option(sampler: str, grid: str, key: str, known: Iterable[str]) -> U
     return unknown_name(f"option of sampler {sampler}:", key, known)
 
 
-def settings_from(mapping: Mapping[str, Any]) -> SamplerSettings:
-    """Read the flat form: name, steps, and options of the grid and of the sampler side by side.
+def generation_settings(mapping: Mapping[str, Any]) -> GenerationSettings:
+    """Read the flat form.
 
-    An option that both have has one value for both, by default the sampler's. None stands for
-    an option that is not given.
+    An option that both sampler and grid have has one value for both, by default the sampler's.
 
     Args:
-        mapping: e.g. {"name": "heun", "steps": 18, "rho": 7, "S_churn": 40}; what is left out
-            has its default. `grid` chooses another grid than the sampler's usual one.
+        mapping: e.g. {"name": "heun", "steps": 18, "clip": True, "guidance": {"w": 0.1}}. What is
+            left out or None has its default. `grid` chooses another grid than the sampler's usual.
 
     Raises:
-        UserError: unknown sampler, grid or option, a value of another type or that cannot be, or
-            fewer than 1 step.
+        UserError: unknown sampler, grid or key, or a value that cannot be used.
     """
-    given = {key: value for key, value in mapping.items() if value is not None}
-    name = given.pop("name", "heun")
-    row = lookup("sampler", SAMPLERS, name)
-    grid_name = chosen_grid(mapping)
-    for key in ("grid", _GRID_KEY):
-        given.pop(key, None)
-    steps = given.pop("steps", None)
-    is_count = isinstance(steps, int) and not isinstance(steps, bool) and 1 <= steps <= MAX_STEPS
-    if steps is not None and not is_count:
-        raise UserError(
-            f"sampler {name}: steps is {steps!r}: it must be an integer of at least 1 and at most"
-            f" {MAX_STEPS}"
-        )
-    grid_defaults = {
-        key: default if row.options.get(key) is None else row.options[key]
-        for key, default in GRIDS[grid_name].options.items()
+    name, grid_name = _chosen(mapping)
+    given = {
+        key: value
+        for key, value in mapping.items()
+        if value is not None and key not in ("name", *GRID_KEYS)
     }
-    defaults = {key: grid_defaults.get(key, default) for key, default in row.options.items()}
+    row, grid = SAMPLERS[name], GRIDS[grid_name]
+    common = {key: row.options[key] for key in grid.options if row.options.get(key) is not None}
+    grid = replace(grid, options={**grid.options, **common})
+    common = {key: grid.options[key] for key in row.options if key in grid.options}
+    row = replace(row, options={**row.options, **common})
     for key in given:
-        if key not in grid_defaults and key not in defaults:
-            raise unknown_option(name, grid_name, key, [*grid_defaults, *defaults])
+        if key not in {"steps", *WRAPPING, *row.options, *grid.options}:
+            known = ["name", "steps", *GRID_KEYS, *row.options, *grid.options, *WRAPPING]
+            raise _unknown_option(name, grid_name, key, known)
     owner = f"sampler {name}"
-    grid = {key: value for key, value in given.items() if key in grid_defaults}
-    options = {key: value for key, value in given.items() if key in defaults}
-    grid = replace(GRIDS[grid_name], options=grid_defaults).resolve(owner, grid)
-    options = replace(row, options=defaults).resolve(owner, options)
-    num_steps = row.steps(options) if steps is None else steps
-    return SamplerSettings(name, num_steps, grid, options, grid_name)
+    grid_options = grid.resolve(owner, {k: v for k, v in given.items() if k in grid.options})
+    options = row.resolve(owner, {k: v for k, v in given.items() if k in row.options})
+    tree = {key: given[key] for key in WRAPPING if key in given}
+    tree |= {"name": name, "grid_name": grid_name, "grid": grid_options, "options": options}
+    tree["steps"] = given["steps"] if "steps" in given else row.steps(options)
+    settings: GenerationSettings = validated(GenerationSettings, tree, owner)
+    return settings
+
+
+def flat_with_numbers(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat mapping in which numbers that a reader left as text are numbers.
+
+    An option has the same type in every sampler and grid that has it.
+    """
+    mended = dict(flat)
+    for row in (*GRIDS.values(), *SAMPLERS.values()):
+        known = {key: value for key, value in mended.items() if key in row.options}
+        mended |= row.with_numbers(known)
+    guidance = mended.get("guidance")
+    if isinstance(guidance, Mapping):
+        mended["guidance"] = {key: _numbers(value) for key, value in guidance.items()}
+    elif "guidance" in mended:
+        mended["guidance"] = number(guidance)
+    return mended
+
+
+def _numbers(value: Any) -> Any:
+    return list(map(number, value)) if isinstance(value, list) else number(value)
+
+
+def overlay(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given now over what was stored.
+
+    A stored grid belongs to its sampler, and stored options to their sampler and grid: where
+    another one is given, they are left behind unless that one has the same option.
+
+    Args:
+        stored: the flat form, e.g. of a snapshot.
+        given: the same, e.g. of a command line; its `guidance` may lack a scale, which is then
+            the stored one, or without any there is no guidance.
+
+    Raises:
+        UserError: there is no such sampler or grid.
+    """
+    left_behind: set[str] = set()
+    old = stored.get("name", DEFAULT_SAMPLER)
+    new = given.get("name", old)
+    if new != old:
+        left_behind |= {*GRID_KEYS, *_OWN_MEANING.get(old, ()), *_OWN_MEANING.get(new, ())}
+    if any(key in given for key in GRID_KEYS):
+        left_behind |= set(GRID_KEYS)
+    kept = {key: value for key, value in stored.items() if key not in left_behind}
+    if left_behind:
+        name, grid = _chosen({**kept, **given})
+        known = {"name", "steps", *GRID_KEYS, *WRAPPING}
+        known |= {*SAMPLERS[name].options, *GRIDS[grid].options}
+        kept = {key: value for key, value in kept.items() if key in known}
+    merged = {**kept, **given}
+    guidance = {**guidance_parts(kept.get("guidance")), **guidance_parts(given.get("guidance"))}
+    merged.pop("guidance", None)
+    if "scale" in guidance:
+        merged["guidance"] = guidance
+    return merged

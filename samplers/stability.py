@@ -7,13 +7,12 @@ trial with numbers in the place of images tells it before the work.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from samplers.settings import SamplerSettings
+from samplers.settings import GenerationSettings
 from torch_utils.errors import UserError
 
 # along directions in which images in [-1, 1] vary little
@@ -22,7 +21,7 @@ VISIBLE = 0.25  # excess deviation from which images are noisy to the eye
 _SAMPLES = 256  # of each; deviations are found to 5%
 _MOST_STEPS = 1000  # to look for a number of steps that suffices
 
-Range = tuple[float, float, Callable[[float], float], Any]  # as of `SamplerSettings.plan`
+Range = tuple[float, float, Callable[[float], float], Any]  # as of `GenerationSettings.visited`
 
 
 def excess_noise(sampler: Callable[..., Tensor], sigmas: Sequence[float]) -> float:
@@ -52,7 +51,7 @@ def excess_noise(sampler: Callable[..., Tensor], sigmas: Sequence[float]) -> flo
     return excess if math.isfinite(excess) else math.inf
 
 
-def falls_apart(settings: SamplerSettings, model: Range) -> bool:
+def falls_apart(settings: GenerationSettings, model: Range) -> bool:
     """Whether the images of a sampler would be visibly noisy, whatever the model.
 
     Args:
@@ -62,12 +61,12 @@ def falls_apart(settings: SamplerSettings, model: Range) -> bool:
     Raises:
         UserError: the grid cannot be.
     """
-    sigmas = settings.sigmas(*model)
-    sampler = settings.bound(model[0], model[1], len(sigmas) - 1)
+    sigmas, _ = settings.visited(*model)
+    sampler = settings.solver(model[0], model[1], len(sigmas) - 1)
     return excess_noise(sampler, sigmas) > VISIBLE
 
 
-def least_steps(settings: SamplerSettings, model: Range) -> int | None:
+def least_steps(settings: GenerationSettings, model: Range) -> int | None:
     """The smallest number of steps, from that of the settings up, that a sampler stands.
 
     Args:
@@ -79,7 +78,7 @@ def least_steps(settings: SamplerSettings, model: Range) -> int | None:
     steps = settings.steps
     while steps <= _MOST_STEPS:
         try:
-            if not falls_apart(replace(settings, steps=steps), model):
+            if not falls_apart(settings.model_copy(update={"steps": steps}), model):
                 return steps
         except UserError:  # the model has not so many levels
             return None

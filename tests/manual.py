@@ -4,6 +4,7 @@
 between `<!-- name -->` and `<!-- end -->`; help texts are the files of docs/help.
 """
 
+import ast
 import importlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import PRESETS
 from importers.spellings import FLAG_SPELLINGS, SPELLINGS, SYSTEMS
 from samplers import SAMPLERS
+from tests.test_layering import ALLOWED
 from torch_utils.registry import Row
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -105,6 +107,32 @@ def effective_weight_table() -> str:
     return table(["output", *(f"`{weight}`" for weight in chosen)], body)
 
 
+def layer_table() -> str:
+    """What each package is, and which packages it may import."""
+    body = []
+    for name, allowed in ALLOWED.items():
+        meaning = (ast.get_docstring(_parsed(f"{name}/__init__.py")) or "").split("\n")[0]
+        below = ", ".join(f"`{other}`" for other in ALLOWED if other in allowed)
+        body.append([f"`{name}`", meaning.removesuffix("."), below or "nothing of ours"])
+    return table(["package", "what it is", "may import"], body)
+
+
+def names_in(file: str) -> set[str]:
+    """Functions of a file of ours, and methods as Class.method."""
+    found = set()
+    for node in _parsed(file).body:
+        if isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            methods = (inner for inner in node.body if isinstance(inner, ast.FunctionDef))
+            found |= {f"{node.name}.{method.name}" for method in methods}
+    return found
+
+
+def _parsed(file: str) -> ast.Module:
+    return ast.parse((DOCS.parent / file).read_text(encoding="utf-8"))
+
+
 def spelling_table(system: str) -> str:
     """What a published system's names are called here."""
     flags = {f"{'--' if len(name) > 1 else '-'}{name}": row for name, row in FLAG_SPELLINGS.items()}
@@ -148,6 +176,7 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "layers": layer_table,
     "samplers": sampler_table,
     "grids": lambda: registry_table("grid", GRIDS),
     "schedules": lambda: registry_table("schedule", SCHEDULES),

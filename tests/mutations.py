@@ -126,7 +126,7 @@ MUTANTS = [
         "diffusion/test_guidance.py",
         ("far + scale * (near - far)", "near + scale * (near - far)"),
         ("device=x.device) < len(x)", "device=x.device) >= len(x)"),
-        ("labels), conditional(guide, labels)", "labels), conditional(denoiser, labels)"),
+        ("_extrapolated(denoise, guide, None", "_extrapolated(denoise, denoise, None"),
         ("low < float(sigma) <= high", "low <= float(sigma) <= high"),
         ("bounded(far, clip_before)", "bounded(far, clip_after)"),
     ),

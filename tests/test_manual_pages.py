@@ -14,7 +14,7 @@ from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import CONDITIONINGS, INPUT_SCALES, PRESETS
 from samplers import SAMPLERS
 from samplers.command_line import settings_of
-from tests.manual import PAGES, TABLES, updated
+from tests.manual import PAGES, TABLES, names_in, updated
 from tests.test_docs import commands
 from tests.training.runs import CPU
 from tests.training.test_recipes import fake_data
@@ -75,10 +75,33 @@ def test_formulas_are_given_for_every_part_of_the_preconditioning(key: str, know
     assert set(losses.PUBLISHED_OBJECTIVES) == set(PRESETS)
 
 
+# ---- docs/architecture.md
+
+ROUTES = re.findall(
+    r"^\| `([\w/]+\.py)` \| `([\w.]+)` \|",
+    (DOCS / "architecture.md").read_text(encoding="utf-8"),
+    re.M,
+)
+
+
+def test_every_step_of_a_route_exists() -> None:
+    gone = [(file, name) for file, name in ROUTES if name not in names_in(file)]
+    assert not gone
+    assert len(ROUTES) >= 30
+
+
+def test_every_file_that_the_map_names_exists() -> None:
+    for page in (DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"):
+        for file in re.findall(r"`([\w/]+/\w+\.\w+)`", page.read_text(encoding="utf-8")):
+            assert (ROOT / file).exists(), f"{page.name}: {file}"
+
+
 # ---- docs/objectives.md
 
 EXAMPLES = dict(re.findall(r"```yaml\n# (\w+)\.yaml\n(.*?)```", OBJECTIVES, re.S))
-REFUSED = re.findall(r"^\| (`.*?=.*?`) \| (.*) \|$", OBJECTIVES.split("\nRefused")[1], re.M)
+REFUSED = re.findall(
+    r"^\| (`.*?=.*?`) \| (.*) \|$", OBJECTIVES.split("\nThese combinations are refused")[1], re.M
+)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -167,10 +190,10 @@ def test_a_generating_command_is_understood(page: str, words: list[str]) -> None
     values = parsed("generate", words).params
     settings, _, _ = settings_of({}, values)
     if values["randn_like"] == "ddb":
-        assert settings.sampler.name == "ito_taylor"
+        assert settings.name == "ito_taylor"
     if values["solver"]:
-        assert settings.sampler.name == "ablation"
-    assert settings.sampler.steps == (values["steps"] or 18)
+        assert settings.name == "ablation"
+    assert settings.steps == (values["steps"] or 18)
 
 
 def test_every_recipe_of_a_published_system_has_its_command() -> None:

@@ -19,7 +19,7 @@ from metrics import detectors
 from metrics.detectors import DETECTORS
 from networks import NETWORKS
 from samplers import SAMPLERS
-from samplers.options import flat_with_numbers, generation_settings
+from samplers.settings import flat_with_numbers, generation_settings
 from samplers.solvers.derivatives import FIRST
 from samplers.solvers.taylor_steps import SCHEMES
 from tests.networks.small import SMALL

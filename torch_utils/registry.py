@@ -49,6 +49,7 @@ class Row:
         ranges: options that are numbers in an interval, both ends included.
         rules: options, or lists of them, with any other bound; a rule fixes the type too.
         entries: options that are an entry of another table -> (its kind, the table).
+        flags: options that programs offer as flags of their own, and what they mean.
     """
 
     target: str
@@ -57,6 +58,7 @@ class Row:
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
     entries: Mapping[str, tuple[str, Mapping[str, "Row"]]] = field(default_factory=dict)
 
     def load(self) -> Any:

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
+from diffusion import DEFAULT_STEPS
 from losses import NOISE_LEVELS, TERMS, WEIGHTS
 from models.config import ModelConfig, Network, PreconditioningConfig
-from samplers.options import flat_with_numbers
+from samplers import DEFAULT_SAMPLER
+from samplers.settings import flat_with_numbers
 from torch_utils.errors import UserError
 from torch_utils.sections import Section, options_of
 from training.augmentation import AugmentConfig
@@ -26,7 +28,7 @@ Ticks = Annotated[str | int, BeforeValidator(lambda value: canonical(value, "tic
 Count = Annotated[int, PlainSerializer(lambda count: f"{count}img", when_used="json")]
 
 DEFAULT_NETWORK = {"name": "ddpmpp"}
-DEFAULT_SAMPLER = {"name": "heun", "steps": 18}
+DEFAULT_SAMPLING = {"name": DEFAULT_SAMPLER, "steps": DEFAULT_STEPS}
 
 
 class DataConfig(Section):
@@ -215,7 +217,7 @@ class TrainingConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: EmaConfig = EmaConfig()
     sampler: Annotated[dict[str, Any], AfterValidator(flat_with_numbers)] = Field(
-        default_factory=lambda: dict(DEFAULT_SAMPLER)
+        default_factory=lambda: dict(DEFAULT_SAMPLING)
     )
     preview: PreviewConfig = PreviewConfig()
     run: RunConfig = RunConfig()

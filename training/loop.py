@@ -151,7 +151,8 @@ def _loop(run: Run) -> bool:
     source = MicroBatches(config, run.data, trainer.objective, world)
     preview = None
     if config.preview.enabled and run.model.img_channels in (1, 3):
-        preview = plan_preview(config.preview, config.sampler, run.model, labels_of(run.data))
+        labels = labels_of(run.data)
+        preview = plan_preview(config.preview, config.sampler, trainer.average, labels)
     bad_steps_at_stop = 0
 
     with tqdm(
@@ -284,7 +285,6 @@ def _preview(run: Run, preview: Preview) -> None:
     run.signals.doing = "this network call, and dropping the preview"
     problem = save_preview(
         run.folder / f"samples-{run.trainer.seen:010d}.png",
-        run.trainer.average,
         preview,
         run.world,
         label_names=run.data.label_names if run.model.label_dim else None,

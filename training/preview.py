@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import Denoiser
-from models.config import ModelConfig
 from samplers.describe import png_text
 from samplers.generate import Sample, generate, not_finite, to_uint8
 from samplers.labels import LabelSource
-from samplers.options import GenerationSettings, generation_settings
+from samplers.sampling import Sampling, sampling_of
+from samplers.settings import generation_settings
 from torch_utils.distributed import World
 from torch_utils.images import save_grid
 from torch_utils.progress import Progress
@@ -34,24 +34,18 @@ class Preview:
     """What a preview shows.
 
     Attributes:
-        settings: sampler, guidance and the rest.
+        sampling: the model, sampler, guidance and the rest.
         samples: row by row.
         num_columns: images in a row.
         classes: the class of each row; empty for a model without classes.
         source: what other labels are drawn from; None for a model of classes or without labels.
     """
 
-    settings: GenerationSettings
+    sampling: Sampling
     samples: list[Sample]
     num_columns: int
     classes: list[int]
     source: LabelSource | None = None
-
-    @property
-    def num_calls(self) -> int:
-        """Network calls for one image."""
-        sampler = self.settings.sampler
-        return sampler.row.num_calls(sampler.steps, sampler.options)
 
 
 class _Dropped(Exception):
@@ -61,7 +55,7 @@ class _Dropped(Exception):
 def plan_preview(
     config: PreviewConfig,
     sampler: dict[str, Any],
-    model: ModelConfig,
+    denoiser: Denoiser,
     source: LabelSource | None = None,
 ) -> Preview:
     """Choose images and steps; what the config leaves open is bounded by `MAX_WORK`.
@@ -69,42 +63,41 @@ def plan_preview(
     Args:
         config: the section `preview`.
         sampler: the section `sampler`; its steps are the most that are taken by default.
-        model: what is trained.
+        denoiser: what is trained; it is sampled in evaluation mode, and has 1 or 3 channels.
         source: what labels are drawn from; None for all classes of the model.
 
     Raises:
-        UserError: settings that cannot be.
+        UserError: settings that cannot be, or do not fit the model.
     """
     settings = generation_settings(sampler)
     steps = config.steps
     if steps is None:
-        steps, row = settings.sampler.steps, settings.sampler.row
-        while steps > 1 and row.num_calls(steps, settings.sampler.options) > MAX_CALLS:
+        steps = settings.steps
+        while steps > 1 and settings.row.num_calls(steps, settings.options) > MAX_CALLS:
             steps -= 1
     settings = generation_settings({**sampler, "steps": steps})
-    preview = Preview(settings, [], NUM_COLUMNS, [])
+    sampling = sampling_of(settings, denoiser)
 
-    source = source or LabelSource(model.label_dim)
+    source = source or LabelSource(denoiser.label_dim)
     shown: list[int] = []
     if source.is_class:
         shown = list(source.present[:MAX_CLASSES])
     num = config.num_images
     if num is None:
-        height, width = model.img_resolution
-        affordable = MAX_WORK // (preview.num_calls * height * width)
+        height, width = denoiser.img_resolution
+        affordable = MAX_WORK // (settings.num_calls * height * width)
         wanted = NUM_COLUMNS * len(shown) if shown else NUM_COLUMNS**2
         num = max(min(wanted, affordable), min(wanted, NUM_COLUMNS))
     if not shown:
-        return Preview(settings, [Sample(seed) for seed in range(num)], NUM_COLUMNS, [], source)
+        return Preview(sampling, [Sample(seed) for seed in range(num)], NUM_COLUMNS, [], source)
     shown = shown[:num]
     columns = num // len(shown)
     samples = [Sample(seed, index) for index in shown for seed in range(columns)]
-    return Preview(settings, samples, columns, shown)
+    return Preview(sampling, samples, columns, shown)
 
 
 def save_preview(
     path: Path,
-    denoiser: Denoiser,
     preview: Preview,
     world: World,
     *,
@@ -116,7 +109,6 @@ def save_preview(
 
     Args:
         path: the PNG.
-        denoiser: the model in evaluation mode; 1 or 3 channels.
         preview: from `plan_preview`.
         world: the processes.
         label_names: names of the classes.
@@ -127,6 +119,7 @@ def save_preview(
         None, or a line about why there is no picture.
     """
     note = world.board.fresh("dropped")  # what a process that drops it tells the others
+    denoiser = preview.sampling.denoiser
     first, last = world.range_of(len(preview.samples))
     shape = (len(preview.samples), denoiser.img_channels, *denoiser.img_resolution)
     pixels = torch.zeros(shape, dtype=torch.uint8)
@@ -141,14 +134,13 @@ def save_preview(
             if world.board.has(note):
                 raise _Dropped
             # the bar moves within a batch
-            reached = position - first + len(x) * index // preview.settings.sampler.steps
+            reached = position - first + len(x) * index // (len(preview.sampling.sigmas) - 1)
             bar.update(reached - shown)
             shown = reached
 
         try:
             batches = generate(
-                denoiser,
-                preview.settings,
+                preview.sampling,
                 preview.samples[first:last],
                 source=preview.source,
                 batch_size=BATCH_SIZE,
@@ -169,6 +161,7 @@ def save_preview(
     if int(world.sum(num_bad)):
         return f"no preview: {int(num_bad)} of {len(pixels)} images are not finite"
     if world.is_main:
+        seeds = sorted({sample.seed for sample in preview.samples})
         names = [label_names[index] if label_names else str(index) for index in preview.classes]
         save_grid(
             path,
@@ -176,6 +169,6 @@ def save_preview(
             preview.num_columns,
             row_names=names,
             row_numbers=preview.classes,
-            text=png_text(preview.settings, sorted({s.seed for s in preview.samples}), path.parent),
+            text=png_text(preview.sampling.settings, seeds, path.parent),
         )
     return None

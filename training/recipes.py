@@ -13,7 +13,7 @@ from torch_utils.errors import UserError, nearest
 from torch_utils.sections import is_text, validated
 from torch_utils.shipped import shipped
 from torch_utils.yaml_files import parse_yaml, read_yaml
-from training.config import DEFAULT_NETWORK, DEFAULT_SAMPLER, TrainingConfig
+from training.config import DEFAULT_NETWORK, DEFAULT_SAMPLING, TrainingConfig
 
 # entries of these sections have a `name` and options of their own: another name starts afresh
 NAMED = {
@@ -170,7 +170,7 @@ def load_config(
     # the defaults' names must be there for options that only change an entry's options
     tree: dict[str, Any] = dict(base or {}) or {
         "network": DEFAULT_NETWORK,
-        "sampler": DEFAULT_SAMPLER,
+        "sampler": DEFAULT_SAMPLING,
     }
     layers = [] if recipe is None else recipe_layers(recipe)
     named = {key: f"option {flag}" for key, flag in (flags or {}).items()}

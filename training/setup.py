@@ -12,8 +12,8 @@ from models.build import build
 from models.config import ModelConfig
 from models.snapshot import find_snapshot, load_snapshot
 from networks.blocks import set_remat
-from samplers import fitting
-from samplers.options import generation_settings
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
 from torch_utils.seeding import Stream, derive_seed
@@ -65,10 +65,9 @@ def check(config: TrainingConfig, data: TrainingData) -> Denoiser:
     create_objective(config, denoiser.preconditioning)
     if config.run.label_dropout and not config.data.cond:
         raise UserError("run.label_dropout has no effect without labels: set data.cond")
-    fitting.check(settings, denoiser)
+    sampling_of(settings, denoiser)
     if config.preview.enabled:
-        preview = plan_preview(config.preview, config.sampler, model)
-        fitting.check(preview.settings, denoiser)
+        plan_preview(config.preview, config.sampler, denoiser)
     return denoiser
 
 

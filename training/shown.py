@@ -16,7 +16,6 @@ from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData
 from training.labels import labels_of
 from training.preview import plan_preview
-from training.setup import model_of
 
 # the schedules of presets, by name; iddpm's cannot be changed, and so not be named
 _SCHEDULES = {"vp": "vp", "ddpm": "beta_linear", "vdiff": "logsnr_cosine", "flow": "flow"}
@@ -41,15 +40,17 @@ def shown(config: ResolvedConfig, data: TrainingData, blank: Denoiser) -> str:
     loss["weight"] = _filled(WEIGHTS, loss["weight"], sigma_data=blank.preconditioning.sigma_data)
     loss["terms"] = [_filled(TERMS, term) for term in loss["terms"]]
     if config.preview.enabled:
-        preview = plan_preview(
-            config.preview, config.sampler, model_of(config, data), labels_of(data)
-        )
-        steps = preview.settings.sampler.steps
+        preview = plan_preview(config.preview, config.sampler, blank, labels_of(data))
+        steps = preview.sampling.settings.steps
         every, num = tree["run"]["snap"], len(preview.samples)
         _complete(tree["preview"], {"every": every, "num_images": num, "steps": steps})
     defaults = TrainingConfig().model_dump()
-    for name in tree.keys() - {"network", "sampler"}:
-        tree[name] = _without_open_ends(tree[name], defaults[name])
+    for name, section in tree.items():  # an open end is left out: it stands for no limit
+        tree[name] = {
+            key: value
+            for key, value in section.items()
+            if value is not None or defaults[name].get(key) is not None
+        }
     lines = "".join(f"# {line}\n" for line in _numbers(config, data, blank))
     return lines + yaml.safe_dump(tree, sort_keys=False)
 
@@ -96,16 +97,9 @@ def _filled(
     name, given = split_name("entry", entry)
     options = dict(table[name].options)
     options |= {key: value for key, value in defaults.items() if key in {*options, "sampling"}}
-    filled = _without_open_ends({"name": name, **options, **given}, options)
+    filled = {"name": name, **options, **given}
     return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in filled.items()
-    }
-
-
-def _without_open_ends(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping without what is None by default; None in place of a value is a choice."""
-    return {
-        key: value
-        for key, value in tree.items()
-        if value is not None or defaults.get(key) is not None
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in filled.items()
+        if value is not None
     }

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion.guidance import CLIPS, autoguidance, classifier_free, clipped, conditional
-from samplers.settings import settings_from
+from samplers.settings import generation_settings
 from samplers.solvers.heun import heun
 from tests.closed_form import GaussianMixture
 
@@ -106,7 +106,8 @@ def test_guidance_acts_in_its_interval_only(sigma: float, is_guided: bool) -> No
     plain = conditional(mixture(), LABELS)(x, sigma)
     assert torch.equal(found, plain) is not is_guided
     guide = mixture(0.5)
-    auto = autoguidance(mixture(), guide, LABELS, scale=3, interval=(0.2, 3.0))(x, sigma)
+    pair = conditional(mixture(), LABELS), conditional(guide, LABELS)
+    auto = autoguidance(*pair, scale=3, interval=(0.2, 3.0))(x, sigma)
     assert torch.equal(auto, plain) is not is_guided
 
 
@@ -154,11 +155,13 @@ def test_autoguidance_extrapolates_from_the_guide_through_the_model(scale: float
     x, sigma = state(1.0), 0.6
     model, guide = mixture(0.3), mixture(0.6, (-0.5, 0.0, 0.4))
     near, far = model(x, sigma, LABELS), guide(x, sigma, LABELS)
-    found = autoguidance(model, guide, LABELS, scale=scale)(x, sigma)
+    pair = conditional(model, LABELS), conditional(guide, LABELS)
+    found = autoguidance(*pair, scale=scale)(x, sigma)
     torch.testing.assert_close(found, (1 - scale) * far + scale * near, rtol=0, atol=1e-12)
     if scale in (0, 1):
         assert torch.equal(found, near if scale == 1 else far)
-    without = autoguidance(model, guide, None, scale=scale)(x, sigma)
+    pair = conditional(model, None), conditional(guide, None)
+    without = autoguidance(*pair, scale=scale)(x, sigma)
     expected = (1 - scale) * guide(x, sigma) + scale * model(x, sigma)
     torch.testing.assert_close(without, expected, rtol=0, atol=1e-12)
 
@@ -169,7 +172,9 @@ def test_guidance_is_differentiable_in_the_state_and_the_noise_level() -> None:
     for make in (
         lambda: classifier_free(mixture(), LABELS, scale=2, interval=(0.1, 5.0)),
         lambda: classifier_free(mixture(), LABELS, scale=2, split=True),
-        lambda: autoguidance(mixture(), mixture(0.6), LABELS, scale=2),
+        lambda: autoguidance(
+            conditional(mixture(), LABELS), conditional(mixture(0.6), LABELS), scale=2
+        ),
     ):
         denoise = make()
         direction = state(1.0).flip(0)
@@ -182,7 +187,7 @@ def test_guidance_is_differentiable_in_the_state_and_the_noise_level() -> None:
 
 def test_a_guided_sampler_goes_farther_from_the_other_classes() -> None:
     """Guidance away from the mixture's mean 0: samples of the outer class move outwards."""
-    sigmas = settings_from({"steps": 25}).sigmas(0, math.inf, float)
+    sigmas = generation_settings({"steps": 25}).visited(0, math.inf, float)[0]
     model = mixture(0.3, (-0.6, 0.6))
     labels = torch.eye(2)[[1] * 64]
     means = [

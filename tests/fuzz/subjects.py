@@ -201,10 +201,10 @@ def _snapshot() -> Files:
 
 def _read_snapshot(path: Path) -> None:
     from models.snapshot import load_snapshot
-    from samplers.settings import settings_from
+    from samplers.settings import generation_settings
 
     _, info = load_snapshot(path)
-    settings_from(info.sampling)
+    generation_settings(info.sampling)
 
 
 def _description() -> Files:

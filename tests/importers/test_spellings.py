@@ -16,8 +16,8 @@ from diffusion.steps import VARIANCES
 from importers.spellings import FLAG_SPELLINGS, SPELLINGS, SYSTEMS, VALUES, explain
 from networks import NETWORKS
 from samplers import SAMPLERS
-from samplers.command_line import OPTIONS as SAMPLER_OPTIONS
-from samplers.options import WRAPPING
+from samplers.command_line import FLAGS as SAMPLER_FLAGS
+from samplers.settings import WRAPPING
 from tests.manual import NAMED, SECTIONS
 from tests.test_docs import SCRIPTS
 from torch_utils.command import unknown_option
@@ -203,7 +203,7 @@ def test_no_published_spelling_is_a_name_of_ours() -> None:
     ours = {key for row in rows for key in row.options} | set(TrainingConfig.model_fields)
     ours |= {key for section in TrainingConfig.model_fields for key in keys_of(section)}
     ours |= {flag.lstrip("-").replace("-", "_") for flags in FLAGS.values() for flag in flags}
-    ours |= {key.split(".")[-1] for _, key, _, _ in SAMPLER_OPTIONS}
+    ours |= {flag.key.split(".")[-1] for flag in SAMPLER_FLAGS}
     assert not ours & SPELLINGS.keys()
 
 

@@ -20,7 +20,7 @@ from models.snapshot import (
     snapshot_path,
 )
 from networks import NETWORKS
-from samplers.settings import settings_from
+from samplers.settings import generation_settings
 from torch_utils.errors import UserError
 from torch_utils.sections import validated
 
@@ -70,7 +70,7 @@ def test_an_infinite_option_survives(tmp_path: Path) -> None:
     path = snapshot_path(tmp_path, 1)
     sampling = {"name": "heun", "S_max": math.inf, "S_churn": 3.0}
     save_snapshot(path, build(config()).state_dict(), SnapshotInfo(config(), sampling))
-    assert settings_from(read_info(path).sampling).options["S_max"] == math.inf
+    assert generation_settings(read_info(path).sampling).options["S_max"] == math.inf
 
 
 def test_the_newest_snapshot_of_a_run_is_found(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from models.build import build
 from models.config import ModelConfig
 from samplers import SAMPLERS
 from samplers.generate import Sample, generate
-from samplers.options import generation_settings
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings
 from torch_utils.distributed import World
 from training.config import resolve
 from training.data import load_training_data
@@ -137,10 +138,8 @@ def sampling(device: str, case: Sampling) -> Callable[[], Tensor]:
     denoiser = model(device, case.preconditioning, case.label_dim)
     guide = model(device, case.preconditioning, case.label_dim, 1) if case.has_guide else None
     batches = generate(
-        denoiser,
-        generation_settings(case.options),
+        sampling_of(generation_settings(case.options), denoiser, guide),
         [Sample(seed) for seed in range(6)],
-        guide=guide,
         batch_size=3,
         rng_device=case.rng_device or device,
     )

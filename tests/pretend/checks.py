@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import networks
 from diffusion.preconditioning import PRESETS
 from networks.layers import GroupNorm
-from samplers.fitting import guided
-from samplers.options import generation_settings
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings
 from tests.pretend.cases import SAMPLING, STEPS, Sampling, model, sampling, training
 from tests.pretend.computing import run
 from tests.pretend.events import WAITS, Events
@@ -125,7 +125,7 @@ def a_denoiser_call_can_be_captured() -> None:
             denoiser = model(DEVICE, preset, 0 if guidance is None else 10)
             labels = None if guidance is None else torch.zeros(2, 10, device=DEVICE)
             settings = generation_settings({"name": "heun", "steps": 4, "guidance": guidance})
-            denoise = guided(settings, denoiser, labels)
+            denoise = sampling_of(settings, denoiser).denoise(labels)
             with torch.inference_mode():
                 denoise(x, 1.0)
                 with Events() as events, torch.cuda.graph(torch.cuda.CUDAGraph()):

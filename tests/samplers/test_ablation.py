@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.grids import rho_grid
 from samplers import SAMPLERS
-from samplers.settings import chosen_grid, settings_from
+from samplers.settings import generation_settings
 from tests.closed_form import GaussianMixture
 from torch_utils.errors import UserError
 
@@ -40,7 +40,9 @@ def run(name: str, x: Tensor, sigmas: Any, **options: Any) -> Tensor:
 
 
 def sigmas_of(**options: Any) -> list[float]:
-    return settings_from({"name": "ablation", "steps": 12, **options}).sigmas(0, math.inf, float)
+    return generation_settings({"name": "ablation", "steps": 12, **options}).visited(
+        0, math.inf, float
+    )[0]
 
 
 @pytest.mark.parametrize("S_churn", [0.0, 2.0, 10.0])  # none, some, more than a step may have
@@ -91,9 +93,11 @@ def test_the_solver_stays_inside_the_levels_that_the_model_knows() -> None:
     def to_tenths(sigma: float) -> float:
         return max(round(sigma, 1), 0.1)
 
-    settings = settings_from({"name": "ablation", "schedule": "vp", "scaling": "vp", "S_churn": 4})
-    sigmas = settings.sigmas(0.1, 60.0, to_tenths)
-    settings.bound(0.1, 60.0)(
+    settings = generation_settings(
+        {"name": "ablation", "schedule": "vp", "scaling": "vp", "S_churn": 4}
+    )
+    sigmas = settings.visited(0.1, 60.0, to_tenths)[0]
+    settings.solver(0.1, 60.0)(
         denoise, normals(3) * sigmas[0], sigmas, noise=noise_from(1), round_sigma=to_tenths
     )
     assert all(sigma == to_tenths(sigma) for sigma in seen)
@@ -101,26 +105,27 @@ def test_the_solver_stays_inside_the_levels_that_the_model_knows() -> None:
 
 def test_published_options_choose_the_grid() -> None:
     for published, ours in [("edm", "rho"), ("vp", "vp"), ("ve", "ve"), ("iddpm", "iddpm")]:
-        settings = settings_from({"name": "ablation", "discretization": published})
+        settings = generation_settings({"name": "ablation", "discretization": published})
         assert settings.grid_name == ours
-        assert settings_from(settings.as_mapping()) == settings
-    assert chosen_grid({"name": "ablation", "discretization": "ve", "grid": "ve"}) == "ve"
-    with pytest.raises(UserError, match="contradict"):
-        settings_from({"name": "ablation", "discretization": "ve", "grid": "rho"})
+        assert generation_settings(settings.as_mapping()) == settings
+    both = generation_settings({"name": "ablation", "discretization": "ve", "grid": "ve"})
+    assert both.grid_name == "ve"
+    with pytest.raises(UserError, match="differ"):
+        generation_settings({"name": "ablation", "discretization": "ve", "grid": "rho"})
     with pytest.raises(UserError, match="unknown grid"):
-        settings_from({"name": "ablation", "discretization": "edn"})
+        generation_settings({"name": "ablation", "discretization": "edn"})
 
 
 def test_the_range_and_epsilon_are_shared_with_the_grid() -> None:
-    settings = settings_from(
+    settings = generation_settings(
         {"name": "ablation", "grid": "vp", "sigma_min": 0.02, "epsilon_s": 0.01}
     )
     assert settings.options["sigma_min"] == settings.grid["sigma_min"] == 0.02
     assert settings.options["epsilon_s"] == settings.grid["epsilon_s"] == 0.01
-    keywords = settings.bound(0.0, 50.0).keywords  # type: ignore[attr-defined]
+    keywords = settings.solver(0.0, 50.0).keywords  # type: ignore[attr-defined]
     assert (keywords["sigma_min"], keywords["sigma_max"]) == (0.02, 50.0)
-    on_steps = settings_from({"name": "ablation", "grid": "steps"})
-    assert on_steps.bound(0.0, 50.0).keywords["sigma_min"] is None  # type: ignore[attr-defined]
+    on_steps = generation_settings({"name": "ablation", "grid": "steps"})
+    assert on_steps.solver(0.0, 50.0).keywords["sigma_min"] is None  # type: ignore[attr-defined]
 
 
 def test_wrong_values_are_refused() -> None:
@@ -132,7 +137,7 @@ def test_wrong_values_are_refused() -> None:
         ({"grid": "steps", "sigma_min": "x"}, "sigma_min is 'x': it must be a number"),
     ]:
         with pytest.raises(UserError, match=message):
-            settings_from({"name": "ablation", **wrong})
+            generation_settings({"name": "ablation", **wrong})
 
 
 def test_calls_follow_the_solver() -> None:

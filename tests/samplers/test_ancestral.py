@@ -14,7 +14,7 @@ from diffusion.preconditioning import create
 from diffusion.schedules import VPSchedule
 from diffusion.tables import beta_linear
 from samplers import SAMPLERS
-from samplers.settings import settings_from
+from samplers.settings import generation_settings
 from tests.closed_form import GaussianMixture
 from torch_utils.errors import UserError
 
@@ -51,7 +51,7 @@ def run(name: str, sigmas: list[float], source: Source | None = None, **options:
 
 
 def levels(steps: int = 20) -> list[float]:
-    return settings_from({"name": "ddim", "steps": steps}).sigmas(0.0, math.inf, float)
+    return generation_settings({"name": "ddim", "steps": steps}).visited(0.0, math.inf, float)[0]
 
 
 def test_ancestral_sampling_with_the_small_variance_is_ddim_with_eta_1() -> None:
@@ -137,49 +137,51 @@ def test_wrong_values_are_refused_before_work() -> None:
         ({"name": "ddim", "grid": "roh"}, "did you mean 'rho'"),
     ]:
         with pytest.raises(UserError, match=message):
-            settings_from(wrong)
+            generation_settings(wrong)
 
 
 # ------------------------------------------------------------------- grids and notes
 
 
 def test_another_grid_has_its_own_options_and_is_written_down() -> None:
-    settings = settings_from({"name": "ddim", "steps": 4, "grid": "rho", "rho": 3, "eta": 0.5})
+    settings = generation_settings(
+        {"name": "ddim", "steps": 4, "grid": "rho", "rho": 3, "eta": 0.5}
+    )
     assert settings.as_mapping()["grid"] == "rho"
-    assert settings_from(settings.as_mapping()) == settings
-    assert settings.sigmas(0.0, math.inf, float)[0] == pytest.approx(80.0)
-    heun = settings_from({"steps": 4, "grid": "steps", "spacing": "linspace"})
-    assert heun.sigmas(0.0, math.inf, float)[0] == beta_linear().levels[-1]
-    assert "grid" not in settings_from({"name": "ddim"}).as_mapping()
+    assert generation_settings(settings.as_mapping()) == settings
+    assert settings.visited(0.0, math.inf, float)[0][0] == pytest.approx(80.0)
+    heun = generation_settings({"steps": 4, "grid": "steps", "spacing": "linspace"})
+    assert heun.visited(0.0, math.inf, float)[0][0] == beta_linear().levels[-1]
+    assert "grid" not in generation_settings({"name": "ddim"}).as_mapping()
 
 
 def test_the_steps_are_those_of_the_models_schedule_unless_another_is_named() -> None:
     schedule = VPSchedule()
-    plain, named = (settings_from({"name": "ddim", "steps": 3, **extra}) for extra in (
+    plain, named = (generation_settings({"name": "ddim", "steps": 3, **extra}) for extra in (
         {}, {"levels": {"name": "beta_linear", "num_steps": 100}},
     ))  # fmt: skip
-    assert plain.sigmas(0, math.inf, float, schedule)[0] == float(schedule.sigma(1.0))
-    assert plain.sigmas(0, math.inf, float)[0] == beta_linear().levels[-1]
-    assert named.sigmas(0, math.inf, float, schedule)[0] == beta_linear(100).levels[-1]
+    assert plain.visited(0, math.inf, float, schedule)[0][0] == float(schedule.sigma(1.0))
+    assert plain.visited(0, math.inf, float)[0][0] == beta_linear().levels[-1]
+    assert named.visited(0, math.inf, float, schedule)[0][0] == beta_linear(100).levels[-1]
 
 
 def test_notes_tell_what_differs_from_what_was_asked() -> None:
     table = beta_linear(10)
-    heun = settings_from({"steps": 30})
-    sigmas, notes = heun.plan(0.01, 1.5, table.round)
+    heun = generation_settings({"steps": 30})
+    sigmas, notes = heun.visited(0.01, 1.5, table.round)
     assert notes == [
         "sigma_min 0.002 cut to the model's 0.01",
         "sigma_max 80 cut to the model's 1.5",
         "30 steps asked for, 10 taken: repeated noise levels left out",
     ]
     assert len(sigmas) == 11
-    leading = settings_from({"name": "ddpm", "steps": 300, "spacing": "leading"})
-    assert leading.plan(0.0, math.inf, float)[1] == ["300 steps asked for, 334 taken"]
-    quad = settings_from({"name": "ddpm", "steps": 50, "spacing": "quad"})
-    assert quad.plan(0.0, math.inf, float)[1] == [
+    leading = generation_settings({"name": "ddpm", "steps": 300, "spacing": "leading"})
+    assert leading.visited(0.0, math.inf, float)[1] == ["300 steps asked for, 334 taken"]
+    quad = generation_settings({"name": "ddpm", "steps": 50, "spacing": "quad"})
+    assert quad.visited(0.0, math.inf, float)[1] == [
         "50 steps asked for, 49 taken: repeated noise levels left out"
     ]
-    assert settings_from({"name": "ddim", "steps": 37}).plan(0.0, math.inf, float)[1] == []
+    assert generation_settings({"name": "ddim", "steps": 37}).visited(0.0, math.inf, float)[1] == []
 
 
 # ------------------------------------------------------------------------- the oracle
@@ -230,12 +232,14 @@ def test_with_an_oracle_every_sampler_returns_the_image_on_every_spacing(
     name: str, spacing: str, steps: int
 ) -> None:
     model = oracle()
-    settings = settings_from({"name": name, "grid": "steps", "steps": steps, "spacing": spacing})
-    sigmas, _ = settings.plan(
+    settings = generation_settings(
+        {"name": name, "grid": "steps", "steps": steps, "spacing": spacing}
+    )
+    sigmas, _ = settings.visited(
         model.sigma_min, model.sigma_max, model.round_sigma, model.preconditioning.schedule
     )
     x = start(model.prior_scale(sigmas[0]), 2)
-    found = settings.bound()(conditional(model, None), x, sigmas, noise=Source())
+    found = settings.solver()(conditional(model, None), x, sigmas, noise=Source())
     assert (found - IMAGE).abs().max() < 1e-4
 
 
@@ -243,10 +247,10 @@ def test_with_an_oracle_every_sampler_returns_the_image_on_every_spacing(
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_works_on_every_grid(name: str, grid: str, steps: int) -> None:
-    settings = settings_from({"name": name, "grid": grid, "steps": steps})
-    sigmas = settings.sigmas(0.0, math.inf, float)
+    settings = generation_settings({"name": name, "grid": grid, "steps": steps})
+    sigmas = settings.visited(0.0, math.inf, float)[0]
     assert len(sigmas) == steps + 1
-    found = settings.bound()(
+    found = settings.solver()(
         lambda x, sigma: IMAGE.expand_as(x), start(sigmas[0]), sigmas, noise=Source()
     )
     assert (found - IMAGE).abs().max() < 1e-9

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from samplers import SAMPLERS, SamplerRow
-from samplers.settings import settings_from
+from samplers.settings import generation_settings
 from tests.manual import sampler_table
 from tests.samplers import test_solvers as contract
 
@@ -35,7 +35,7 @@ def contract_holds() -> None:
 def test_a_row_makes_a_function_a_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SAMPLERS, "ralston", SamplerRow(**ROW))
     contract_holds()
-    settings = settings_from({"name": "ralston", "steps": 9, "rho": 5, "share": 1})
+    settings = generation_settings({"name": "ralston", "steps": 9, "rho": 5, "share": 1})
     assert (settings.grid["rho"], settings.options["share"]) == (5.0, 1.0)
     assert "`ralston`" in sampler_table()
 

@@ -11,9 +11,9 @@ from diffusion.guidance import classifier_free, clipped, conditional
 from models.build import build
 from models.config import ModelConfig, PreconditioningConfig
 from samplers import SAMPLERS
-from samplers.fitting import check, noise_levels
 from samplers.generate import Sample, generate, to_uint8
-from samplers.options import generation_settings
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings
 from tests.parity.weights import fill_by_rule
 from torch_utils.errors import UserError
 
@@ -39,7 +39,8 @@ def images(
     **settings: Any,
 ) -> tuple[torch.Tensor, list[int]]:
     chosen = generation_settings({"steps": 4, **settings})
-    batches = list(generate(model(label_dim), chosen, samples, batch_size=batch_size, guide=guide))
+    sampling = sampling_of(chosen, model(label_dim), guide)
+    batches = list(generate(sampling, samples, batch_size=batch_size))
     classes = [index for batch in batches for index in batch.classes or []]
     return torch.cat([batch.images for batch in batches]), classes
 
@@ -75,7 +76,9 @@ def test_draws_come_in_the_published_order() -> None:
     settings = generation_settings({"steps": 1, "S_churn": 1.0, "S_noise": 1.0})
     for sample in (Sample(11), Sample(11, class_index=2)):
         (batch,) = generate(
-            model(), settings, [sample], callback=lambda i, sigma, x, d: seen.append(x)
+            sampling_of(settings, model()),
+            [sample],
+            callback=lambda i, sigma, x, d: seen.append(x),
         )
         assert batch.classes == [drawn if sample.class_index is None else 2]
     sigma_hat = 80.0 * math.sqrt(2)
@@ -114,7 +117,7 @@ def test_the_settings_choose_what_the_sampler_calls() -> None:
     """Compared with the same solver run by hand on the same latents."""
     denoiser, labels = model(), torch.eye(3)[[1, 2]]
     one = generation_settings({"steps": 4})
-    sigmas, _ = noise_levels(one, denoiser)
+    sigmas = sampling_of(one, denoiser).sigmas
     latents = torch.stack(
         [torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     )
@@ -137,7 +140,7 @@ def test_the_settings_choose_what_the_sampler_calls() -> None:
     for settings, denoise in cases:
         with torch.inference_mode():
             start = latents.double() * sigmas[0]
-            expected = one.sampler.bound()(denoise, start, sigmas, noise=torch.zeros_like)
+            expected = one.solver()(denoise, start, sigmas, noise=torch.zeros_like)
         found, _ = images(PAIR, **settings)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
         seen.append(found.numpy().tobytes())
@@ -181,7 +184,9 @@ def test_a_float32_solver_has_the_same_noises_and_nearly_the_same_images() -> No
             chosen = generation_settings({"steps": 6, "solver_dtype": dtype, **settings})
             states: list[torch.Tensor] = []
             (batch,) = generate(
-                model(), chosen, PAIR, callback=lambda i, sigma, x, d, to=states: to.append(x)
+                sampling_of(chosen, model()),
+                PAIR,
+                callback=lambda i, sigma, x, d, to=states: to.append(x),
             )
             assert batch.images.dtype == getattr(torch, dtype)
             seen[dtype] = [*states, batch.images]
@@ -209,7 +214,7 @@ def test_settings_that_do_not_fit_the_model_are_refused_before_any_work(
     other = None if guide is None else model(**guide)
     for denoiser in (model(label_dim), model(label_dim).to("meta")):
         with pytest.raises(UserError, match=message):
-            check(generation_settings(settings), denoiser, other)
+            sampling_of(generation_settings(settings), denoiser, other)
     with pytest.raises(UserError, match=message):
         images(PAIR, label_dim=label_dim, guide=other, **settings)
 
@@ -218,18 +223,18 @@ def test_the_grid_is_cut_to_what_both_networks_accept() -> None:
     settings = generation_settings({"guidance": 2})
     narrow = model(sigma_min=0.5, sigma_max=7.0)
     for pair in ((model(), narrow), (narrow, model())):
-        levels, notes = noise_levels(settings, *pair)
-        assert (levels[0], levels[-2]) == pytest.approx((7.0, 0.5))
-        assert len(notes) == 2
+        sampling = sampling_of(settings, *pair)
+        assert (sampling.sigmas[0], sampling.sigmas[-2]) == pytest.approx((7.0, 0.5))
+        assert len(sampling.notes) == 2
 
 
 def test_a_model_that_rounds_its_levels_has_no_derivative_for_the_second_order_solver() -> None:
     settings = generation_settings({"name": "ito_taylor", "guidance": 2})
-    check(settings, model(), model())
+    sampling_of(settings, model(), model())
     rounding = model(name="ddpm", quantize=True)
     for pair in ((rounding, None), (model(), rounding)):
         with pytest.raises(UserError, match="ito_taylor"):
-            check(settings, *pair)
+            sampling_of(settings, *pair)
 
 
 @pytest.mark.parametrize("derivative", ["jvp", "fd"])

@@ -1,5 +1,6 @@
 """Labels that are asked for, and those that are drawn: the training set's, by the seed alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import torch
 
 from samplers.generate import Sample, generate
 from samplers.labels import LabelSource, label_from_text, label_source, labels_from_file
-from samplers.options import generation_settings
-from samplers.plan import Wish, check_seeds, plan
+from samplers.requests import LabelWords, check_seeds, requests
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings
 from tests.samplers.test_generate import images, model
 from torch_utils.errors import UserError
 
 EXAMPLES = torch.tensor([[0.25, -3.0, 7.5], [0.5, -3.0, 7.5], [9.0, 1.0, -1.0], [0.0, 0.0, 2.0]])
-VECTORS = LabelSource(3, is_class=False, examples=EXAMPLES)
+VECTORS = LabelSource(3, kind="vector", examples=EXAMPLES)
 
 
 def first_labels(samples: list[Sample], source: LabelSource, batch_size: int = 64) -> torch.Tensor:
@@ -23,7 +25,7 @@ def first_labels(samples: list[Sample], source: LabelSource, batch_size: int = 6
     denoiser, seen = model(), []
     denoiser.model.register_forward_pre_hook(lambda module, args: seen.append(args[2]))
     settings = generation_settings({"name": "euler", "steps": 1})
-    list(generate(denoiser, settings, samples, source=source, batch_size=batch_size))
+    list(generate(sampling_of(settings, denoiser), samples, source=source, batch_size=batch_size))
     return torch.cat(seen)
 
 
@@ -49,13 +51,12 @@ def test_a_label_that_is_given_takes_no_draw_from_the_noises() -> None:
     for sample, source in [
         (Sample(5), VECTORS),
         (Sample(5, label=drawn), VECTORS),
-        (Sample(5, label=drawn), LabelSource(3, is_class=False)),
+        (Sample(5, label=drawn), LabelSource(3, kind="vector")),
         (Sample(5, class_index=1), classes),
     ]:
         seen: list[torch.Tensor] = []
         (batch,) = generate(
-            model(),
-            settings,
+            sampling_of(settings, model()),
             [sample],
             source=source,
             callback=lambda i, sigma, x, d, to=seen: to.append(x - d),
@@ -72,12 +73,12 @@ def test_classes_without_images_are_never_drawn_and_full_sets_draw_as_edm() -> N
     full = label_source(3, "class", present=[0, 1, 2])
     gaps = label_source(3, "class", present=[0, 2])
     settings = generation_settings({"name": "euler", "steps": 1})
-    (batch,) = generate(model(), settings, samples, source=full)
+    (batch,) = generate(sampling_of(settings, model()), samples, source=full)
     assert batch.classes == everything
-    (batch,) = generate(model(), settings, samples, source=gaps)
+    (batch,) = generate(sampling_of(settings, model()), samples, source=gaps)
     assert set(batch.classes or []) == {0, 2}
     assert first_labels(samples, gaps).sum(0)[1] == 0
-    (batch,) = generate(model(), settings, [Sample(0, 1)], source=gaps)
+    (batch,) = generate(sampling_of(settings, model()), [Sample(0, 1)], source=gaps)
     assert batch.classes == [1]  # what is asked for is done
 
 
@@ -156,36 +157,40 @@ def test_a_file_of_labels_that_cannot_be_used_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("wish", "source", "kind", "message"),
+    ("words", "source", "message"),
     [
-        (Wish(label="1,2,3"), LabelSource(3), "class", "no label vectors"),
-        (Wish(labels="x.npy"), LabelSource(0), None, "no label vectors"),
-        (Wish(class_="1"), VECTORS, "vector", "use --label or --labels"),
-        (Wish(tags="a"), VECTORS, "vector", "the model has no tags"),
-        (Wish(label="1,2,3", labels="x.npy"), VECTORS, "vector", "exclude each other"),
-        (Wish(), LabelSource(3, is_class=False), "vector", "give --label or --labels"),
+        (LabelWords(label="1,2,3"), LabelSource(3), "no label vectors"),
+        (LabelWords(labels="x.npy"), LabelSource(0), "no label vectors"),
+        (LabelWords(class_="1"), VECTORS, "use --label or --labels"),
+        (LabelWords(tags="a"), VECTORS, "the model has no tags"),
+        (LabelWords(label="1,2,3", labels="x.npy"), VECTORS, "exclude each other"),
+        (LabelWords(), LabelSource(3, kind="vector"), "give --label or --labels"),
     ],
 )
 def test_wishes_that_the_model_does_not_have_are_refused(
-    wish: Wish, source: LabelSource, kind: str | None, message: str
+    words: LabelWords, source: LabelSource, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        plan([1, 2], wish, source, label_kind=kind, label_names=["a", "b", "c"])
+        requests([1, 2], words, source)
 
 
 def test_tags_are_drawn_unless_they_are_given() -> None:
-    names = ["a", "b", "c"]
-    for wish, label in [(Wish(), None), (Wish(tags=""), (0, 0, 0)), (Wish(tags="c,a"), (1, 0, 1))]:
-        ((sample, _),) = plan([7], wish, VECTORS, label_kind="multi_hot", label_names=names)
+    source = replace(VECTORS, kind="multi_hot", names=["a", "b", "c"])
+    for words, label in [
+        (LabelWords(), None),
+        (LabelWords(tags=""), (0, 0, 0)),
+        (LabelWords(tags="c,a"), (1, 0, 1)),
+    ]:
+        ((sample, _),) = requests([7], words, source)
         assert sample == Sample(7, label=label)
-    old = LabelSource(3, is_class=False)  # a snapshot without examples: no tags
-    ((sample, _),) = plan([7], Wish(), old, label_kind="multi_hot", label_names=names)
+    old = LabelSource(3, kind="multi_hot")  # a snapshot without examples: no tags
+    ((sample, _),) = requests([7], LabelWords(), old)
     assert sample.label == (0, 0, 0)
 
 
 def test_never_a_one_hot_of_a_model_without_classes() -> None:
     with pytest.raises(UserError, match="seed 7 has no label"):
-        first_labels([Sample(7)], LabelSource(3, is_class=False))
+        first_labels([Sample(7)], LabelSource(3, kind="vector"))
 
 
 def test_seeds_that_give_the_same_image_are_named() -> None:

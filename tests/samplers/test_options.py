@@ -5,15 +5,14 @@ from typing import Any
 import pytest
 
 from diffusion.guidance import CLIPS
-from samplers.command_line import OPTIONS, settings_of
-from samplers.options import Guidance, generation_settings, overlay
-from samplers.settings import settings_from
+from samplers.command_line import FLAGS, settings_of
+from samplers.settings import Guidance, generation_settings, overlay
 from torch_utils.errors import UserError
 
 
 def test_what_is_left_out_has_its_default() -> None:
     settings = generation_settings({"steps": 5, "rho": 3})
-    assert settings.sampler == settings_from({"steps": 5, "rho": 3})
+    assert (settings.name, settings.steps, settings.grid["rho"]) == ("heun", 5, 3.0)
     assert (settings.clip, settings.guidance, settings.solver_dtype) == (False, None, "float64")
 
 
@@ -21,13 +20,16 @@ def test_what_is_left_out_has_its_default() -> None:
     ("value", "expected"),
     [
         (None, None),
-        (2, Guidance(2.0)),
-        (1, Guidance(1.0)),
-        ({"w": 0.5}, Guidance(1.5)),
-        ({"scale": 0, "interval": [0.2, 5]}, Guidance(0.0, (0.2, 5.0))),
-        ({"scale": 2, "interval": [None, 5]}, Guidance(2.0, (0.0, 5.0))),
-        ({"scale": 2, "interval": [0.2, None]}, Guidance(2.0, (0.2, float("inf")))),
-        ({"scale": 2, "clip": "both", "batch": "split"}, Guidance(2.0, clip="both", batch="split")),
+        (2, Guidance(scale=2.0)),
+        (1, Guidance(scale=1.0)),
+        ({"w": 0.5}, Guidance(scale=1.5)),
+        ({"scale": 0, "interval": [0.2, 5]}, Guidance(scale=0.0, interval=(0.2, 5.0))),
+        ({"scale": 2, "interval": [None, 5]}, Guidance(scale=2.0, interval=(0.0, 5.0))),
+        ({"scale": 2, "interval": [0.2, None]}, Guidance(scale=2.0, interval=(0.2, float("inf")))),
+        (
+            {"scale": 2, "clip": "both", "batch": "split"},
+            Guidance(scale=2.0, clip="both", batch="split"),
+        ),
     ],
 )
 def test_guidance_is_a_scale_or_a_mapping(value: Any, expected: Guidance | None) -> None:
@@ -57,25 +59,31 @@ def test_clip_is_guidance_clip_after_unless_that_is_given() -> None:
         ({"S_chrun": 2}, "did you mean 'S_churn'"),
         ({"name": "huen"}, "did you mean 'heun'"),
         ({"name": ["heun"]}, "sampler name"),
-        ({"clip": 1}, "clip is 1"),
-        ({"solver_dtype": "float16"}, "one of float64, float32"),
-        ({"solver_dtype": 64}, "one of float64, float32"),
-        ({"guidance": "x"}, "guidance scale is 'x'"),
-        ({"guidance": True}, "guidance scale is True"),
-        ({"guidance": float("nan")}, "guidance scale is nan"),
+        ({"clip": 2}, "clip is 2: it must be true or false"),
+        ({"solver_dtype": "float16"}, "it must be float64 or float32"),
+        ({"solver_dtype": 64}, "it must be float64 or float32"),
+        ({"guidance": "x"}, "guidance is 'x': it must be a number"),
+        ({"guidance": True}, "guidance is true: give a number"),
+        ({"guidance": float("nan")}, "guidance is nan: it must be finite"),
         ({"guidance": {"interval": [1, 2]}}, "no scale"),
         ({"guidance": {"scale": 1, "w": 0}}, "both scale and w"),
         ({"guidance": {"w": "x"}}, "guidance w is 'x'"),
         ({"guidance": {"scal": 1}}, "did you mean 'scale'"),
-        ({"guidance": {"scale": 1, "clip": "befor"}}, "one of none, before, after, both"),
-        ({"guidance": {"scale": 1, "clip": ["x"]}}, "one of none, before, after, both"),
-        ({"guidance": {"scale": 1, "batch": 2}}, "one of joint, split"),
-        ({"guidance": {"scale": 1, "interval": 3}}, "interval is 3"),
+        (
+            {"guidance": {"scale": 1, "clip": "befor"}},
+            "it must be none, before, after or both",
+        ),
+        (
+            {"guidance": {"scale": 1, "clip": ["x"]}},
+            "it must be none, before, after or both",
+        ),
+        ({"guidance": {"scale": 1, "batch": 2}}, "it must be joint or split"),
+        ({"guidance": {"scale": 1, "interval": 3}}, "interval is 3: give a list"),
         ({"guidance": {"scale": 1, "interval": [3, 2]}}, "the lower one first"),
         ({"guidance": {"scale": 1, "interval": [2, 2]}}, "the lower one first"),
-        ({"guidance": {"scale": 1, "interval": [-1, 2]}}, "two noise levels"),
-        ({"guidance": {"scale": 1, "interval": [1, 2, 3]}}, "two noise levels"),
-        ({"guidance": {"scale": 1, "interval": ["a", 2]}}, "two noise levels"),
+        ({"guidance": {"scale": 1, "interval": [-1, 2]}}, "must be at least 0"),
+        ({"guidance": {"scale": 1, "interval": [1, 2, 3]}}, "give a list of 2"),
+        ({"guidance": {"scale": 1, "interval": ["a", 2]}}, "must be a number"),
     ],
 )
 def test_what_cannot_be_used_is_refused(mapping: dict[str, Any], message: str) -> None:
@@ -150,9 +158,9 @@ def test_given_options_that_the_sampler_lacks_are_refused_not_dropped() -> None:
 )
 def test_published_options_stand_for_samplers(values: dict[str, Any], expected: str) -> None:
     settings, _, _ = settings_of({"name": "ddim"}, values)
-    assert settings.sampler.name == expected
+    assert settings.name == expected
     if values.get("disc"):
-        assert settings.sampler.grid_name == values["disc"]
+        assert settings.grid_name == values["disc"]
 
 
 def test_correlated_noise_belongs_to_one_sampler() -> None:
@@ -163,22 +171,22 @@ def test_correlated_noise_belongs_to_one_sampler() -> None:
 def test_the_published_command_of_the_second_order_solver_works() -> None:
     values = {"randn_like": "ddb", "rho": 3.0, "steps": 40, "S_churn": 80.0, "S_max": 1.0}
     settings, remarks, warnings = settings_of({"name": "heun", "S_churn": 5.0}, values)
-    assert settings.sampler.name == "ito_taylor"
+    assert settings.name == "ito_taylor"
     assert remarks == [
         "--randn_like=ddb: sampler ito_taylor, scheme strong1.5; what the published program "
         "computes is --scheme=published"
     ]
-    assert settings.sampler.options["rho"] == settings.sampler.grid["rho"] == 3.0
+    assert settings.options["rho"] == settings.grid["rho"] == 3.0
     assert [warning.split()[0] for warning in warnings] == ["--S_churn", "--S_max"]
     values |= {"scheme": "published"}
     settings, remarks, warnings = settings_of({}, values)
-    assert settings.sampler.options["S_max"] == 1.0
+    assert settings.options["S_max"] == 1.0
     assert [warning.split()[0] for warning in warnings] == ["--S_churn"]
     assert remarks[0].endswith("as published, scheme published")
     assert "second-order branch" in remarks[1]
     ordinary, remarks, warnings = settings_of({}, {**values, "randn_like": "db", "scheme": None})
-    assert ordinary.sampler.name == "heun"
-    assert ordinary.sampler.options["S_churn"] == 80.0
+    assert ordinary.name == "heun"
+    assert ordinary.options["S_churn"] == 80.0
     assert not warnings
     assert "ddb" not in "".join(remarks)
 
@@ -186,9 +194,9 @@ def test_the_published_command_of_the_second_order_solver_works() -> None:
 def test_values_are_read_as_yaml() -> None:
     entries = ("S_max=inf", "S_noise=1e-3", "sigma_min=0.5", "steps=7", "guidance={w: 1}")
     settings, _, _ = settings_of({}, {"sampler_option": entries, "S_churn": 1.0})
-    options = settings.sampler.options
-    assert (options["S_max"], options["S_noise"], settings.sampler.steps) == (float("inf"), 1e-3, 7)
-    assert settings.guidance == Guidance(2.0)
+    options = settings.options
+    assert (options["S_max"], options["S_noise"], settings.steps) == (float("inf"), 1e-3, 7)
+    assert settings.guidance == Guidance(scale=2.0)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +210,7 @@ def test_values_are_read_as_yaml() -> None:
         ({"sampler_option": ("stps=3",)}, "did you mean 'steps'"),
         ({"guidance": "two"}, "'two' is not a number"),
         ({"guidance": "v=2"}, "w=FLOAT"),
-        ({"guidance": "nan"}, "guidance scale is nan"),
+        ({"guidance": "nan"}, "guidance.scale is nan"),
         ({"guidance_interval": "1"}, "LO,HI"),
         ({"guidance_interval": "1,x"}, "LO,HI"),
         ({"guidance_interval": "2,1", "guidance": "2"}, "the lower one first"),
@@ -221,7 +229,7 @@ def test_guidance_on_the_command_line() -> None:
         "guidance_batch": "split",
     }
     settings, remarks, warnings = settings_of({"guidance": 7}, values)
-    assert settings.guidance == Guidance(pytest.approx(1.1), (0.0, 5.0), "both", "split")
+    assert settings.guidance == Guidance(scale=1.1, interval=(0.0, 5.0), clip="both", batch="split")
     assert (remarks, warnings) == ([], [])
 
 
@@ -264,4 +272,4 @@ def test_the_reading_of_a_threshold_is_said() -> None:
 
 
 def test_every_option_lands_somewhere_of_its_own() -> None:
-    assert len({flag for flag, *_ in OPTIONS}) == len({key for _, key, *_ in OPTIONS})
+    assert len({flag.name for flag in FLAGS}) == len({flag.key for flag in FLAGS}) == len(FLAGS)

@@ -15,9 +15,9 @@ import yaml
 
 from samplers.describe import png_text, ranges, row_labels
 from samplers.generate import GeneratedBatch, Sample
-from samplers.options import generation_settings
 from samplers.outputs import PictureWriter, check_room, write_batches
-from samplers.plan import Wish
+from samplers.requests import LabelWords
+from samplers.settings import generation_settings
 from tests.command import ENVIRONMENT, ROOT
 from torch_utils.command import IntList
 from torch_utils.errors import Failure, UserError
@@ -202,11 +202,11 @@ def test_the_text_of_a_grid_gives_its_sampler_back(mapping: dict[str, object]) -
 def test_rows_are_named_where_all_images_have_the_label_that_was_asked_for() -> None:
     names = ["ant", "bee", "cow"]
     each = [(Sample(seed, index), str(index)) for index in range(3) for seed in range(2)]
-    assert row_labels(each, Wish("each"), names, 2) == (names, [0, 1, 2])
-    assert row_labels(each, Wish("each"), None, 2) == (["0", "1", "2"], [0, 1, 2])
+    assert row_labels(each, LabelWords("each"), names, 2) == (names, [0, 1, 2])
+    assert row_labels(each, LabelWords("each"), [], 2) == (["0", "1", "2"], [0, 1, 2])
     one = [(Sample(seed, 1), "") for seed in range(5)]
-    assert row_labels(one, Wish("bee"), names, 3) == (["bee", "bee"], [1, 1])
+    assert row_labels(one, LabelWords("bee"), names, 3) == (["bee", "bee"], [1, 1])
     vectors = [(Sample(seed, label=(1.0, 2.0)), "") for seed in range(3)]
-    assert row_labels(vectors, Wish(label="1,2"), None, 2) == (["1,2", "1,2"], [])
-    assert row_labels(vectors, Wish(tags=""), None, 2) == (["no tags", "no tags"], [])
-    assert row_labels([(Sample(0), "")], Wish(), names, 1) == ([], [])
+    assert row_labels(vectors, LabelWords(label="1,2"), [], 2) == (["1,2", "1,2"], [])
+    assert row_labels(vectors, LabelWords(tags=""), [], 2) == (["no tags", "no tags"], [])
+    assert row_labels([(Sample(0), "")], LabelWords(), names, 1) == ([], [])

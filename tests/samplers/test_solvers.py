@@ -9,7 +9,7 @@ import torch
 from diffusion.grids import rho_grid
 from diffusion.guidance import conditional
 from samplers import GRIDS, SAMPLERS
-from samplers.settings import settings_from
+from samplers.settings import generation_settings
 from tests.closed_form import GaussianMixture
 from torch_utils.errors import UserError
 
@@ -60,7 +60,7 @@ def test_the_row_states_the_order_of_the_solver(name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_point_mass_is_found_exactly(name: str) -> None:
     point = torch.randn(1, 2, 3, dtype=torch.float64)
-    sigmas = settings_from({"name": name, "steps": 7}).sigmas(0, math.inf, float)
+    sigmas = generation_settings({"name": name, "steps": 7}).visited(0, math.inf, float)[0]
     found = run(name, lambda x, sigma: point.expand_as(x), normals(1) * sigmas[0], sigmas)
     torch.testing.assert_close(found, point.expand_as(found), rtol=0, atol=1e-12)
 
@@ -76,7 +76,7 @@ def test_the_row_states_the_number_of_calls(name: str, steps: int) -> None:
         assert sigma > 0
         return model(x, sigma)
 
-    sigmas = settings_from({"name": name, "steps": steps}).sigmas(0, math.inf, float)
+    sigmas = generation_settings({"name": name, "steps": steps}).visited(0, math.inf, float)[0]
     result = run(name, counted, normals(2) * sigmas[0], sigmas)
     assert len(calls) == SAMPLERS[name].num_calls(steps)
     assert torch.isfinite(result).all()
@@ -85,7 +85,7 @@ def test_the_row_states_the_number_of_calls(name: str, steps: int) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_callback_sees_every_step_and_the_projection_has_the_last_word(name: str) -> None:
     seen = []
-    sigmas = settings_from({"name": name, "steps": 5}).sigmas(0, math.inf, float)
+    sigmas = generation_settings({"name": name, "steps": 5}).visited(0, math.inf, float)[0]
     result = run(
         name,
         gaussian(),
@@ -103,7 +103,7 @@ def test_the_callback_sees_every_step_and_the_projection_has_the_last_word(name:
 def test_labels_choose_the_component(name: str) -> None:
     means = torch.stack([torch.full([1, 2, 3], m, dtype=torch.float64) for m in (-5.0, 5.0)])
     model = GaussianMixture(means, 0.1)
-    sigmas = settings_from({"name": name, "steps": 30}).sigmas(0, math.inf, float)
+    sigmas = generation_settings({"name": name, "steps": 30}).visited(0, math.inf, float)[0]
     labels = torch.eye(2)[[0, 1, 1, 0]]
     found = run(name, conditional(model, labels), normals(4) * sigmas[0], sigmas)
     assert torch.equal(found.mean((1, 2, 3)).sign(), torch.tensor([-1.0, 1, 1, -1]).double())
@@ -117,7 +117,7 @@ def test_churn_draws_once_a_step_and_keeps_the_distribution() -> None:
         drawn.append(1)
         return torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
-    sigmas = settings_from({"steps": 60}).sigmas(0, math.inf, float)
+    sigmas = generation_settings({"steps": 60}).visited(0, math.inf, float)[0]
     x = normals(5, 5000) * sigmas[0]
     options = {"S_churn": 30.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.0}
     found = run("heun", gaussian(), x, sigmas, noise=noise, **options)
@@ -128,15 +128,15 @@ def test_churn_draws_once_a_step_and_keeps_the_distribution() -> None:
 
 
 def test_noise_outside_the_churn_window_changes_nothing() -> None:
-    sigmas = settings_from({"steps": 9}).sigmas(0, math.inf, float)
+    sigmas = generation_settings({"steps": 9}).visited(0, math.inf, float)[0]
     x = normals(6) * sigmas[0]
     outside = run("heun", gaussian(), x, sigmas, noise=torch.ones_like, S_churn=9.0, S_min=1e3)
     assert torch.equal(outside, run("heun", gaussian(), x, sigmas))
 
 
 def test_settings_read_what_they_write_and_refuse_the_rest() -> None:
-    settings = settings_from({"name": "heun", "steps": 40, "rho": 5, "S_churn": 3})
-    assert settings_from(settings.as_mapping()) == settings
+    settings = generation_settings({"name": "heun", "steps": 40, "rho": 5, "S_churn": 3})
+    assert generation_settings(settings.as_mapping()) == settings
     assert (settings.grid["rho"], settings.options["S_churn"]) == (5.0, 3.0)
     for wrong, message in [
         ({"name": "huen"}, "did you mean 'heun'"),
@@ -149,7 +149,7 @@ def test_settings_read_what_they_write_and_refuse_the_rest() -> None:
         ({"S_noise": float("nan")}, "nan"),
     ]:
         with pytest.raises(UserError, match=message):
-            settings_from(wrong)
+            generation_settings(wrong)
 
 
 @pytest.mark.parametrize(("S_churn", "gamma"), [(0.6, 0.2), (9.0, math.sqrt(2) - 1)])

@@ -9,9 +9,8 @@ import torch
 
 from diffusion.denoiser import Denoiser
 from samplers import SAMPLERS
-from samplers.fitting import cautions
-from samplers.options import generation_settings
-from samplers.settings import settings_from
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings
 from samplers.stability import DATA_STDS, excess_noise, falls_apart, least_steps
 from tests.samplers.orders import final_variance
 from tests.samplers.test_generate import model
@@ -30,9 +29,9 @@ def variants(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_default_number_of_steps_is_enough_for_every_variant(name: str) -> None:
     for options in variants(name):
-        settings = settings_from({"name": name, **options})
+        settings = generation_settings({"name": name, **options})
         assert not falls_apart(settings, EDM), options
-        fewest = settings_from({"name": name, **options, "steps": 2})
+        fewest = generation_settings({"name": name, **options, "steps": 2})
         least = least_steps(fewest, EDM)
         assert least is not None
         assert least <= settings.steps, options
@@ -56,7 +55,7 @@ def test_the_default_number_of_steps_is_enough_for_every_variant(name: str) -> N
 def test_the_least_number_of_steps_is_what_was_measured(
     mapping: dict[str, Any], least: int
 ) -> None:
-    settings = settings_from({**mapping, "steps": 2})
+    settings = generation_settings({**mapping, "steps": 2})
     found = least_steps(settings, EDM)
     assert found is not None
     assert abs(found - least) <= max(1, least // 10)
@@ -66,8 +65,8 @@ def test_the_least_number_of_steps_is_what_was_measured(
 @pytest.mark.parametrize("name", ["sra1", "reverse_sde", "heun"])
 def test_the_trial_finds_the_exact_variance_of_gaussian_data(name: str, steps: int) -> None:
     """Of the deviations tried the worst, within the error of so few samples."""
-    settings = settings_from({"name": name, "steps": steps})
-    sigmas, sampler = settings.sigmas(*EDM), settings.bound(*EDM[:2])
+    settings = generation_settings({"name": name, "steps": steps})
+    sigmas, sampler = settings.visited(*EDM)[0], settings.solver(*EDM[:2])
     exact = max(
         math.sqrt(final_variance(sampler, sigmas, std, sigmas[0] ** 2 + std**2)) - std
         for std in DATA_STDS
@@ -78,7 +77,7 @@ def test_the_trial_finds_the_exact_variance_of_gaussian_data(name: str, steps: i
 def lines(denoiser: Denoiser, guide: Denoiser | None = None, **settings: Any) -> list[str]:
     dropout = settings.pop("label_dropout", None)
     chosen = generation_settings(settings)
-    return cautions(chosen, denoiser, guide, label_dropout=dropout)
+    return sampling_of(chosen, denoiser, guide).cautions(label_dropout=dropout)
 
 
 def test_too_few_steps_are_said_with_a_number_that_is_enough() -> None:
@@ -118,7 +117,7 @@ def test_guidance_of_a_model_that_never_saw_the_null_label_is_said() -> None:
 def test_grids_that_start_too_low_or_end_at_the_cap_say_so(
     mapping: dict[str, Any], words: list[str]
 ) -> None:
-    _, found = settings_from(mapping).plan(0.0, math.inf, float)
+    _, found = generation_settings(mapping).visited(0.0, math.inf, float)
     notes = [note for note in found if "asked for" not in note]
     assert len(notes) == len(words), notes
     for note, word in zip(notes, words, strict=True):
@@ -130,8 +129,8 @@ def test_churn_is_spread_over_the_steps_that_were_asked_for() -> None:
     levels = torch.linspace(1, 20, 10, dtype=torch.float64).tolist()
     seen: list[float] = []
     for asked in (40, 10):
-        settings = settings_from({"steps": asked, "S_churn": 4.0})
-        sampler = settings.bound(0.0, math.inf, steps_taken=10)
+        settings = generation_settings({"steps": asked, "S_churn": 4.0})
+        sampler = settings.solver(0.0, math.inf, steps_taken=10)
         sampler(
             lambda x, sigma: x / (1 + sigma * sigma),
             torch.zeros(1, 1, 1, 1, dtype=torch.float64),
@@ -145,13 +144,11 @@ def test_churn_is_spread_over_the_steps_that_were_asked_for() -> None:
 
 def test_a_model_with_few_levels_churns_as_was_asked() -> None:
     """The settings, the grid and the solver together: half of the steps fall together."""
-    from samplers.fitting import noise_levels, solver
-
     rounding = model(name="ddpm", quantize=True)
     settings = generation_settings({"steps": 2000, "S_churn": 200.0, "grid": "rho"})
-    levels, notes = noise_levels(settings, rounding)
-    taken = len(levels) - 1
+    sampling = sampling_of(settings, rounding)
+    taken = len(sampling.sigmas) - 1
     assert taken < 2000
-    assert "repeated" in " ".join(notes)
-    churn = solver(settings, rounding).keywords["S_churn"]  # type: ignore[attr-defined]
+    assert "repeated" in " ".join(sampling.notes)
+    churn = sampling.solver.keywords["S_churn"]  # type: ignore[attr-defined]
     assert churn / taken == pytest.approx(200 / 2000)

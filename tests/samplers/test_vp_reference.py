@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from diffusion.denoiser import Denoiser
 from diffusion.guidance import clipped, conditional
 from diffusion.preconditioning import create
-from samplers.settings import settings_from
+from samplers.settings import generation_settings
 from tests.networks.small import small_net
 
 HEIGHT, WIDTH = 8, 4
@@ -88,7 +88,7 @@ def ours(
     """The same chain by our sampler."""
     supply = iter(noises[1:])
     denoise = conditional(denoiser, None)
-    result: Tensor = settings_from({"name": name, **options}).bound()(
+    result: Tensor = generation_settings({"name": name, **options}).solver()(
         clipped(denoise) if clip else denoise,
         noises[0] * denoiser.prior_scale(sigmas[0]),
         sigmas,
@@ -147,9 +147,9 @@ def test_chains_of_discrete_eps_models_agree(
 @torch.no_grad()
 def test_levels_of_the_grid_are_those_of_the_integer_times() -> None:
     denoiser = wrapped(network("ddpm", model_channels=32), "ddpm")
-    settings = settings_from({"name": "ddim", "steps": 5, "spacing": "trailing"})
+    settings = generation_settings({"name": "ddim", "steps": 5, "spacing": "trailing"})
     schedule = denoiser.preconditioning.schedule
-    sigmas = settings.sigmas(denoiser.sigma_min, denoiser.sigma_max, float, schedule)
+    sigmas = settings.visited(denoiser.sigma_min, denoiser.sigma_max, float, schedule)[0]
     abar = linear_abar()
     expected = [((1 - abar[t]) / abar[t]) ** 0.5 for t in (999, 799, 599, 399, 199)]
     assert sigmas == pytest.approx([*expected, 0.0], rel=1e-9)
@@ -193,8 +193,8 @@ def test_chains_of_continuous_models_agree(name: str, options: dict[str, Any], o
         return x0, (z - alpha * x0) / sigma
 
     noises = draws(1 + num_steps)
-    settings = settings_from({"name": name, "steps": num_steps})
+    settings = generation_settings({"name": name, "steps": num_steps})
     schedule = denoiser.preconditioning.schedule
-    sigmas = settings.sigmas(denoiser.sigma_min, denoiser.sigma_max, float, schedule)
+    sigmas = settings.visited(denoiser.sigma_min, denoiser.sigma_max, float, schedule)[0]
     expected = chain(predict, abar, list(range(num_steps)), noises, name, options)
     agree(ours(denoiser, sigmas, noises, name, options, clip=True), expected)

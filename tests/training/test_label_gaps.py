@@ -6,7 +6,7 @@ import pytest
 
 from models.snapshot import find_snapshot, read_info
 from samplers.labels import label_source
-from samplers.plan import Wish, plan
+from samplers.requests import LabelWords, requests
 from tests.command import run
 from tests.data.files import encoded, index, random_image, write_zip
 from torch_utils.errors import UserError
@@ -51,10 +51,9 @@ def test_a_class_without_images_is_not_drawn(tmp_path: Path) -> None:
 
 
 def test_a_class_without_images_cannot_be_asked_for_and_is_none_of_each() -> None:
-    source = label_source(3, "class", present=[0, 2])
-    names = ["ant", "bee", "cow"]
-    images = plan([7], Wish(class_="each"), source, label_kind="class", label_names=names)
+    source = label_source(3, "class", present=[0, 2], names=["ant", "bee", "cow"])
+    images = requests([7], LabelWords(class_="each"), source)
     assert [(sample.class_index, folder) for sample, folder in images] == [(0, "ant"), (2, "cow")]
     for chosen in ("bee", "1"):
         with pytest.raises(UserError, match=f"--class={chosen}: no training image is of it"):
-            plan([7], Wish(class_=chosen), source, label_kind="class", label_names=names)
+            requests([7], LabelWords(class_=chosen), source)

@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 import torch
 
-from models.config import ModelConfig
+from diffusion.denoiser import Denoiser
+from models.build import build
 from samplers.labels import label_source
 from tests.training.runs import CPU, ROOT, assert_equal_states, tiny_config, train_tiny
 from torch_utils.errors import UserError
@@ -19,28 +20,31 @@ from training.setup import create_trainer
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 
 
-def model(size: int, label_dim: int = 0) -> ModelConfig:
+def model(size: int, label_dim: int = 0) -> Denoiser:
     config = tiny_config("data.cond=true" if label_dim else "data.cond=false")
-    return model_config(config, image_shape=(3, size, size), label_dim=label_dim)
+    shape = model_config(config, image_shape=(3, size, size), label_dim=label_dim)
+    return build(shape, empty=True)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("size", [8, 64, 256])
 def test_the_default_preview_of_every_recipe_is_bounded(recipe: Path, size: int) -> None:
     config = load_config(recipe)
-    preview = plan_preview(config.preview, config.sampler, model(size))
-    assert 1 <= preview.num_calls <= MAX_CALLS
+    denoiser = model(size, label_dim=8 if config.data.cond else 0)
+    preview = plan_preview(config.preview, config.sampler, denoiser)
+    num_calls = preview.sampling.settings.num_calls
+    assert 1 <= num_calls <= MAX_CALLS
     num = len(preview.samples)
-    assert num == 8 or num * preview.num_calls * size**2 <= MAX_WORK
+    assert num == 8 or num * num_calls * size**2 <= MAX_WORK
     assert num == 64 or size > 64
-    assert preview.settings.sampler.steps <= config.sampler["steps"]
+    assert preview.sampling.settings.steps <= config.sampler["steps"]
 
 
 def test_what_the_section_says_is_what_is_sampled() -> None:
     sampler = {"name": "ddpm", "steps": 1000}
     asked = PreviewConfig(steps=300, num_images=5)
     preview = plan_preview(asked, sampler, model(8))
-    assert (preview.settings.sampler.steps, len(preview.samples)) == (300, 5)
+    assert (preview.sampling.settings.steps, len(preview.samples)) == (300, 5)
     rows = plan_preview(PreviewConfig(num_images=30), sampler, model(8, label_dim=10))
     assert (len(rows.samples), rows.num_columns, len(rows.classes)) == (30, 3, 10)
     few = plan_preview(PreviewConfig(num_images=4), sampler, model(8, label_dim=10))
@@ -74,7 +78,7 @@ def test_a_stop_drops_the_preview_at_the_next_network_call(tmp_path: Path) -> No
     config = tiny_config("sampler.steps=5", "data.cond=false", "run.label_dropout=0")
     shape = model_config(config, image_shape=(1, 8, 6), label_dim=10)
     trainer = create_trainer(config, shape, CPU)
-    preview = plan_preview(config.preview, config.sampler, shape)
+    preview = plan_preview(config.preview, config.sampler, trainer.average)
     calls = []
 
     def stop() -> bool:
@@ -82,12 +86,12 @@ def test_a_stop_drops_the_preview_at_the_next_network_call(tmp_path: Path) -> No
         return len(calls) == 3
 
     path = tmp_path / "samples.png"
-    line = save_preview(path, trainer.average, preview, CPU, stop=stop)
+    line = save_preview(path, preview, CPU, stop=stop)
     assert line == "preview dropped: samples.png"
     assert len(calls) == 3
     assert not path.exists()
     other = tmp_path / "other.png"
-    assert save_preview(other, trainer.average, preview, CPU) is None
+    assert save_preview(other, preview, CPU) is None
     assert np.asarray(PIL.Image.open(other)).std() > 0
 
 
@@ -97,8 +101,8 @@ def test_a_preview_of_a_broken_model_is_a_line_and_no_picture(tmp_path: Path) ->
     trainer = create_trainer(config, shape, CPU)
     for parameter in trainer.average.parameters():
         parameter.fill_(float("nan"))
-    preview = plan_preview(config.preview, config.sampler, shape)
-    line = save_preview(tmp_path / "samples.png", trainer.average, preview, CPU)
+    preview = plan_preview(config.preview, config.sampler, trainer.average)
+    line = save_preview(tmp_path / "samples.png", preview, CPU)
     assert line is not None
     assert "not finite" in line
     assert not list(tmp_path.iterdir())
@@ -113,15 +117,15 @@ def test_a_preview_of_vector_labels_draws_those_of_the_data(tmp_path: Path) -> N
     denoiser.model.register_forward_pre_hook(lambda module, args: seen.append(args[2]))
     examples = [[0.25, -3.0, 7.5], [0.5, -3.0, 7.5]]
     source = label_source(3, "vector", examples=examples)
-    preview = plan_preview(config.preview, config.sampler, shape, source)
+    preview = plan_preview(config.preview, config.sampler, denoiser, source)
     assert (preview.classes, preview.samples[0].class_index) == ([], None)
-    assert save_preview(tmp_path / "samples.png", denoiser, preview, CPU) is None
+    assert save_preview(tmp_path / "samples.png", preview, CPU) is None
     assert {tuple(row) for row in torch.cat(seen).tolist()} == {tuple(row) for row in examples}
 
 
 def test_a_preview_has_a_row_for_classes_that_have_images_only() -> None:
     config = tiny_config()
-    shape = model_config(config, image_shape=(1, 8, 6), label_dim=10)
+    denoiser = model(8, label_dim=10)
     source = label_source(10, "class", present=[2, 5, 9])
-    assert plan_preview(config.preview, config.sampler, shape, source).classes == [2, 5, 9]
-    assert plan_preview(config.preview, config.sampler, shape).classes == list(range(10))
+    assert plan_preview(config.preview, config.sampler, denoiser, source).classes == [2, 5, 9]
+    assert plan_preview(config.preview, config.sampler, denoiser).classes == list(range(10))

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from models.build import build
-from samplers.options import generation_settings
+from samplers.settings import generation_settings
 from tests.training.runs import CPU
 from torch_utils.errors import UserError
 from training.config import TrainingConfig, resolve
@@ -93,10 +93,10 @@ def test_a_recipe_samples_in_as_many_steps_as_it_says(recipe: Path) -> None:
     assert settings.guidance is None or config.data.cond
     with torch.device("meta"):
         model = build(model_of(config, fake_data(config)))
-    sigmas, _ = settings.sampler.plan(
+    sigmas, _ = settings.visited(
         model.sigma_min, model.sigma_max, model.round_sigma, model.preconditioning.schedule
     )
-    assert len(sigmas) == settings.sampler.steps + 1
+    assert len(sigmas) == settings.steps + 1
 
 
 @EVERY_RECIPE

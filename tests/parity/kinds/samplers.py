@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.tables import beta_linear
-from samplers.settings import SamplerSettings, settings_from
+from samplers.settings import GenerationSettings, generation_settings
 from tests.parity.harness import Case, NotBuilt, relative_error
 from tests.parity.kinds.common import VARIANCES, log_snr_schedule, mixture
 
@@ -49,15 +49,15 @@ def samplers(case: Case) -> float:
         settings, sigmas = preserving_sampler(case)
     elif name in SAMPLERS:
         steps = {"steps": args.pop("num_steps")} if "num_steps" in args else {}
-        settings = settings_from({**SAMPLERS[name](args), **steps})
-        sigmas = settings.sigmas(0.0, math.inf, float)
+        settings = generation_settings({**SAMPLERS[name](args), **steps})
+        sigmas = settings.visited(0.0, math.inf, float)[0]
     else:
         raise NotBuilt(f"sampler {name}")
     latents = torch.from_numpy(case.arrays[case.document["latents"]])
     scale = math.hypot(1, sigmas[0]) if preserves_variance else sigmas[0]
     denoise = mixture(case)
     is_clipped = args.get("clip_denoised", False)
-    result = settings.bound()(
+    result = settings.solver()(
         (lambda x, sigma: denoise(x, sigma).clamp(-1, 1)) if is_clipped else denoise,
         latents * scale,
         sigmas,
@@ -66,7 +66,7 @@ def samplers(case: Case) -> float:
     return relative_error(result.numpy(), case.arrays[case.name])
 
 
-def preserving_sampler(case: Case) -> tuple[SamplerSettings, list[float]]:
+def preserving_sampler(case: Case) -> tuple[GenerationSettings, list[float]]:
     """The sampler and the noise levels of a case from a variance-preserving family."""
     args = case.spec["args"]
     is_ddim = "ddim" in (case.spec["sampler"], args.get("sampler"))
@@ -78,7 +78,7 @@ def preserving_sampler(case: Case) -> tuple[SamplerSettings, list[float]]:
     if case.spec["sampler"] == "log_snr":
         bounds = {key: args[key] for key in ("logsnr_min", "logsnr_max") if key in args}
         levels = log_snr_schedule(args["logsnr_schedule"], bounds)
-        settings = settings_from({**chosen, "steps": args["timesteps"], "levels": levels})
-        return settings, settings.sigmas(0.0, math.inf, float)
+        settings = generation_settings({**chosen, "steps": args["timesteps"], "levels": levels})
+        return settings, settings.visited(0.0, math.inf, float)[0]
     visited = beta_linear().levels[case.spec["timesteps"]][::-1]  # repetitions included
-    return settings_from(chosen), [*visited.tolist(), 0.0]
+    return generation_settings(chosen), [*visited.tolist(), 0.0]

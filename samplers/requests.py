@@ -8,10 +8,10 @@ import numpy as np
 
 from samplers.classes import class_folders, class_number
 from samplers.generate import Sample, some_seeds
-from samplers.labels import LabelSource, label_from_text, labels_from_file
-from torch_utils.errors import UserError, unknown_name
+from samplers.labels import LabelSource, label_from_text, label_of_tags, labels_from_file
+from torch_utils.errors import UserError
 
-Plan = list[tuple[Sample, str]]  # with the sub-folder of each image
+Requests = list[tuple[Sample, str]]  # with the sub-folder of each image
 _SEEDS = 1 << 32  # different seeds of a generator
 
 
@@ -37,7 +37,7 @@ def check_seeds(seeds: Sequence[int]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Wish:
+class LabelWords:
     """The words for labels on a command line; at most one is given, without any they are drawn.
 
     Attributes:
@@ -60,45 +60,41 @@ class Wish:
         return [(option, value) for option, value in options.items() if value is not None]
 
 
-def plan(
+def requests(
     seeds: Sequence[int],
-    wish: Wish,
+    words: LabelWords,
     source: LabelSource,
-    *,
-    label_kind: str | None,
-    label_names: Sequence[str] | None,
-) -> Plan:
+) -> Requests:
     """Every image and its sub-folder, in the order of generation.
 
     Args:
         seeds: one image each.
-        wish: what was asked for.
-        source: what labels are drawn from.
-        label_kind, label_names: of the model's labels.
+        words: what was asked for.
+        source: what the model's labels are, and what they are drawn from.
 
     Raises:
         UserError: what was asked for is nothing that the model has, or nothing was asked for and
             there is nothing to draw from.
     """
-    if len(wish.given) > 1:
-        options = " and ".join(option for option, _ in wish.given)
+    if len(words.given) > 1:
+        options = " and ".join(option for option, _ in words.given)
         raise UserError(f"{options} exclude each other: give one of them")
     if not source.is_class:
-        rows = _rows(len(seeds), wish, source, label_kind, label_names or [])
+        rows = _rows(len(seeds), words, source)
         return [(Sample(seed, label=row), "") for seed, row in zip(seeds, rows, strict=True)]
-    for option, value in wish.given:
+    for option, value in words.given:
         if option != "--class":
             what = "tags" if option == "--tags" else "label vectors"
             raise UserError(f"{option}={value} was given, but the model has no {what}")
-    chosen = wish.class_
+    chosen = words.class_
     if chosen is None:
         return [(Sample(seed), "") for seed in seeds]
     if source.dim == 0:
         raise UserError(f"--class={chosen} needs a conditional model; this one is unconditional")
     if chosen == "each":
-        folders = class_folders(source.present, label_names or []).items()
+        folders = class_folders(source.present, source.names).items()
         return [(Sample(seed, index), folder) for index, folder in folders for seed in seeds]
-    index = class_number(chosen, label_names or [], source.dim, words=["each"])
+    index = class_number(chosen, source.names, source.dim, words=["each"])
     if index not in source.present:
         raise UserError(f"--class={chosen}: no training image is of it, so nothing was learned")
     return [(Sample(seed, index), "") for seed in seeds]
@@ -106,24 +102,23 @@ def plan(
 
 def _rows(
     num: int,
-    wish: Wish,
+    words: LabelWords,
     source: LabelSource,
-    label_kind: str | None,
-    names: Sequence[str],
 ) -> Iterable[Sequence[float] | np.ndarray | None]:
     """The label of every image of a model whose labels are tags or vectors; None to draw it."""
-    has_tags = label_kind == "multi_hot"
-    if wish.class_ is not None:
+    has_tags = source.kind == "multi_hot"
+    if words.class_ is not None:
         what, use = ("tags", "--tags") if has_tags else ("label vectors", "--label or --labels")
-        raise UserError(f"--class={wish.class_} was given, but the model has {what}: use {use}")
-    if wish.labels is not None:
-        return labels_from_file(wish.labels, num, source.dim)
-    if wish.label is not None:
-        return [label_from_text(wish.label, source.dim)] * num
-    if wish.tags is not None:
+        raise UserError(f"--class={words.class_} was given, but the model has {what}: use {use}")
+    if words.labels is not None:
+        return labels_from_file(words.labels, num, source.dim)
+    if words.label is not None:
+        return [label_from_text(words.label, source.dim)] * num
+    if words.tags is not None:
         if not has_tags:
-            raise UserError(f"--tags={wish.tags} was given, but the model has no tags")
-        return [_tag_label(wish.tags, names)] * num
+            raise UserError(f"--tags={words.tags} was given, but the model has no tags")
+        tags = [tag for tag in words.tags.split(",") if tag]
+        return [label_of_tags(tags, source.names)] * num
     if source.examples is not None:
         return [None] * num
     if has_tags:
@@ -131,12 +126,3 @@ def _rows(
     raise UserError(
         "the snapshot has no examples of its labels to draw from: give --label or --labels"
     )
-
-
-def _tag_label(tags: str, names: Sequence[str]) -> tuple[float, ...]:
-    """The multi-hot label of some tags; none at all is the null label."""
-    chosen = [tag for tag in tags.split(",") if tag]
-    for tag in chosen:
-        if tag not in names:
-            raise unknown_name("tag", tag, names)
-    return tuple(float(name in chosen) for name in names)

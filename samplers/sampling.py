@@ -1,0 +1,149 @@
+"""Settings meet a model: misfits are refused, and what the sampler calls is put together once."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import DenoiseFunction, Denoiser
+from diffusion.guidance import autoguidance, classifier_free, clipped, conditional
+from samplers.settings import GenerationSettings
+from samplers.solvers.derivatives import check_continuous
+from samplers.stability import VISIBLE, excess_noise, least_steps
+from torch_utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Settings that fit a model, and the noise levels that they visit; made by `sampling_of`.
+
+    Attributes:
+        settings: all of them.
+        denoiser: the model.
+        guide: the guidance network, if there is one.
+        sigmas: the levels that are visited, decreasing, ending in 0.
+        notes: a line for each way in which the levels are not as asked.
+    """
+
+    settings: GenerationSettings
+    denoiser: Denoiser
+    guide: Denoiser | None
+    sigmas: list[float]
+    notes: list[str]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the solver's state and arithmetic."""
+        return torch.float64 if self.settings.solver_dtype == "float64" else torch.float32
+
+    @property
+    def solver(self) -> Callable[..., Tensor]:
+        """The sampler with its options, for this model and these levels."""
+        return self.settings.solver(*_range(self.denoiser, self.guide), len(self.sigmas) - 1)
+
+    @property
+    def ignores_labels(self) -> bool:
+        """Whether labels change nothing: at scale 0, of the model or a guide without labels."""
+        guidance, guide = self.settings.guidance, self.guide
+        is_alone = guidance is not None and guidance.scale == 0
+        is_everywhere = guidance is not None and guidance.interval == (0.0, math.inf)
+        return is_alone and is_everywhere and (guide is None or guide.label_dim == 0)
+
+    def denoise(self, labels: Tensor | None) -> DenoiseFunction:
+        """What the sampler calls: the model with its labels, guided and clipped.
+
+        Args:
+            labels: [N, label_dim], or None for an unconditional model. A guidance network
+                without labels gets none of them.
+        """
+        guidance, clip = self.settings.guidance, self.settings.clip_rule
+        plain = conditional(self.denoiser, labels)
+        if guidance is None or (self.guide is None and labels is None):
+            return plain if clip == "none" else clipped(plain)
+        scale, interval = guidance.scale, guidance.interval
+        if self.guide is not None:
+            weak = conditional(self.guide, labels if self.guide.label_dim else None)
+            return autoguidance(plain, weak, scale=scale, interval=interval, clip=clip)
+        assert labels is not None
+        is_split = guidance.batch == "split"
+        return classifier_free(
+            self.denoiser, labels, scale=scale, interval=interval, clip=clip, split=is_split
+        )
+
+    def cautions(self, *, label_dropout: float | None = None) -> list[str]:
+        """A line for each reason why the images cannot be right, though they can be made.
+
+        Args:
+            label_dropout: probability of the null label in training; None if it is not known.
+        """
+        lines = []
+        settings = self.settings
+        if excess_noise(self.solver, self.sigmas) > VISIBLE:
+            schedule = self.denoiser.preconditioning.schedule
+            model = *_range(self.denoiser, self.guide), self.denoiser.round_sigma, schedule
+            enough = least_steps(settings, model)
+            advice = f"take {enough} or more" if enough else "take another sampler or grid"
+            lines.append(
+                f"sampler {settings.name} makes noise with {settings.steps} steps of this grid: "
+                f"{advice}"
+            )
+        guidance = settings.guidance
+        is_guided = guidance is not None and guidance.is_active
+        if guidance is not None and is_guided and self.guide is None and not label_dropout:
+            what = f"guidance {guidance.scale:g} needs a model that knows the null label"
+            how = "train with run.label_dropout, or guide by --guidance-network"
+            if label_dropout is None:
+                lines.append(f"{what}, and the snapshot does not say whether this one does: {how}")
+            else:
+                lines.append(f"{what}; this one was trained without label dropout: {how}")
+        return lines
+
+
+def sampling_of(
+    settings: GenerationSettings, denoiser: Denoiser, guide: Denoiser | None = None
+) -> Sampling:
+    """Bring settings and a model together, before any work.
+
+    Args:
+        settings: all of them.
+        denoiser: the model; its weights are not looked at.
+        guide: the guidance network, if there is one.
+
+    Raises:
+        UserError: guidance without labels or without a scale, a guide of another shape, an empty
+            range of noise levels, or a solver that needs a derivative that the model lacks.
+    """
+    guidance = settings.guidance
+    if guide is None:
+        if guidance is not None and guidance.is_active and denoiser.label_dim == 0:
+            raise UserError(
+                f"guidance {guidance.scale:g} needs a model with labels; this one is "
+                "unconditional: leave it out, or give a guidance network"
+            )
+    else:
+        if guidance is None:
+            raise UserError("a guidance network needs a guidance scale")
+        ours = denoiser.img_channels, *denoiser.img_resolution
+        theirs = guide.img_channels, *guide.img_resolution
+        if ours != theirs:
+            raise UserError(f"the guidance network makes images {theirs}, the model {ours}")
+        if guide.label_dim not in (0, denoiser.label_dim):
+            raise UserError(
+                f"the guidance network has {guide.label_dim} labels, the model "
+                f"{denoiser.label_dim}: they must have the same, or the guidance network none"
+            )
+    schedule = denoiser.preconditioning.schedule
+    sigmas, notes = settings.visited(*_range(denoiser, guide), denoiser.round_sigma, schedule)
+    if settings.name == "ito_taylor":
+        for model in (denoiser, guide):
+            if model is not None:
+                check_continuous("sampler ito_taylor", sigmas, model.round_sigma)
+    return Sampling(settings, denoiser, guide, sigmas, notes)
+
+
+def _range(denoiser: Denoiser, guide: Denoiser | None) -> tuple[float, float]:
+    """The noise levels that all networks accept."""
+    models = [denoiser] if guide is None else [denoiser, guide]
+    return max(model.sigma_min for model in models), min(model.sigma_max for model in models)
