@@ -45,12 +45,8 @@ def shown(config: ResolvedConfig, data: TrainingData, blank: Denoiser) -> str:
         every, num = tree["run"]["snap"], len(preview.samples)
         _complete(tree["preview"], {"every": every, "num_images": num, "steps": steps})
     defaults = TrainingConfig().model_dump()
-    for name, section in tree.items():  # an open end is left out: it stands for no limit
-        tree[name] = {
-            key: value
-            for key, value in section.items()
-            if value is not None or defaults[name].get(key) is not None
-        }
+    for name in tree.keys() - {"network", "sampler"}:
+        tree[name] = _without_open_ends(tree[name], defaults[name])
     lines = "".join(f"# {line}\n" for line in _numbers(config, data, blank))
     return lines + yaml.safe_dump(tree, sort_keys=False)
 
@@ -97,9 +93,16 @@ def _filled(
     name, given = split_name("entry", entry)
     options = dict(table[name].options)
     options |= {key: value for key, value in defaults.items() if key in {*options, "sampling"}}
-    filled = {"name": name, **options, **given}
+    filled = _without_open_ends({"name": name, **options, **given}, options)
     return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in filled.items()
-        if value is not None
+        key: list(value) if isinstance(value, tuple) else value for key, value in filled.items()
+    }
+
+
+def _without_open_ends(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping without what is None by default; None in place of a value is a choice."""
+    return {
+        key: value
+        for key, value in tree.items()
+        if value is not None or defaults.get(key) is not None
     }

@@ -12,6 +12,7 @@ from losses.batch import Batch, Generators
 from losses.objective import Objective
 from tests.command import call
 from tests.training.runs import CPU, ROOT, assert_equal_states
+from tests.training.test_recipes import fake_data
 from training.choice import checked
 from training.data import load_training_data
 from training.launch import Start, run
@@ -64,6 +65,17 @@ def test_what_is_shown_of_a_preset_is_the_preset(preset: str, tmp_path: Path) ->
     a, b = (create_objective(wanted.config, wanted.blank.preconditioning) for wanted in (old, new))
     assert weighted_levels(b) == weighted_levels(a)
     assert (b.reduction, b.sampling) == (a.reduction, a.sampling)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_what_is_shown_of_a_recipe_is_the_recipe(recipe: Path, tmp_path: Path) -> None:
+    config = load_config(recipe)
+    data = fake_data(config, largest=64)
+    wanted = checked(config, data, CPU)
+    text = shown(wanted.config, data, wanted.blank)
+    (tmp_path / "shown.yaml").write_text(text)
+    again = checked(load_config(tmp_path / "shown.yaml"), data, CPU)
+    assert shown(again.config, data, again.blank) == text  # the number of parameters too
 
 
 def test_a_dry_run_names_what_was_left_to_defaults_and_counts() -> None:
