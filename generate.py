@@ -6,9 +6,12 @@ from typing import Any
 
 import click
 
+from importers.spellings import explain
 from samplers.command_line import sampler_options, settings_of
 from torch_utils.command import Command, IntList
-from torch_utils.errors import Failure
+from torch_utils.errors import Failure, explain_names_with
+
+explain_names_with(explain)
 
 
 @click.command(cls=Command, needs_less="compute fewer images at once (--batch)")
