@@ -30,9 +30,9 @@ test-fast: .venv/ready
 	$(PYTEST) tests/diffusion tests/losses tests/samplers tests/metrics tests/data tests/models \
 		tests/parity tests/test_layering.py -k "not compile"
 
+# all tests and all mutants of a commit; benchmarks/results/test-full.txt says what came of it
 test-full: .venv/ready
-	$(PYTEST) -m ''
-	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.report
 
 # every generated table of the manual and every help text
 docs-tables: .venv/ready

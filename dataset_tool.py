@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 
+from importers.spellings import explain
 from torch_utils.command import Command, Group, Size
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, explain_names_with
 from torch_utils.text import printable
+
+explain_names_with(explain)
 
 
 class _Tool(Group):

@@ -50,7 +50,11 @@ def _refuse_foreign_packages() -> None:
 
 _refuse_foreign_packages()
 
-from torch_utils.errors import Failure, UserError  # noqa: E402 - which it might not find before
+# ruff: noqa: E402 - which it might not find before
+from importers.spellings import explain
+from torch_utils.errors import Failure, UserError, explain_names_with
+
+explain_names_with(explain)
 
 __all__ = ["Failure", "Model", "Run", "UserError", "load", "train"]
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from importers.spellings import explain
 from metrics import detectors
 from torch_utils.command import Command, Group
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, explain_names_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from metrics.statistics import Gaussian
     from torch_utils.distributed import World
     from torch_utils.progress import Progress
+
+explain_names_with(explain)
 
 
 def _known_detector(ctx: click.Context, param: click.Parameter, value: str) -> str:

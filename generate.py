@@ -6,9 +6,12 @@ from typing import Any
 
 import click
 
+from importers.spellings import explain
 from samplers.command_line import sampler_options, settings_of
 from torch_utils.command import Command, IntList
-from torch_utils.errors import Failure
+from torch_utils.errors import Failure, explain_names_with
+
+explain_names_with(explain)
 
 
 @click.command(cls=Command, needs_less="compute fewer images at once (--batch)")
@@ -84,8 +87,8 @@ def main(
 ) -> None:
     """Generate images from a trained snapshot. Image i depends on its seed alone.
 
-    Sampler options that are not given have the values stored in the snapshot, if it has any.
-    Labels that are not given are drawn from the training set's.
+    Sampler options that are left out have the values stored in the snapshot, if it has any.
+    Without an option for labels, they are drawn from those of the training set.
     """
     import torch
 

@@ -4,7 +4,11 @@ from typing import Any
 
 import click
 
+from importers.spellings import explain
 from torch_utils.command import Command, Group
+from torch_utils.errors import explain_names_with
+
+explain_names_with(explain)
 
 
 @click.group(cls=Group)

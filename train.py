@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from importers.spellings import explain
 from torch_utils.command import Command, IntList
+from torch_utils.errors import explain_names_with
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
+
+explain_names_with(explain)
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL: run the same command again
 

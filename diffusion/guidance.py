@@ -1,8 +1,8 @@
 """Guidance: from denoisers and labels to the function denoise(x, sigma) that a sampler calls.
 
-Everything is said of D, the estimate of the clean image: D_w + s (D_s - D_w) extrapolates from a
-weak estimate through a strong one. As x, sigma and D determine eps = (x - D) / sigma, and the mean
-of a posterior is affine in D, guiding eps, the score or the mean with the same scale is the same.
+Guidance acts on D, the estimate of the clean image: D_w + s (D_s - D_w) extrapolates from a weak
+estimate through a strong one. Both eps = (x - D) / sigma and the mean of a posterior are affine in
+D, so guiding eps, the score or the mean with the same scale gives the same result.
 A sampler may hand over sigma as a 0-d tensor, to differentiate in it; decisions use its value.
 """
 
@@ -69,8 +69,8 @@ def classifier_free(
         labels: [N, label_dim], one row a sample.
         scale: s.
         interval: (low, high): guide where low < sigma <= high.
-        clip: what to clip to [-1, 1]: none; before, D_c and D_u; after, D; or both. A single
-            call is clipped by all but none.
+        clip: what to clip to [-1, 1]: none; before, D_c and D_u; after, D; or both. The result of
+            a single call is clipped unless this is none.
         split: two calls instead of one on a doubled batch: half the memory.
 
     Returns:

@@ -1,24 +1,23 @@
 """The published spellings of what describes a model, family by family, in ours.
 
-The left column of KEYS is what a family's own config calls its images and the arguments of its
-network.
+Options of networks with another name here stand in the table of spellings. KEYS adds what says how
+large images are, and options with the same name here.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffusion import SCHEDULES
+from importers.spellings import renamed
 from networks import check_sizes
 from torch_utils.errors import UserError, unknown_name
 
-KEYS: dict[str, dict[str, str]] = {
+_SYSTEMS = {"sa-dpm": "SA-DPM", "v-diffusion": "v-diffusion", "ddpm-xyf": "DDPM implementation"}
+_OWN_KEYS: dict[str, dict[str, str]] = {
     "sa-dpm": {
         "image_size": "img_resolution",
         "in_channels": "img_channels",
         "out_ch": "out_channels",
-        "ch": "model_channels",
-        "ch_mult": "channel_mult",
-        "num_res_blocks": "num_blocks",
         "attn_resolutions": "attn_resolutions",
         "dropout": "dropout",
     },
@@ -27,12 +26,6 @@ KEYS: dict[str, dict[str, str]] = {
         "in_channels": "img_channels",
         "out_channels": "out_channels",
         "num_classes": "label_dim",
-        "multitags": "multi_tags",
-        "hid_channels": "model_channels",
-        "ch_multipliers": "channel_mult",
-        "embedding_dim": "emb_channels",
-        "num_res_blocks": "num_blocks",
-        "drop_rate": "dropout",
         "num_heads": "num_heads",
         "head_dim": "head_dim",
     },
@@ -43,15 +36,13 @@ KEYS: dict[str, dict[str, str]] = {
         "in_channels": "img_channels",
         "out_channels": "out_channels",
         "num_classes": "label_dim",
-        "dim": "model_channels",
-        "dim_mults": "channel_mult",
-        "num_res_blocks": "num_blocks",
-        "n_heads": "num_heads",
-        "attn_head_dims": "head_dim",
         "dropout": "dropout",
     },
 }
 
+KEYS = {
+    family: {**own, **renamed(_SYSTEMS[family], "network")} for family, own in _OWN_KEYS.items()
+}
 
 # the key that names the schedule, and what else is said of it: published -> ours
 SCHEDULE_KEYS: dict[str, tuple[str, dict[str, str]]] = {
@@ -177,7 +168,7 @@ def translate(
             merged[name] = value
 
     for key, name in KEYS[family].items():
-        if key in given:
+        if key in given and key not in RULES[family]:
             add(key, {name: given[key]})
     for key, rule in RULES[family].items():
         if key in given:

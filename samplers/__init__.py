@@ -2,6 +2,11 @@
 
 Adding one is a function in solvers/, with the signature of `samplers.solvers.heun.heun`, and a row
 in SAMPLERS. The table is torch-free; functions are imported when used.
+
+How one image comes about: settings.py reads what was asked for (command_line.py, where that was
+options of a program) and levels.py chooses the noise levels; requests.py and labels.py choose seeds
+and labels; sampling.py brings settings and model together; generate.py draws the noise and calls
+the solver; outputs.py writes the PNG, or float_images.py hands the numbers to Python.
 """
 
 import math
@@ -15,7 +20,6 @@ from torch_utils.registry import POSITIVE, Row
 DEFAULT_SAMPLER = "heun"
 MAX_STEPS = 100_000
 
-
 Options = Mapping[str, object]  # all options of a sampler
 
 
@@ -25,13 +29,13 @@ class SamplerRow(Row):
 
     Attributes:
         grid: key of GRIDS, the default time grid.
-        order: formal order of the solver in its own variable, with its default options; of
-            convergence in law if it draws noise.
+        order: formal order of the solver in its own variable, with its default options. If the
+            solver draws noise, it is the order of convergence in law.
         order_note: what to know about the order.
-        num_calls: number of denoiser calls for n steps, the last to 0, with these options.
-        is_stochastic: from the options, whether the sampler draws noise.
-        steps: from the options, the number of steps where none is given: enough for the solver to
-            stand, see `samplers.stability`.
+        num_calls: number of denoiser calls for n steps with some options; the last step goes to 0.
+        is_stochastic: whether the sampler draws noise with some options.
+        steps: the default number of steps with some options: enough for the solver to be stable,
+            see `samplers.stability`.
         paper: where it comes from.
     """
 
@@ -72,7 +76,7 @@ def _of_reverse_sde(num_steps: int, options: Options) -> int:
 
 
 def _of_ito_taylor(num_steps: int, options: Options) -> int:
-    """A dual pass counts as one call, though its work is that of two.
+    """A pass with a forward derivative counts as one call, although it does the work of two.
 
     With derivative fd, scheme published makes this many calls or fewer.
     """
@@ -87,8 +91,8 @@ def _of_ito_taylor(num_steps: int, options: Options) -> int:
     return calls
 
 
-# Explicit steps of the reverse SDE multiply noise below some number of steps. On EDM's grid that is
-# 15 (shared), 16 (weak2), 17 (strong1.5, sra1) and 18 (published), as measured by
+# With too few steps, explicit solvers of the reverse SDE amplify noise. On EDM's grid they need 15
+# (shared), 16 (weak2), 17 (strong1.5, sra1) and 18 (published) steps, as measured by
 # `samplers.stability.least_steps`; Euler's method in the time of ve needs 22.
 _CORRECTED_STEPS = {"none": DEFAULT_STEPS, "shared": 24, "published": 24}
 _EXPANDED_STEPS = {"strong1.5": 24, "weak2": 24}

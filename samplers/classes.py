@@ -10,16 +10,16 @@ from torch_utils.errors import UserError, unknown_name
 def class_number(
     chosen: str, names: Sequence[str], num_classes: int, words: Sequence[str] = ()
 ) -> int:
-    """The class that has a name; failing that, the one of a number.
+    """The number of a class that is given by its name or, if no name matches, by its number.
 
     Args:
-        chosen: what was asked for.
+        chosen: the name or number.
         names: of the classes; may be empty.
         num_classes: how many the model has.
-        words: what else may stand in place of a class.
+        words: other words that the option takes, to be suggested for a misspelt name.
 
     Raises:
-        UserError: no class is called so, or there are not so many.
+        UserError: no class has this name, or the number is out of range.
     """
     known = [_composed(name) for name in names]
     if _composed(chosen) in known:
@@ -32,12 +32,14 @@ def class_number(
         raise UserError(f"class {chosen} is out of range: the model has 0 to {num_classes - 1}")
     if names and all(map(str.isdecimal, names)):
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise UserError(f"no class is called {chosen}: the classes' names are numbers, {shown}")
+        raise UserError(f"no class is named {chosen}: the class names are numbers, {shown}")
     return index
 
 
 def class_folders(classes: Sequence[int], names: Sequence[str]) -> dict[int, str]:
-    """A folder for each class, with its name or else its number, that reads back as it is.
+    """A folder for each class, called by its name or else by its number.
+
+    Read as a data set, the folders give the same names again.
 
     Args:
         classes: numbers of the classes.

@@ -1,7 +1,7 @@
-"""The options by which programs choose a sampler, and their way into the flat mapping.
+"""The options by which programs choose a sampler, and how they become the flat mapping.
 
-The options of samplers and grids are those of the tables: `Row.flags` names them and says what they
-mean, their types, choices and defaults are the row's. No torch here, so that `--help` is quick.
+The options of samplers and grids come from the tables: `Row.flags` names and explains them, and the
+row has their types, choices and defaults. No torch is imported here, so that `--help` is quick.
 """
 
 import math
@@ -32,8 +32,9 @@ class Flag:
 
     Attributes:
         name: with dashes.
-        key: where its value goes: `guidance.` into that mapping, else into the flat one.
-        kind: int, float or str; what a value may be is for `generation_settings` to check.
+        key: where its value goes: with the prefix `guidance.` into that mapping, otherwise into the
+            flat one.
+        kind: int, float or str; `generation_settings` checks the value.
         metavar: what stands for the value.
         meaning: a line, with the default.
     """
@@ -137,7 +138,7 @@ def settings_of(
         has_guide: a guidance network was given.
 
     Returns:
-        The settings, remarks on how options were read, warnings of options without effect.
+        The settings, remarks on how options were read, and warnings of options without effect.
 
     Raises:
         UserError: values that cannot be used, or that contradict each other.
@@ -157,7 +158,7 @@ def settings_of(
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The flat mapping of what was given."""
+    """The given options as a flat mapping."""
     given: dict[str, Any] = {}
     guidance: dict[str, Any] = {}
     for flag in FLAGS:
@@ -183,7 +184,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _implied_sampler(given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The sampler that published options stand for."""
+    """The sampler that EDM's and SA-DPM's options imply, if they do."""
     name = given.get("name")
     if values.get("randn_like") == "ddb":
         if name not in (None, "ito_taylor"):
@@ -237,7 +238,7 @@ def _key_values(entries: Sequence[str]) -> dict[str, Any]:
 
 
 def _remarks(given: Mapping[str, Any], settings: GenerationSettings) -> list[str]:
-    """How options were read that have two published meanings."""
+    """A line for each option with two published meanings: which of them it has here."""
     options = settings.options
     if options.get("scheme") == "published":
         level = options["S_max"]
@@ -249,7 +250,7 @@ def _remarks(given: Mapping[str, Any], settings: GenerationSettings) -> list[str
 
 
 def _correlated_noise(scheme: str) -> str:
-    """What `--randn_like=ddb` came to mean."""
+    """A line on how `--randn_like=ddb` was read."""
     if scheme == "published":
         return "--randn_like=ddb: sampler ito_taylor as published, scheme published"
     return (

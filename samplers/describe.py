@@ -1,4 +1,4 @@
-"""What is said of generated images: names of a grid's rows, its PNG text, lines at the end."""
+"""Text about generated images: row names and PNG text of a grid, and the lines at the end."""
 
 import math
 import os
@@ -19,11 +19,11 @@ def row_labels(
 ) -> tuple[list[str], list[int]]:
     """Names of a grid's rows, and the numbers that stand for names that cannot be printed.
 
-    Rows have names where all images in one have the label that was asked for.
+    Rows have names only if the images of a row share a label that was asked for.
 
     Args:
         images: what was generated, in order.
-        words: what was asked for.
+        words: the labels that were asked for.
         names: of the classes.
         num_columns: images in a row.
     """
@@ -43,7 +43,7 @@ def summary(
     """Lines on the labels of all images.
 
     Args:
-        words: what was asked for.
+        words: the labels that were asked for.
         source: what the model's labels are, and what they were drawn from.
         classes: number of images of each class.
     """
@@ -64,7 +64,7 @@ def summary(
 def png_text(
     settings: GenerationSettings, seeds: Sequence[int], snapshot: str | os.PathLike[str]
 ) -> dict[str, str]:
-    """What a grid says of itself, keyword -> text; `sampler` can be pasted into a recipe."""
+    """The text inside a grid's PNG, keyword -> text; `sampler` can be pasted into a recipe."""
     flat = yaml.safe_dump(
         settings.as_mapping(), default_flow_style=True, sort_keys=False, width=math.inf
     )

@@ -1,4 +1,4 @@
-"""Generated images as Python code takes them: numbers in [-1, 1], all of them finite."""
+"""Generated images for callers from Python: floats in [-1, 1], all of them finite."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ def float_images(
     rng_device: str = "cpu",
     progress: bool = True,
 ) -> tuple[Iterator[Tensor], list[str]]:
-    """Get ready to generate images; they are computed batch by batch as they are asked for.
+    """Prepare to generate images; each batch is computed when the caller asks for it.
 
     Args:
         denoiser: the model.
@@ -43,18 +43,18 @@ def float_images(
         source: what labels are drawn from.
         stored, given: the snapshot's settings of the sampler and what replaces them, see `overlay`.
         guide: a second model, for autoguidance.
-        label_dropout: of the model's training; None if that is not known.
+        label_dropout: probability of the null label in the model's training; None if unknown.
         batch_size: images computed at once.
         rng_device: where to draw random numbers.
         progress: show a bar.
 
     Returns:
         Batches, float32 [n, C, H, W] on the model's device, clamped to [-1, 1]; and a line for
-        each thing that is not as one would expect. The batches raise a Failure if an image is not
-        finite.
+        each way in which they differ from what was asked for. The batches raise a Failure if an
+        image is not finite.
 
     Raises:
-        UserError: whatever cannot be.
+        UserError: invalid settings, or a label, guide or batch size that the model cannot take.
     """
     if batch_size < 1:
         raise UserError(f"batch is {batch_size}: it must be 1 or more")
@@ -81,7 +81,7 @@ def float_images(
                 callback=lambda i, sigma, x, _: bar.within(len(x), i / (len(sampling.sigmas) - 1)),
             )
             for start in range(0, len(samples), batch_size):
-                with numerics():  # and not while the caller has the batch
+                with numerics():  # left before the caller gets the batch
                     images = next(found).images
                 lost = not_finite(images).nonzero().flatten().tolist()
                 if lost:
@@ -108,7 +108,8 @@ def denoised(
         source: what the model's labels are.
 
     Raises:
-        UserError: images of another shape, no noise, or a label that the model lacks.
+        UserError: images of another shape, a sigma that is not positive, or a label that the model
+            lacks.
     """
     shape = denoiser.img_channels, *denoiser.img_resolution
     if noisy.shape[1:] != shape or not noisy.is_floating_point():

@@ -52,12 +52,12 @@ class GeneratedBatch:
 
     @property
     def classes(self) -> list[int] | None:
-        """The same as numbers; waits for the device where they were drawn on one."""
+        """`indices` as a list; waits for the device if they were drawn on a GPU."""
         return None if self.indices is None else self.indices.tolist()
 
 
 class SeededNoise:
-    """One random generator per image, drawn from side by side."""
+    """One random generator per image; a draw takes numbers from each of them."""
 
     def __init__(self, seeds: Sequence[int], rng_device: torch.device) -> None:
         self.rng_device = rng_device
@@ -114,8 +114,8 @@ def generate(
     Args:
         sampling: settings and models, in evaluation mode, on the device to compute on.
         samples: seeds and labels.
-        source: what labels are drawn from; None for classes, all of them.
-        batch_size: images computed at once; does not change them but for kernel rounding.
+        source: what labels are drawn from; None for all classes of the model.
+        batch_size: images computed at once; changes the images only by kernel rounding.
         rng_device: device of the per-seed generators; streams differ between CPU and CUDA.
         callback: given to the sampler.
 
@@ -123,7 +123,8 @@ def generate(
         Batches in the order of `samples`.
 
     Raises:
-        UserError: a class that the model does not have, or no label where labels cannot be drawn.
+        UserError: a class that the model does not have, or a sample without a label for a model
+            whose labels cannot be drawn.
     """
     denoiser, sigmas = sampling.denoiser, sampling.sigmas
     source = source or LabelSource(denoiser.label_dim)
@@ -131,7 +132,9 @@ def generate(
         if sample.class_index is not None:
             check_class(sample.class_index, denoiser.label_dim)
         if sample.label is None and not source.is_class and source.examples is None:
-            raise UserError(f"seed {sample.seed} has no label, and the model no examples of labels")
+            raise UserError(
+                f"seed {sample.seed} has no label, and the model has no examples to draw one from"
+            )
     solver, device = sampling.solver, device_of(denoiser)
     shape = (denoiser.img_channels, *denoiser.img_resolution)
     for start in range(0, len(samples), batch_size):
@@ -153,7 +156,10 @@ def generate(
 
 
 def _indices(chunk: Sequence[Sample], random: SeededNoise, source: LabelSource) -> Tensor | None:
-    """Class or number of the example of each image, [N]; drawn for all, also where one is given."""
+    """Class, or number of the label example, of each image, [N].
+
+    An integer is drawn for every image, even if its label is given.
+    """
     if source.dim == 0:
         return None
     drawn = random.integers(source.num_choices)
@@ -165,7 +171,7 @@ def _indices(chunk: Sequence[Sample], random: SeededNoise, source: LabelSource) 
 
 
 def _labels(chunk: Sequence[Sample], indices: Tensor, source: LabelSource) -> Tensor:
-    """Label rows [N, label_dim]: of the classes or examples, or those that were asked for."""
+    """Label rows [N, label_dim]: those that were asked for, else of the classes or examples."""
     rows = source.rows(indices)
     given = {i: sample.label for i, sample in enumerate(chunk) if sample.label is not None}
     if not given:
@@ -181,7 +187,7 @@ def not_finite(images: Tensor) -> Tensor:
 
 
 def some_seeds(seeds: Sequence[int | str], most: int = 10) -> str:
-    """Seeds for a message: `seeds 3, 5, 8`, at most so many of them."""
+    """Seeds for a message: `seeds 3, 5, 8`, at most `most` of them."""
     shown = ", ".join(map(str, seeds[:most]))
     return f"seed{'s' * (len(seeds) > 1)} {shown}{', ...' if len(seeds) > most else ''}"
 

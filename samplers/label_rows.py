@@ -1,4 +1,4 @@
-"""Labels as Python says them: a class, tags, numbers; one for all images, or one for each."""
+"""Labels as callers from Python give them: a class, tags or numbers, for all images or for each."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def label_rows(label: Any, num: int, source: LabelSource) -> Tensor:
         float32 [num, label_dim], on the CPU.
 
     Raises:
-        UserError: the model has no such label, or there are not as many as images.
+        UserError: the model has no such label, or the number of labels is not that of the images.
     """
     known = source.names
     if source.dim == 0:
@@ -46,7 +46,7 @@ def label_rows(label: Any, num: int, source: LabelSource) -> Tensor:
         is_class = source.is_class and values.ndim < 2 and values.dtype.kind in "iu"
         rows = values.astype(np.float32)
     except (TypeError, ValueError):
-        raise UserError(f"label {label!r} is no class, and no numbers") from None
+        raise UserError(f"label {label!r} is neither a class nor numbers") from None
     if is_class:
         return _one_hots(np.atleast_1d(values), num, source)
     if rows.ndim < 2:
@@ -62,16 +62,16 @@ def label_rows(label: Any, num: int, source: LabelSource) -> Tensor:
 
 
 def _are_texts(label: Any) -> bool:
-    """Whether it is a sequence of names; an empty one is one of none."""
+    """Whether it is a list or tuple of names; an empty one counts."""
     return isinstance(label, (list, tuple)) and all(isinstance(entry, str) for entry in label)
 
 
 def _one_hots(classes: np.ndarray, num: int, source: LabelSource) -> Tensor:
-    """Labels of classes: of one for all images, or of one for each."""
+    """Labels of one class for all images, or of one class for each."""
     if len(classes) not in (1, num):
         raise UserError(f"label names {len(classes)} classes for {num} images: give one, or {num}")
     for index in sorted(set(classes.tolist())):
         check_class(index, source.dim)
         if index not in source.present:
-            raise UserError(f"no training image is of class {index}, so nothing was learned of it")
+            raise UserError(f"no training image has class {index}: the model never learned it")
     return source.rows(torch.from_numpy(classes).to(torch.int64)).expand(num, -1)

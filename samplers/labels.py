@@ -1,7 +1,7 @@
-"""Labels of images: those that were asked for, and those of the training set for the rest.
+"""Labels of generated images: the ones asked for; the rest are drawn from the training set's.
 
-A one-hot is the label of a class. Vectors and tags have a distribution of their own, of which a
-snapshot stores examples; a label that no training image had would be a guess.
+A class has a one-hot label. Vectors and tags have a distribution, of which a snapshot stores
+examples: a label that no training image had would be a guess.
 """
 
 import math
@@ -24,9 +24,9 @@ class LabelSource:
 
     Attributes:
         dim: width of a label; 0 for an unconditional model.
-        classes: the classes that some training image has, ascending; None for all of them.
-        examples: labels of training images, float32 [M, dim]; None for classes, and where a
-            snapshot does not have them.
+        classes: the classes that some training image has, ascending; None for all classes.
+        examples: labels of training images, float32 [M, dim]; None for classes, and if a snapshot
+            has no examples.
         kind: class, vector or multi_hot; None is class, or an unconditional model.
         names: of the classes, or of the elements of a label; may be empty.
     """
@@ -44,7 +44,10 @@ class LabelSource:
 
     @property
     def num_choices(self) -> int:
-        """How many an image's label is drawn from; without any, the integer is drawn in vain."""
+        """How many classes or examples there are to draw from.
+
+        Vectors without examples have a number, too: the integer is drawn, and then not used.
+        """
         if self.examples is not None:
             return len(self.examples)
         return self.dim if self.classes is None else len(self.classes)
@@ -60,7 +63,7 @@ class LabelSource:
         return drawn if self.classes is None else upload(self.classes, drawn.device)[drawn]
 
     def rows(self, drawn: Tensor) -> Tensor:
-        """Labels [N, dim] for classes, or for the integers drawn where labels are no classes."""
+        """Labels [N, dim]: one-hot for classes, else the examples that the integers choose."""
         if self.is_class:
             return one_hot(drawn, self.dim).to(torch.float32)
         if self.examples is None:
@@ -86,14 +89,16 @@ def label_source(
         names: of the classes, or of the elements of a label.
 
     Raises:
-        UserError: what the snapshot says is no classes or labels of this width.
+        UserError: the snapshot's classes or examples do not fit this width.
     """
     plain = LabelSource(dim, kind=kind, names=names or ())
     if plain.is_class:
         if present is None:
             return plain
         if not present or not all(type(i) is int and 0 <= i < dim for i in present):
-            raise UserError("the snapshot's list of classes is damaged: it names none or others")
+            raise UserError(
+                f"the snapshot's list of classes is damaged: it must name some of 0 to {dim - 1}"
+            )
         return replace(plain, classes=torch.tensor(present))
     if not examples:
         return plain
@@ -107,7 +112,7 @@ def label_source(
 
 
 def label_of_tags(tags: Sequence[str], names: Sequence[str]) -> tuple[float, ...]:
-    """The multi-hot label of some tags; no tags are the null label.
+    """The multi-hot label of some tags; without tags it is the null label.
 
     Raises:
         UserError: the model has no tag of that name.
@@ -122,7 +127,7 @@ def label_from_text(text: str, dim: int) -> tuple[float, ...]:
     """The label that `--label=0.25,-3,7.5` stands for.
 
     Raises:
-        UserError: no numbers, or not as many as the model's labels have.
+        UserError: the text is not numbers, or has not as many as the model's labels.
     """
     try:
         values = tuple(float(part) for part in text.split(","))
@@ -153,7 +158,7 @@ def labels_from_file(path: str | os.PathLike[str], num: int, dim: int) -> np.nda
     if not os.path.isfile(path):
         raise UserError(f"{name}: no such file")
     try:
-        # mapped, so that a header that lies about the size is found out without memory for it
+        # mapped, so that a header that lies about the size is caught before memory is taken
         values = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise UserError(f"{name} is not a .npy file of numbers") from error

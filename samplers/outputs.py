@@ -1,6 +1,6 @@
 """The files of generated images: where they go, whether the disk holds them, writing them.
 
-No image is left half written: a file is whole or absent, and what goes wrong ends the work.
+No image is left half written: a file is whole or absent, and the first error ends the work.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from torch_utils.images import is_grid, png_bound, save_png
 
 _THREADS = 4
 _BACKLOG = 256  # pictures that wait to be written
-_BLOCK = 4096  # bytes that the smallest file takes, where the file system does not say
+_BLOCK = 4096  # bytes that the smallest file takes, if the file system does not tell
 
 
 def picture_path(outdir: str, seed: int, folder: str, *, subdirs: bool) -> Path:
@@ -30,13 +30,13 @@ def picture_path(outdir: str, seed: int, folder: str, *, subdirs: bool) -> Path:
 
 
 def check_outputs(outdir: str, grid: str | None, num_channels: int) -> None:
-    """Make the folders of what will be written, or find out before the work that it cannot be.
+    """Make the folders of the output, so that a place that cannot be written is found out early.
 
     Raises:
         UserError: PNGs cannot hold the images, or the folders cannot be written.
     """
     if num_channels not in (1, 3):
-        raise UserError(f"PNGs have 1 or 3 channels, the images of this model {num_channels}")
+        raise UserError(f"PNGs have 1 or 3 channels; the images of this model have {num_channels}")
     prepare_folder(outdir)
     if grid is not None:
         if Path(grid).suffix.lower() != ".png" or Path(grid).is_dir():
@@ -59,7 +59,7 @@ def check_room(
         A warning if the folder has other PNGs, which would be scored along with these.
 
     Raises:
-        UserError: there is not enough room, even if all images were noise.
+        UserError: there is not enough room for PNGs of this shape at their largest.
     """
     known = {os.path.normpath(path) for path in files}
     old = {path for path in _pictures_in(outdir) if path in known or not is_grid(path)}
@@ -111,7 +111,7 @@ def _size(num: int) -> str:
 
 @contextlib.contextmanager
 def failing(place: str) -> Iterator[None]:
-    """Say in one line that a disk or folder does not take what is written any more.
+    """Turn the system's refusal to write within the block into one line.
 
     Raises:
         Failure: the system refused something within the block.
@@ -126,10 +126,10 @@ def failing(place: str) -> Iterator[None]:
 
 
 class PictureWriter:
-    """Writes PNGs by some threads. The first one that fails ends the work.
+    """Writes PNGs in several threads. The first one that fails ends the work.
 
-    Within a `with` block; when that is left by an error or Ctrl-C, pictures that nobody has begun
-    to write are dropped, and the others finished.
+    It is used as a `with` block. If an error or Ctrl-C leaves the block, pictures that are being
+    written are finished, and those that wait are dropped.
 
     Args:
         outdir: the folder to name in messages.
@@ -171,13 +171,13 @@ def write_batches(
     writer: PictureWriter,
     advance: Callable[[int], None],
 ) -> tuple[list[int], list[int]]:
-    """Write the images that are finite; of the others there is no file, an old one neither.
+    """Write the images that are finite; for the others, remove the file if an old one is there.
 
     Args:
         batches: the images.
         paths: a file for each.
         writer: writes them.
-        advance: told how many images were done.
+        advance: called after every batch with its number of images.
 
     Returns:
         Positions of the images that are not finite, and the classes of those that are.

@@ -19,10 +19,10 @@ def check_seeds(seeds: Sequence[int]) -> list[str]:
     """Find seeds that would give the same image.
 
     Returns:
-        A warning if seeds are equal modulo 2^32, which is all that a generator takes of them.
+        A warning if seeds are equal modulo 2^32: a generator ignores the rest of a seed.
 
     Raises:
-        UserError: a seed twice: both images would be the same, in the same file.
+        UserError: a seed is given twice: both images would be the same, in the same file.
     """
     twice = [seed for seed, count in Counter(seeds).items() if count > 1]
     if twice:
@@ -38,11 +38,11 @@ def check_seeds(seeds: Sequence[int]) -> list[str]:
 
 @dataclass(frozen=True)
 class LabelWords:
-    """The words for labels on a command line; at most one is given, without any they are drawn.
+    """The label options of a command line. At most one is given; without it, labels are drawn.
 
     Attributes:
         class_: a number, a name or `each`.
-        tags: comma-separated names of tags, of which there may be none.
+        tags: comma-separated names of tags; may be empty.
         label: comma-separated numbers, one label for all images.
         labels: a .npy file of labels, one a seed.
     """
@@ -69,12 +69,12 @@ def requests(
 
     Args:
         seeds: one image each.
-        words: what was asked for.
+        words: the labels that were asked for.
         source: what the model's labels are, and what they are drawn from.
 
     Raises:
-        UserError: what was asked for is nothing that the model has, or nothing was asked for and
-            there is nothing to draw from.
+        UserError: more than one option is given, the model has no such label, or no option is given
+            and the snapshot has no examples to draw labels from.
     """
     if len(words.given) > 1:
         options = " and ".join(option for option, _ in words.given)
@@ -96,7 +96,7 @@ def requests(
         return [(Sample(seed, index), folder) for index, folder in folders for seed in seeds]
     index = class_number(chosen, source.names, source.dim, words=["each"])
     if index not in source.present:
-        raise UserError(f"--class={chosen}: no training image is of it, so nothing was learned")
+        raise UserError(f"--class={chosen}: no training image has it: the model never learned it")
     return [(Sample(seed, index), "") for seed in seeds]
 
 

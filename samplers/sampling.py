@@ -1,4 +1,4 @@
-"""Settings meet a model: misfits are refused, and what the sampler calls is put together once."""
+"""A model with the settings to sample it: checked to fit each other, and put together once."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Sampling:
         denoiser: the model.
         guide: the guidance network, if there is one.
         sigmas: the levels that are visited, decreasing, ending in 0.
-        notes: a line for each way in which the levels are not as asked.
+        notes: a line for each way in which the levels differ from what was asked for.
     """
 
     settings: GenerationSettings
@@ -35,7 +35,7 @@ class Sampling:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the solver's state and arithmetic."""
+        """Precision of the solver's state and arithmetic."""
         return torch.float64 if self.settings.solver_dtype == "float64" else torch.float32
 
     @property
@@ -45,7 +45,7 @@ class Sampling:
 
     @property
     def ignores_labels(self) -> bool:
-        """Whether labels change nothing: at scale 0, of the model or a guide without labels."""
+        """Whether labels change nothing: at scale 0, if what is left is called without labels."""
         guidance, guide = self.settings.guidance, self.guide
         is_alone = guidance is not None and guidance.scale == 0
         is_everywhere = guidance is not None and guidance.interval == (0.0, math.inf)
@@ -55,8 +55,8 @@ class Sampling:
         """What the sampler calls: the model with its labels, guided and clipped.
 
         Args:
-            labels: [N, label_dim], or None for an unconditional model. A guidance network
-                without labels gets none of them.
+            labels: [N, label_dim], or None for an unconditional model. They are not given to a
+                guidance network that has no labels.
         """
         guidance, clip = self.settings.guidance, self.settings.clip_rule
         plain = conditional(self.denoiser, labels)
@@ -73,10 +73,10 @@ class Sampling:
         )
 
     def cautions(self, *, label_dropout: float | None = None) -> list[str]:
-        """A line for each reason why the images cannot be right, though they can be made.
+        """A line for each reason to expect wrong images, although the sampler can run.
 
         Args:
-            label_dropout: probability of the null label in training; None if it is not known.
+            label_dropout: probability of the null label in training; None if unknown.
         """
         lines = []
         settings = self.settings
@@ -104,11 +104,11 @@ class Sampling:
 def sampling_of(
     settings: GenerationSettings, denoiser: Denoiser, guide: Denoiser | None = None
 ) -> Sampling:
-    """Bring settings and a model together, before any work.
+    """Put settings and a model together, before any work.
 
     Args:
         settings: all of them.
-        denoiser: the model; its weights are not looked at.
+        denoiser: the model; its weights are not read.
         guide: the guidance network, if there is one.
 
     Raises:
@@ -132,7 +132,7 @@ def sampling_of(
         if guide.label_dim not in (0, denoiser.label_dim):
             raise UserError(
                 f"the guidance network has {guide.label_dim} labels, the model "
-                f"{denoiser.label_dim}: they must have the same, or the guidance network none"
+                f"{denoiser.label_dim}: it must have as many, or be unconditional"
             )
     schedule = denoiser.preconditioning.schedule
     sigmas, notes = settings.visited(*_range(denoiser, guide), denoiser.round_sigma, schedule)

@@ -1,5 +1,5 @@
-"""How to generate: one flat mapping, as recipes (`sampler:`), snapshots (`sampling:`) and programs
-hold it, and the settings that it stands for.
+"""The settings of a generation, and the flat mapping that stands for them in recipes (`sampler:`),
+in snapshots (`sampling:`) and in programs.
 
 The mapping has `name`, `steps` and `grid`, the options of the sampler and of its grid side by side,
 and what is wrapped around the denoiser: `clip`, `guidance` and `solver_dtype`.
@@ -28,11 +28,11 @@ Clip = Literal["none", "before", "after", "both"]
 Batch = Literal["joint", "split"]
 SolverDtype = Literal["float64", "float32"]
 
-# our key and the published one, EDM's option --disc; and the published name of a grid
+# our key of a grid and EDM's, of its option --disc; and the name of a grid that EDM has another for
 GRID_KEYS = ("grid", "discretization")
 _GRID_NAMES = {"edm": "rho"}
 _RANGE = ("sigma_min", "sigma_max")
-# options that mean something else to other samplers: a threshold, not the end of a churn window
+# options that mean something else to other samplers: here a threshold, there the end of churn
 _OWN_MEANING = {"ito_taylor": ("S_max",)}
 
 
@@ -112,7 +112,7 @@ class GenerationSettings(Section):
         grid: options of the time grid.
         options: options of the sampler.
         clip: clip D to [-1, 1] in every call.
-        guidance: how labels or a second model guide; None for not at all.
+        guidance: how labels or a second model guide; None for no guidance.
         solver_dtype: precision of the solver's state and arithmetic, float64 or float32; the
             noises are the same draws.
     """
@@ -144,7 +144,10 @@ class GenerationSettings(Section):
         return self.row.num_calls(self.steps, self.options)
 
     def as_mapping(self) -> dict[str, Any]:
-        """The flat form that `generation_settings` reads; the grid is named if it is not usual."""
+        """The flat form that `generation_settings` reads; it names a grid that is not the default.
+
+        The default is the sampler's own.
+        """
         flat: dict[str, Any] = {"name": self.name, "steps": self.steps}
         if self.grid_name != self.row.grid:
             flat["grid"] = self.grid_name
@@ -166,8 +169,8 @@ class GenerationSettings(Section):
         Args:
             model_min, model_max: range of noise levels that the model accepts.
             round_sigma: nearest level that the model knows.
-            schedule: the model's own, of which the grid `steps` takes the levels unless its
-                options name another; for a model without one that of DDPM.
+            schedule: the model's own, or None. The grid `steps` takes its levels from the schedule
+                that its options name, else from this one, else from DDPM's.
 
         Returns:
             (strictly decreasing levels, one line for each deviation).
@@ -202,7 +205,7 @@ class GenerationSettings(Section):
         return levels, notes
 
     def _range(self, model_min: float, model_max: float) -> tuple[float, float]:
-        """The grid's range of noise levels within the model's; all of that, if it has none."""
+        """The part of the model's noise levels that the grid asks for; by default all of them."""
         from diffusion.grids import clamp_range
 
         if "sigma_min" not in self.grid:
@@ -220,7 +223,7 @@ class GenerationSettings(Section):
         Args:
             model_min, model_max: range of noise levels that the model accepts. If the sampler
                 itself has a range among its options, it gets the part within the model's.
-            steps_taken: steps of the grid it will get, where that may differ from those asked for.
+            steps_taken: number of steps of its grid, if that may differ from what was asked for.
         """
         options = dict(self.options)
         if options.get("S_churn") and steps_taken not in (None, self.steps):
@@ -232,7 +235,7 @@ class GenerationSettings(Section):
 
 
 WRAPPING = ("clip", "guidance", "solver_dtype")  # the keys that are not the sampler's
-_PURE_NOISE = 5.0  # there a hundredth of the variance is data, whose deviation is about 1/2
+_PURE_NOISE = 5.0  # data, with a deviation of about 1/2, is a hundredth of the variance here
 
 
 def _cap_notes(levels: list[float], is_cut_below: bool, is_cut_above: bool) -> list[str]:
@@ -256,7 +259,7 @@ def _cap_notes(levels: list[float], is_cut_below: bool, is_cut_above: bool) -> l
 
 
 def _start_notes(first: float, highest: float) -> list[str]:
-    """A line if sampling starts where a state of nothing but noise is not what the model knows."""
+    """A line if sampling starts at a level where the model expects visible data, not pure noise."""
     if first >= _PURE_NOISE or highest <= 2 * first:
         return []
     return [
@@ -285,7 +288,7 @@ def _chosen(mapping: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _unknown_option(sampler: str, grid: str, key: str, known: Iterable[str]) -> UserError:
-    """The error for an option that neither a sampler nor its grid has, but another may."""
+    """The error for an option that neither a sampler nor its grid has; it says which ones do."""
     owners = [f"grid {name}" for name, row in GRIDS.items() if key in row.options]
     owners += [f"sampler {name}" for name, row in SAMPLERS.items() if key in row.options]
     if owners:
@@ -298,11 +301,11 @@ def _unknown_option(sampler: str, grid: str, key: str, known: Iterable[str]) -> 
 def generation_settings(mapping: Mapping[str, Any]) -> GenerationSettings:
     """Read the flat form.
 
-    An option that both sampler and grid have has one value for both, by default the sampler's.
+    If sampler and grid share an option, it has one value for both; the default is the sampler's.
 
     Args:
-        mapping: e.g. {"name": "heun", "steps": 18, "clip": True, "guidance": {"w": 0.1}}. What is
-            left out or None has its default. `grid` chooses another grid than the sampler's usual.
+        mapping: e.g. {"name": "heun", "steps": 18, "clip": True, "guidance": {"w": 0.1}}. Keys that
+            are left out or None have their defaults. `grid` replaces the sampler's default grid.
 
     Raises:
         UserError: unknown sampler, grid or key, or a value that cannot be used.
@@ -333,7 +336,7 @@ def generation_settings(mapping: Mapping[str, Any]) -> GenerationSettings:
 
 
 def flat_with_numbers(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """A flat mapping in which numbers that a reader left as text are numbers.
+    """Turn numbers of a flat mapping that a YAML reader left as text into numbers.
 
     An option has the same type in every sampler and grid that has it.
     """
@@ -354,15 +357,15 @@ def _numbers(value: Any) -> Any:
 
 
 def overlay(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given now over what was stored.
+    """Lay what is given now over what was stored.
 
-    A stored grid belongs to its sampler, and stored options to their sampler and grid: where
-    another one is given, they are left behind unless that one has the same option.
+    A stored grid belongs to its sampler, and stored options belong to their sampler and grid. If
+    another one is given, they are left behind, except options that the new one has as well.
 
     Args:
         stored: the flat form, e.g. of a snapshot.
-        given: the same, e.g. of a command line; its `guidance` may lack a scale, which is then
-            the stored one, or without any there is no guidance.
+        given: the same, e.g. of a command line. Its `guidance` may lack a scale: then the stored
+            scale counts, and if that is missing, too, there is no guidance.
 
     Raises:
         UserError: there is no such sampler or grid.

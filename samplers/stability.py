@@ -1,8 +1,8 @@
-"""Whether a solver stands so few steps: tried on Gaussian data, where the right answer is known.
+"""Whether a solver is stable with few steps: tried on Gaussian data, whose right answer is known.
 
-An explicit solver of the reverse SDE multiplies noise in steps that are too long, until images are
-nothing else. That depends on the solver, its options and the grid, and hardly on the data, so a
-trial with numbers in the place of images tells it before the work.
+An explicit solver of the reverse SDE amplifies noise if its steps are too long, until only noise is
+left. That depends on the solver, its options and the grid, and hardly on the data. So a trial with
+numbers in place of images shows it before the work.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 from samplers.settings import GenerationSettings
 from torch_utils.errors import UserError
 
-# along directions in which images in [-1, 1] vary little
+# standard deviations of the data: of directions in which images in [-1, 1] vary little
 DATA_STDS = (0.005, 0.01, 0.02, 0.05, 0.1)
 VISIBLE = 0.25  # excess deviation from which images are noisy to the eye
 _SAMPLES = 256  # of each; deviations are found to 5%
@@ -59,7 +59,7 @@ def falls_apart(settings: GenerationSettings, model: Range) -> bool:
         model: sigma_min, sigma_max, round_sigma and schedule of the model.
 
     Raises:
-        UserError: the grid cannot be.
+        UserError: the grid cannot be made.
     """
     sigmas, _ = settings.visited(*model)
     sampler = settings.solver(model[0], model[1], len(sigmas) - 1)
@@ -67,13 +67,13 @@ def falls_apart(settings: GenerationSettings, model: Range) -> bool:
 
 
 def least_steps(settings: GenerationSettings, model: Range) -> int | None:
-    """The smallest number of steps, above that of the settings, that a sampler stands.
+    """The smallest number of steps, above that of the settings, with which a sampler is stable.
 
     Args:
         settings, model: as of `falls_apart`.
 
     Returns:
-        The number, exact below 20 and to a tenth above; None if there is none in reach.
+        The number, exact below 20 and to a tenth above; None if the search ends without one.
     """
     steps = settings.steps
     while (steps := steps + max(1, steps // 10)) <= _MOST_STEPS:

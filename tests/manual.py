@@ -18,9 +18,9 @@ import losses
 from diffusion import GRIDS, SCHEDULES, preconditioning
 from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import PRESETS
+from importers.spellings import FLAG_SPELLINGS, SPELLINGS, SYSTEMS
 from samplers import SAMPLERS
 from tests.test_layering import ALLOWED
-from torch_utils.published import FLAG_SPELLINGS, SPELLINGS, SYSTEMS
 from torch_utils.registry import Row
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -179,7 +179,7 @@ def test_tags_and_vectors_are_labels(tmp_path: Path) -> None:
         ({"label": [1, 2]}, "label names 2 classes for 3 images: give one, or 3"),
         ({"label": [0.5, 1]}, r"has shape \(2,\): for 3 images give 3 numbers, or \(3, 3\)"),
         ({"label": [0.5, 1, math.nan]}, "not finite"),
-        ({"label": {}}, "is no class, and no numbers"),
+        ({"label": {}}, "is neither a class nor numbers"),
         ({"stpes": 3}, "unknown option of sampler heun: 'stpes': did you mean 'steps'"),
         ({"sampler": "ddimm"}, "unknown sampler 'ddimm': did you mean 'ddim'"),
         ({"steps": 0}, "steps"),

@@ -1,5 +1,6 @@
 """The files around the code: dependencies in step, help texts as checked in, size of scripts."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from tests.manual import help_page, helps
+from tests.test_layering import ALLOWED
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [words for words, _ in helps()]
@@ -51,3 +53,29 @@ def test_there_is_no_help_of_a_command_that_is_gone() -> None:
 def test_scripts_stay_short() -> None:
     for script in ("train.py", "generate.py", "fid.py", "dataset_tool.py"):
         assert len((ROOT / script).read_text(encoding="utf-8").splitlines()) <= 225, script
+
+
+# a page or module by its path, from the root, from tests/ or from the folder of what names it
+REFERENCE = re.compile(r"(?<![\w./*<-])[\w-]+(?:/[\w.-]+)+\.(?:md|py)\b")
+TEXTS = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("*.py"),
+    *(path for name in ALLOWED for path in (ROOT / name).rglob("*.py")),
+    *(path for name in ("docs", "tests") for path in (ROOT / name).rglob("*.md")),
+    *(ROOT / "tests").rglob("*.py"),
+]
+
+
+def missing_references(text: str, folder: Path) -> list[str]:
+    """Pages and modules that a text names by their path and that do not exist."""
+    places = (ROOT, ROOT / "tests", folder)
+    found = REFERENCE.findall(text)
+    return [path for path in found if not any((place / path).exists() for place in places)]
+
+
+def test_what_is_cited_is_in_the_repository() -> None:
+    invented = "".join(["see spec", "/family.md and tests", "/conftest.py"])
+    assert missing_references(invented, ROOT) == ["/".join(["spec", "family.md"])]
+    for page in TEXTS:
+        missing = missing_references(page.read_text(encoding="utf-8"), page.parent)
+        assert not missing, f"{page.relative_to(ROOT)} cites {missing}"

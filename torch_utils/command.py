@@ -11,11 +11,10 @@ from typing import Any
 import click
 
 from torch_utils import leaving
-from torch_utils.errors import Failure, UserError, nearest, unknown_name
+from torch_utils.errors import Failure, UserError, explained, nearest, unknown_name
 from torch_utils.files import DISK_FULL
 from torch_utils.leaving import exit_process
 from torch_utils.no_memory import is_out_of_memory, shortage
-from torch_utils.published import hint
 
 # what other systems, and other programs of ours, call an option by: each row means the same
 SAME = (
@@ -44,7 +43,7 @@ def unknown_option(error: click.NoSuchOption) -> str:
     given = name.lstrip("-").replace("-", "_")
     same = {other for row in SAME if given in row for other in row}
     near = [known[other] for other in sorted(same & known.keys())]
-    published = hint(name)
+    published = explained("option", name)
     near = near or [known[other] for other in nearest(given, known, 1 if published else None)]
     if near:
         return f"unknown option {name}: did you mean {' or '.join(near)}?"

@@ -4,9 +4,8 @@
 whatever else escapes is a defect of ours and keeps its traceback.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from torch_utils.published import hint, value_hint
 from torch_utils.text import printable
 
 _PROPOSED = 3  # names that a message proposes at most
@@ -29,13 +28,35 @@ class Failure(Exception):
         super().__init__(printable(message))
 
 
+def _nothing(kind: str, name: str) -> str | None:
+    return None
+
+
+_explain: Callable[[str, str], str | None] = _nothing
+
+
+def explain_names_with(explain: Callable[[str, str], str | None]) -> None:
+    """Say how names are explained that are unknown here, but known elsewhere.
+
+    Args:
+        explain: (kind, name), as for `unknown_name`, -> the end of a sentence, or None.
+    """
+    global _explain
+    _explain = explain
+
+
+def explained(kind: str, name: str) -> str | None:
+    """What a name of another system is called here, as the end of a sentence, if it is known."""
+    return _explain(kind, name)
+
+
 def unknown_name(
     kind: str, name: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()
 ) -> UserError:
     """Build the error for a name that is not in a table, with the nearest known one.
 
-    If it is a published system's name for an option or key, the message says what that is called
-    here, unless a known name is nearly equal.
+    If it is another system's name for an option or key, the message says what that is called
+    here (see `explain_names_with`), unless a known name is nearly equal.
 
     Args:
         kind: what the name names, e.g. "sampler"; it starts with "option" or "key" if it is one.
@@ -47,9 +68,8 @@ def unknown_name(
         The error, to be raised by the caller.
     """
     choices = sorted(known)
-    choices = sorted(known)
     is_key = kind.split()[0] in ("option", "key")
-    published = hint(name) if is_key else value_hint(kind, name)
+    published = explained(kind, name)
     near = [] if published and not is_key else nearest(name, choices, 1 if published else None)
     if not near and not published:
         near = sorted(elsewhere)

@@ -40,7 +40,7 @@ def iddpm_condition(sigma: Tensor) -> Tensor:
     return (num_steps - 1 - index).float()
 
 
-# c_skip, c_out, c_in and c_noise as functions of sigma (spec/edm-family.md, chapter 2).
+# c_skip, c_out, c_in and c_noise as functions of sigma (Karras et al. 2022, table 1).
 PRECONDITIONING: dict[str, Callable[[Tensor], tuple[Any, Tensor, Any, Tensor]]] = {
     "EDMPrecond": lambda s: (
         0.25 / (s**2 + 0.25),

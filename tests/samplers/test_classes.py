@@ -31,7 +31,7 @@ def test_a_name_is_looked_up_before_a_number(chosen: str, names: list[str], expe
     [
         ("3", [], "class 3 is out of range: the model has 0 to 2"),
         ("9" * 5000, ["a", "b", "c"], "is out of range"),
-        ("0", ["1", "2", "10"], "no class is called 0: the classes' names are numbers, 1, 2, 10"),
+        ("0", ["1", "2", "10"], "no class is named 0: the class names are numbers, 1, 2, 10"),
         ("dgo", ["cat", "dog", "fox"], "unknown class 'dgo': did you mean 'dog'"),
         ("²", ["cat", "dog", "fox"], "unknown class"),
     ],

@@ -1,7 +1,8 @@
 """Names that the published systems gave to what has another name here.
 
-Used where an option, key or value is unknown, and for the tables of docs/migration.md. Flags of
-command lines stand without dashes and with underscores. What has the same name here is not listed.
+The one table of them: what is said of an unknown option, key or value, the keys that importers
+translate and the tables of docs/migration.md are made from it. Flags of command lines stand without
+dashes and with underscores. What has the same name here is not listed.
 """
 
 from dataclasses import dataclass
@@ -248,12 +249,17 @@ VALUES: dict[str, dict[str, str]] = {
 }
 
 
-def hint(name: str) -> str | None:
+def explain(kind: str, name: str) -> str | None:
     """What a published name is called here, as the end of a sentence; None if it is not one.
 
     Args:
-        name: a flag, with its dashes, or a dotted key.
+        kind: what is named, e.g. "sampler" or "variance of sampler ddpm:"; it starts with "option"
+            or "key" if it is one.
+        name: a value; or a flag, with its dashes; or a dotted key.
     """
+    if kind.split()[0] not in ("option", "key"):
+        ours = VALUES.get(kind.split(" of ")[0], {}).get(name)
+        return None if ours is None else f"here that is {ours}"
     key = name.lstrip("-").split(".")[-1].split("=")[0].replace("-", "_")
     flags = FLAG_SPELLINGS if name.startswith("-") else {}
     found = SPELLINGS.get(key) or flags.get(key)
@@ -265,12 +271,11 @@ def hint(name: str) -> str | None:
     return f"{published} has no counterpart here: {found.ours}"
 
 
-def value_hint(kind: str, name: str) -> str | None:
-    """What a published value is called here, as the end of a sentence; None if it is not one.
-
-    Args:
-        kind: what the value names, e.g. "sampler" or "variance of sampler ddpm:".
-        name: the value.
-    """
-    ours = VALUES.get(kind.split(" of ")[0], {}).get(name)
-    return None if ours is None else f"here that is {ours}"
+def renamed(system: str, section: str) -> dict[str, str]:
+    """What a system calls the keys of a section of ours: its name -> ours, the last part of it."""
+    start = f"{section}."
+    return {
+        name: row.ours.removeprefix(start)
+        for name, row in SPELLINGS.items()
+        if system in row.systems and row.ours.startswith(start) and " " not in row.ours
+    }

@@ -13,6 +13,7 @@ from diffusion.grids import SPACINGS
 from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import PRESETS
 from diffusion.steps import VARIANCES
+from importers.spellings import FLAG_SPELLINGS, SPELLINGS, SYSTEMS, VALUES, explain
 from networks import NETWORKS
 from samplers import SAMPLERS
 from samplers.command_line import FLAGS as SAMPLER_FLAGS
@@ -21,7 +22,6 @@ from tests.manual import NAMED, SECTIONS
 from tests.test_docs import SCRIPTS
 from torch_utils.command import unknown_option
 from torch_utils.errors import UserError, edit_distance, nearest, unknown_name
-from torch_utils.published import FLAG_SPELLINGS, SPELLINGS, SYSTEMS, VALUES, hint
 from torch_utils.registry import Row
 from training.config import TrainingConfig
 from training.recipes import load_config
@@ -298,4 +298,4 @@ def test_options_that_exist_elsewhere_are_not_taken_for_published_ones(
     config = load_config(None, {}, ["preconditioning.name=vdiff", f"loss.noise_level={level}"])
     with pytest.raises(UserError, match=re.escape(words)):
         create_objective(config)
-    assert hint("num_steps") is None
+    assert explain("option", "num_steps") is None
