@@ -27,6 +27,7 @@ from models.config import ModelConfig
 from networks.layers import has_tangent
 from samplers import SAMPLERS
 from samplers.generate import SeededNoise
+from samplers.levels import solver_of, visited_levels
 from samplers.sampling import sampling_of
 from samplers.settings import GenerationSettings, generation_settings
 from tests.samplers.orders import MIXTURE, Draws, final_variance, images, law_error, zeros
@@ -196,8 +197,8 @@ def overheads(
 def errors(case: Case, num_steps: int) -> dict[str, Any]:
     """Calls, and the errors after so many steps of the default grid."""
     settings = case.settings(num_steps)
-    sigmas = settings.visited(0.0, math.inf, float)[0]
-    sampler, row = settings.solver(), settings.row
+    sigmas = visited_levels(settings, 0.0, math.inf, float)[0]
+    sampler, row = solver_of(settings), settings.row
     start = sigmas[0] ** 2 + DATA_STD**2
     found: dict[str, Any] = {
         "steps": len(sigmas) - 1,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction, Denoiser
 from diffusion.guidance import autoguidance, classifier_free, clipped, conditional
+from samplers.levels import solver_of, visited_levels
 from samplers.settings import GenerationSettings
 from samplers.solvers.derivatives import check_continuous
 from samplers.stability import VISIBLE, excess_noise, least_steps
@@ -41,7 +42,7 @@ class Sampling:
     @property
     def solver(self) -> Callable[..., Tensor]:
         """The sampler with its options, for this model and these levels."""
-        return self.settings.solver(*_range(self.denoiser, self.guide), len(self.sigmas) - 1)
+        return solver_of(self.settings, *_range(self.denoiser, self.guide), len(self.sigmas) - 1)
 
     @property
     def ignores_labels(self) -> bool:
@@ -135,7 +136,9 @@ def sampling_of(
                 f"{denoiser.label_dim}: it must have as many, or be unconditional"
             )
     schedule = denoiser.preconditioning.schedule
-    sigmas, notes = settings.visited(*_range(denoiser, guide), denoiser.round_sigma, schedule)
+    sigmas, notes = visited_levels(
+        settings, *_range(denoiser, guide), denoiser.round_sigma, schedule
+    )
     if settings.name == "ito_taylor":
         for model in (denoiser, guide):
             if model is not None:

@@ -6,10 +6,9 @@ and what is wrapped around the denoiser: `clip`, `guidance` and `solver_dtype`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,10 +18,6 @@ from torch_utils.numbers import number
 from torch_utils.registry import lookup
 from torch_utils.sections import Section, validated
 
-if TYPE_CHECKING:
-    from diffusion.schedules import Schedule
-
-Round = Callable[[float], float]
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=True)]
 Clip = Literal["none", "before", "after", "both"]
 Batch = Literal["joint", "split"]
@@ -31,7 +26,6 @@ SolverDtype = Literal["float64", "float32"]
 # our key of a grid and EDM's, of its option --disc; and the name of a grid that EDM has another for
 GRID_KEYS = ("grid", "discretization")
 _GRID_NAMES = {"edm": "rho"}
-_RANGE = ("sigma_min", "sigma_max")
 # options that mean something else to other samplers: here a threshold, there the end of churn
 _OWN_MEANING = {"ito_taylor": ("S_max",)}
 
@@ -157,115 +151,8 @@ class GenerationSettings(Section):
             flat["guidance"] = parts | {"interval": list(self.guidance.interval)}
         return flat
 
-    def visited(
-        self,
-        model_min: float,
-        model_max: float,
-        round_sigma: Round,
-        schedule: "Schedule | None" = None,
-    ) -> tuple[list[float], list[str]]:
-        """The noise levels that are visited, ending in 0, and what differs from what was asked.
-
-        Args:
-            model_min, model_max: range of noise levels that the model accepts.
-            round_sigma: nearest level that the model knows.
-            schedule: the model's own, or None. The grid `steps` takes its levels from the schedule
-                that its options name, else from this one, else from DDPM's.
-
-        Returns:
-            (strictly decreasing levels, one line for each deviation).
-
-        Raises:
-            UserError: the range is empty, or the grid cannot have so many steps.
-        """
-        from diffusion import schedules
-        from diffusion.grids import finish_grid
-        from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA
-
-        options = {key: value for key, value in self.grid.items() if key not in _RANGE}
-        low, high = self._range(model_min, model_max)
-        notes = [
-            f"{key} {self.grid[key]:g} cut to the model's {value:g}"
-            for key, value in zip(_RANGE, (low, high), strict=True)
-            if key in self.grid and self.grid[key] != value
-        ]
-        if "levels" in options and (options["levels"] is not None or schedule is None):
-            options["levels"] = schedules.create(options["levels"] or "beta_linear")
-        elif "levels" in options:
-            options["levels"] = schedule
-        nodes = GRIDS[self.grid_name].load()(self.steps, low, high, **options)
-        levels: list[float] = finish_grid(nodes, round_sigma).tolist()
-        found = len(levels) - 1
-        if found != self.steps:
-            reason = ": repeated noise levels left out" if found < len(nodes) else ""
-            notes.append(f"{self.steps} steps asked for, {found} taken{reason}")
-        chain = options.get("levels")
-        is_cut = (low < LEAST_SIGMA, high > LARGEST_SIGMA) if chain is None else chain.is_cut
-        notes += [*_cap_notes(levels, *is_cut), *_start_notes(levels[0], round_sigma(model_max))]
-        return levels, notes
-
-    def _range(self, model_min: float, model_max: float) -> tuple[float, float]:
-        """The part of the model's noise levels that the grid asks for; by default all of them."""
-        from diffusion.grids import clamp_range
-
-        if "sigma_min" not in self.grid:
-            return model_min, model_max
-        return clamp_range(self.grid["sigma_min"], self.grid["sigma_max"], model_min, model_max)
-
-    def solver(
-        self,
-        model_min: float = 0.0,
-        model_max: float = float("inf"),
-        steps_taken: int | None = None,
-    ) -> Callable[..., Any]:
-        """The sampler function with its options filled in.
-
-        Args:
-            model_min, model_max: range of noise levels that the model accepts. If the sampler
-                itself has a range among its options, it gets the part within the model's.
-            steps_taken: number of steps of its grid, if that may differ from what was asked for.
-        """
-        options = dict(self.options)
-        if options.get("S_churn") and steps_taken not in (None, self.steps):
-            # spread over the steps asked for, as published; the sampler divides by those taken
-            options["S_churn"] *= steps_taken / self.steps
-        if set(_RANGE) & options.keys() & self.grid.keys():
-            options |= dict(zip(_RANGE, self._range(model_min, model_max), strict=True))
-        return partial(self.row.load(), **options)
-
 
 WRAPPING = ("clip", "guidance", "solver_dtype")  # the keys that are not the sampler's
-_PURE_NOISE = 5.0  # data, with a deviation of about 1/2, is a hundredth of the variance here
-
-
-def _cap_notes(levels: list[float], is_cut_below: bool, is_cut_above: bool) -> list[str]:
-    """A line for each end of a grid that the cap of the log-SNR cuts.
-
-    Args:
-        levels: decreasing, ending in 0.
-        is_cut_below, is_cut_above: whether what was asked for goes beyond the cap there.
-    """
-    from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, MAX_LOG_SNR
-
-    ends = [
-        (is_cut_above, levels[0], LARGEST_SIGMA, "highest", "e^10", -MAX_LOG_SNR),
-        (is_cut_below, levels[-2], LEAST_SIGMA, "lowest", "e^-10", MAX_LOG_SNR),
-    ]
-    return [
-        f"the {which} noise level is cut to {power} = {cap:.5g}, where log-SNR is {log_snr:g}"
-        for is_cut, level, cap, which, power, log_snr in ends
-        if is_cut and math.isclose(level, cap, rel_tol=1e-3)  # a table's levels at the cap differ
-    ]
-
-
-def _start_notes(first: float, highest: float) -> list[str]:
-    """A line if sampling starts at a level where the model expects visible data, not pure noise."""
-    if first >= _PURE_NOISE or highest <= 2 * first:
-        return []
-    return [
-        f"sampling starts at noise level {first:.3g}, too low for a start from nothing but noise: "
-        "take more steps, another spacing or a higher sigma_max"
-    ]
 
 
 def _chosen(mapping: Mapping[str, Any]) -> tuple[str, str]:

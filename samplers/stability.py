@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samplers.levels import solver_of, visited_levels
 from samplers.settings import GenerationSettings
 from torch_utils.errors import UserError
 
@@ -21,7 +22,7 @@ VISIBLE = 0.25  # excess deviation from which images are noisy to the eye
 _SAMPLES = 256  # of each; deviations are found to 5%
 _MOST_STEPS = 1000  # to look for a number of steps that suffices
 
-Range = tuple[float, float, Callable[[float], float], Any]  # as of `GenerationSettings.visited`
+Range = tuple[float, float, Callable[[float], float], Any]  # as of `visited_levels`
 
 
 def excess_noise(sampler: Callable[..., Tensor], sigmas: Sequence[float]) -> float:
@@ -61,8 +62,8 @@ def falls_apart(settings: GenerationSettings, model: Range) -> bool:
     Raises:
         UserError: the grid cannot be made.
     """
-    sigmas, _ = settings.visited(*model)
-    sampler = settings.solver(model[0], model[1], len(sigmas) - 1)
+    sigmas, _ = visited_levels(settings, *model)
+    sampler = solver_of(settings, model[0], model[1], len(sigmas) - 1)
     return excess_noise(sampler, sigmas) > VISIBLE
 
 

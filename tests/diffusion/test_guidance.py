@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion.guidance import CLIPS, autoguidance, classifier_free, clipped, conditional
+from samplers.levels import visited_levels
 from samplers.settings import generation_settings
 from samplers.solvers.heun import heun
 from tests.closed_form import GaussianMixture
@@ -187,7 +188,7 @@ def test_guidance_is_differentiable_in_the_state_and_the_noise_level() -> None:
 
 def test_a_guided_sampler_goes_farther_from_the_other_classes() -> None:
     """Guidance away from the mixture's mean 0: samples of the outer class move outwards."""
-    sigmas = generation_settings({"steps": 25}).visited(0, math.inf, float)[0]
+    sigmas = visited_levels(generation_settings({"steps": 25}), 0, math.inf, float)[0]
     model = mixture(0.3, (-0.6, 0.6))
     labels = torch.eye(2)[[1] * 64]
     means = [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffusion.grids import rho_grid
 from samplers import SAMPLERS
+from samplers.levels import solver_of, visited_levels
 from samplers.settings import generation_settings
 from tests.closed_form import GaussianMixture
 from torch_utils.errors import UserError
@@ -40,8 +41,8 @@ def run(name: str, x: Tensor, sigmas: Any, **options: Any) -> Tensor:
 
 
 def sigmas_of(**options: Any) -> list[float]:
-    return generation_settings({"name": "ablation", "steps": 12, **options}).visited(
-        0, math.inf, float
+    return visited_levels(
+        generation_settings({"name": "ablation", "steps": 12, **options}), 0, math.inf, float
     )[0]
 
 
@@ -96,8 +97,8 @@ def test_the_solver_stays_inside_the_levels_that_the_model_knows() -> None:
     settings = generation_settings(
         {"name": "ablation", "schedule": "vp", "scaling": "vp", "S_churn": 4}
     )
-    sigmas = settings.visited(0.1, 60.0, to_tenths)[0]
-    settings.solver(0.1, 60.0)(
+    sigmas = visited_levels(settings, 0.1, 60.0, to_tenths)[0]
+    solver_of(settings, 0.1, 60.0)(
         denoise, normals(3) * sigmas[0], sigmas, noise=noise_from(1), round_sigma=to_tenths
     )
     assert all(sigma == to_tenths(sigma) for sigma in seen)
@@ -122,10 +123,10 @@ def test_the_range_and_epsilon_are_shared_with_the_grid() -> None:
     )
     assert settings.options["sigma_min"] == settings.grid["sigma_min"] == 0.02
     assert settings.options["epsilon_s"] == settings.grid["epsilon_s"] == 0.01
-    keywords = settings.solver(0.0, 50.0).keywords  # type: ignore[attr-defined]
+    keywords = solver_of(settings, 0.0, 50.0).keywords  # type: ignore[attr-defined]
     assert (keywords["sigma_min"], keywords["sigma_max"]) == (0.02, 50.0)
     on_steps = generation_settings({"name": "ablation", "grid": "steps"})
-    assert on_steps.solver(0.0, 50.0).keywords["sigma_min"] is None  # type: ignore[attr-defined]
+    assert solver_of(on_steps, 0.0, 50.0).keywords["sigma_min"] is None  # type: ignore[attr-defined]
 
 
 def test_wrong_values_are_refused() -> None:

@@ -14,6 +14,7 @@ from diffusion.preconditioning import create
 from diffusion.schedules import VPSchedule
 from diffusion.tables import beta_linear
 from samplers import SAMPLERS
+from samplers.levels import solver_of, visited_levels
 from samplers.settings import generation_settings
 from tests.closed_form import GaussianMixture
 from torch_utils.errors import UserError
@@ -51,7 +52,9 @@ def run(name: str, sigmas: list[float], source: Source | None = None, **options:
 
 
 def levels(steps: int = 20) -> list[float]:
-    return generation_settings({"name": "ddim", "steps": steps}).visited(0.0, math.inf, float)[0]
+    return visited_levels(
+        generation_settings({"name": "ddim", "steps": steps}), 0.0, math.inf, float
+    )[0]
 
 
 def test_ancestral_sampling_with_the_small_variance_is_ddim_with_eta_1() -> None:
@@ -149,9 +152,9 @@ def test_another_grid_has_its_own_options_and_is_written_down() -> None:
     )
     assert settings.as_mapping()["grid"] == "rho"
     assert generation_settings(settings.as_mapping()) == settings
-    assert settings.visited(0.0, math.inf, float)[0][0] == pytest.approx(80.0)
+    assert visited_levels(settings, 0.0, math.inf, float)[0][0] == pytest.approx(80.0)
     heun = generation_settings({"steps": 4, "grid": "steps", "spacing": "linspace"})
-    assert heun.visited(0.0, math.inf, float)[0][0] == beta_linear().levels[-1]
+    assert visited_levels(heun, 0.0, math.inf, float)[0][0] == beta_linear().levels[-1]
     assert "grid" not in generation_settings({"name": "ddim"}).as_mapping()
 
 
@@ -160,15 +163,15 @@ def test_the_steps_are_those_of_the_models_schedule_unless_another_is_named() ->
     plain, named = (generation_settings({"name": "ddim", "steps": 3, **extra}) for extra in (
         {}, {"levels": {"name": "beta_linear", "num_steps": 100}},
     ))  # fmt: skip
-    assert plain.visited(0, math.inf, float, schedule)[0][0] == float(schedule.sigma(1.0))
-    assert plain.visited(0, math.inf, float)[0][0] == beta_linear().levels[-1]
-    assert named.visited(0, math.inf, float, schedule)[0][0] == beta_linear(100).levels[-1]
+    assert visited_levels(plain, 0, math.inf, float, schedule)[0][0] == float(schedule.sigma(1.0))
+    assert visited_levels(plain, 0, math.inf, float)[0][0] == beta_linear().levels[-1]
+    assert visited_levels(named, 0, math.inf, float, schedule)[0][0] == beta_linear(100).levels[-1]
 
 
 def test_notes_tell_what_differs_from_what_was_asked() -> None:
     table = beta_linear(10)
     heun = generation_settings({"steps": 30})
-    sigmas, notes = heun.visited(0.01, 1.5, table.round)
+    sigmas, notes = visited_levels(heun, 0.01, 1.5, table.round)
     assert notes == [
         "sigma_min 0.002 cut to the model's 0.01",
         "sigma_max 80 cut to the model's 1.5",
@@ -176,12 +179,15 @@ def test_notes_tell_what_differs_from_what_was_asked() -> None:
     ]
     assert len(sigmas) == 11
     leading = generation_settings({"name": "ddpm", "steps": 300, "spacing": "leading"})
-    assert leading.visited(0.0, math.inf, float)[1] == ["300 steps asked for, 334 taken"]
+    assert visited_levels(leading, 0.0, math.inf, float)[1] == ["300 steps asked for, 334 taken"]
     quad = generation_settings({"name": "ddpm", "steps": 50, "spacing": "quad"})
-    assert quad.visited(0.0, math.inf, float)[1] == [
+    assert visited_levels(quad, 0.0, math.inf, float)[1] == [
         "50 steps asked for, 49 taken: repeated noise levels left out"
     ]
-    assert generation_settings({"name": "ddim", "steps": 37}).visited(0.0, math.inf, float)[1] == []
+    assert (
+        visited_levels(generation_settings({"name": "ddim", "steps": 37}), 0.0, math.inf, float)[1]
+        == []
+    )
 
 
 # ------------------------------------------------------------------------- the oracle
@@ -235,11 +241,15 @@ def test_with_an_oracle_every_sampler_returns_the_image_on_every_spacing(
     settings = generation_settings(
         {"name": name, "grid": "steps", "steps": steps, "spacing": spacing}
     )
-    sigmas, _ = settings.visited(
-        model.sigma_min, model.sigma_max, model.round_sigma, model.preconditioning.schedule
+    sigmas, _ = visited_levels(
+        settings,
+        model.sigma_min,
+        model.sigma_max,
+        model.round_sigma,
+        model.preconditioning.schedule,
     )
     x = start(model.prior_scale(sigmas[0]), 2)
-    found = settings.solver()(conditional(model, None), x, sigmas, noise=Source())
+    found = solver_of(settings)(conditional(model, None), x, sigmas, noise=Source())
     assert (found - IMAGE).abs().max() < 1e-4
 
 
@@ -248,9 +258,9 @@ def test_with_an_oracle_every_sampler_returns_the_image_on_every_spacing(
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_works_on_every_grid(name: str, grid: str, steps: int) -> None:
     settings = generation_settings({"name": name, "grid": grid, "steps": steps})
-    sigmas = settings.visited(0.0, math.inf, float)[0]
+    sigmas = visited_levels(settings, 0.0, math.inf, float)[0]
     assert len(sigmas) == steps + 1
-    found = settings.solver()(
+    found = solver_of(settings)(
         lambda x, sigma: IMAGE.expand_as(x), start(sigmas[0]), sigmas, noise=Source()
     )
     assert (found - IMAGE).abs().max() < 1e-9

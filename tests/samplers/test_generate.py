@@ -12,6 +12,7 @@ from models.build import build
 from models.config import ModelConfig, PreconditioningConfig
 from samplers import SAMPLERS
 from samplers.generate import Sample, generate, to_uint8
+from samplers.levels import solver_of
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
 from tests.parity.weights import fill_by_rule
@@ -140,7 +141,7 @@ def test_the_settings_choose_what_the_sampler_calls() -> None:
     for settings, denoise in cases:
         with torch.inference_mode():
             start = latents.double() * sigmas[0]
-            expected = one.solver()(denoise, start, sigmas, noise=torch.zeros_like)
+            expected = solver_of(one)(denoise, start, sigmas, noise=torch.zeros_like)
         found, _ = images(PAIR, **settings)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
         seen.append(found.numpy().tobytes())

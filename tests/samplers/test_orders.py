@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from samplers import SAMPLERS
+from samplers.levels import visited_levels
 from samplers.settings import generation_settings
 from tests.samplers.orders import default_grid_order, flow_order, law_order, strong_order
 
@@ -110,7 +111,9 @@ def test_every_row_has_an_order_to_be_measured() -> None:
 @pytest.mark.parametrize("name", ON_DEFAULT_GRIDS)
 def test_the_order_on_the_default_grid_is_what_is_said_of_it(name: str) -> None:
     def levels(steps: int) -> list[float]:
-        return generation_settings({"name": name, "steps": steps}).visited(0, math.inf, float)[0]
+        return visited_levels(
+            generation_settings({"name": name, "steps": steps}), 0, math.inf, float
+        )[0]
 
     row = SAMPLERS[name]
     found = default_grid_order(row.load(), levels, (50, 100, 200), **row.options)

@@ -9,6 +9,7 @@ import torch
 from diffusion.grids import rho_grid
 from diffusion.guidance import conditional
 from samplers import GRIDS, SAMPLERS
+from samplers.levels import visited_levels
 from samplers.settings import generation_settings
 from tests.closed_form import GaussianMixture
 from torch_utils.errors import UserError
@@ -60,7 +61,7 @@ def test_the_row_states_the_order_of_the_solver(name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_point_mass_is_found_exactly(name: str) -> None:
     point = torch.randn(1, 2, 3, dtype=torch.float64)
-    sigmas = generation_settings({"name": name, "steps": 7}).visited(0, math.inf, float)[0]
+    sigmas = visited_levels(generation_settings({"name": name, "steps": 7}), 0, math.inf, float)[0]
     found = run(name, lambda x, sigma: point.expand_as(x), normals(1) * sigmas[0], sigmas)
     torch.testing.assert_close(found, point.expand_as(found), rtol=0, atol=1e-12)
 
@@ -76,7 +77,9 @@ def test_the_row_states_the_number_of_calls(name: str, steps: int) -> None:
         assert sigma > 0
         return model(x, sigma)
 
-    sigmas = generation_settings({"name": name, "steps": steps}).visited(0, math.inf, float)[0]
+    sigmas = visited_levels(
+        generation_settings({"name": name, "steps": steps}), 0, math.inf, float
+    )[0]
     result = run(name, counted, normals(2) * sigmas[0], sigmas)
     assert len(calls) == SAMPLERS[name].num_calls(steps, SAMPLERS[name].options)
     assert torch.isfinite(result).all()
@@ -85,7 +88,7 @@ def test_the_row_states_the_number_of_calls(name: str, steps: int) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_callback_sees_every_step_and_the_projection_has_the_last_word(name: str) -> None:
     seen = []
-    sigmas = generation_settings({"name": name, "steps": 5}).visited(0, math.inf, float)[0]
+    sigmas = visited_levels(generation_settings({"name": name, "steps": 5}), 0, math.inf, float)[0]
     result = run(
         name,
         gaussian(),
@@ -103,7 +106,7 @@ def test_the_callback_sees_every_step_and_the_projection_has_the_last_word(name:
 def test_labels_choose_the_component(name: str) -> None:
     means = torch.stack([torch.full([1, 2, 3], m, dtype=torch.float64) for m in (-5.0, 5.0)])
     model = GaussianMixture(means, 0.1)
-    sigmas = generation_settings({"name": name, "steps": 30}).visited(0, math.inf, float)[0]
+    sigmas = visited_levels(generation_settings({"name": name, "steps": 30}), 0, math.inf, float)[0]
     labels = torch.eye(2)[[0, 1, 1, 0]]
     found = run(name, conditional(model, labels), normals(4) * sigmas[0], sigmas)
     assert torch.equal(found.mean((1, 2, 3)).sign(), torch.tensor([-1.0, 1, 1, -1]).double())
@@ -117,7 +120,7 @@ def test_churn_draws_once_a_step_and_keeps_the_distribution() -> None:
         drawn.append(1)
         return torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
-    sigmas = generation_settings({"steps": 60}).visited(0, math.inf, float)[0]
+    sigmas = visited_levels(generation_settings({"steps": 60}), 0, math.inf, float)[0]
     x = normals(5, 5000) * sigmas[0]
     options = {"S_churn": 30.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.0}
     found = run("heun", gaussian(), x, sigmas, noise=noise, **options)
@@ -128,7 +131,7 @@ def test_churn_draws_once_a_step_and_keeps_the_distribution() -> None:
 
 
 def test_noise_outside_the_churn_window_changes_nothing() -> None:
-    sigmas = generation_settings({"steps": 9}).visited(0, math.inf, float)[0]
+    sigmas = visited_levels(generation_settings({"steps": 9}), 0, math.inf, float)[0]
     x = normals(6) * sigmas[0]
     outside = run("heun", gaussian(), x, sigmas, noise=torch.ones_like, S_churn=9.0, S_min=1e3)
     assert torch.equal(outside, run("heun", gaussian(), x, sigmas))

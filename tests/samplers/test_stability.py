@@ -9,6 +9,7 @@ import torch
 
 from diffusion.denoiser import Denoiser
 from samplers import SAMPLERS
+from samplers.levels import solver_of, visited_levels
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
 from samplers.stability import DATA_STDS, excess_noise, falls_apart, least_steps
@@ -66,7 +67,7 @@ def test_the_least_number_of_steps_is_what_was_measured(
 def test_the_trial_finds_the_exact_variance_of_gaussian_data(name: str, steps: int) -> None:
     """Of the deviations tried the worst, within the error of so few samples."""
     settings = generation_settings({"name": name, "steps": steps})
-    sigmas, sampler = settings.visited(*EDM)[0], settings.solver(*EDM[:2])
+    sigmas, sampler = visited_levels(settings, *EDM)[0], solver_of(settings, *EDM[:2])
     exact = max(
         math.sqrt(final_variance(sampler, sigmas, std, sigmas[0] ** 2 + std**2)) - std
         for std in DATA_STDS
@@ -117,7 +118,7 @@ def test_guidance_of_a_model_that_never_saw_the_null_label_is_said() -> None:
 def test_grids_that_start_too_low_or_end_at_the_cap_say_so(
     mapping: dict[str, Any], words: list[str]
 ) -> None:
-    _, found = generation_settings(mapping).visited(0.0, math.inf, float)
+    _, found = visited_levels(generation_settings(mapping), 0.0, math.inf, float)
     notes = [note for note in found if "asked for" not in note]
     assert len(notes) == len(words), notes
     for note, word in zip(notes, words, strict=True):
@@ -130,7 +131,7 @@ def test_churn_is_spread_over_the_steps_that_were_asked_for() -> None:
     seen: list[float] = []
     for asked in (40, 10):
         settings = generation_settings({"steps": asked, "S_churn": 4.0})
-        sampler = settings.solver(0.0, math.inf, steps_taken=10)
+        sampler = solver_of(settings, 0.0, math.inf, steps_taken=10)
         sampler(
             lambda x, sigma: x / (1 + sigma * sigma),
             torch.zeros(1, 1, 1, 1, dtype=torch.float64),

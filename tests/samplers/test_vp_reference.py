@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from diffusion.denoiser import Denoiser
 from diffusion.guidance import clipped, conditional
 from diffusion.preconditioning import create
+from samplers.levels import solver_of, visited_levels
 from samplers.settings import generation_settings
 from tests.networks.small import small_net
 
@@ -88,7 +89,7 @@ def ours(
     """The same chain by our sampler."""
     supply = iter(noises[1:])
     denoise = conditional(denoiser, None)
-    result: Tensor = generation_settings({"name": name, **options}).solver()(
+    result: Tensor = solver_of(generation_settings({"name": name, **options}))(
         clipped(denoise) if clip else denoise,
         noises[0] * denoiser.prior_scale(sigmas[0]),
         sigmas,
@@ -149,7 +150,7 @@ def test_levels_of_the_grid_are_those_of_the_integer_times() -> None:
     denoiser = wrapped(network("ddpm", model_channels=32), "ddpm")
     settings = generation_settings({"name": "ddim", "steps": 5, "spacing": "trailing"})
     schedule = denoiser.preconditioning.schedule
-    sigmas = settings.visited(denoiser.sigma_min, denoiser.sigma_max, float, schedule)[0]
+    sigmas = visited_levels(settings, denoiser.sigma_min, denoiser.sigma_max, float, schedule)[0]
     abar = linear_abar()
     expected = [((1 - abar[t]) / abar[t]) ** 0.5 for t in (999, 799, 599, 399, 199)]
     assert sigmas == pytest.approx([*expected, 0.0], rel=1e-9)
@@ -195,6 +196,6 @@ def test_chains_of_continuous_models_agree(name: str, options: dict[str, Any], o
     noises = draws(1 + num_steps)
     settings = generation_settings({"name": name, "steps": num_steps})
     schedule = denoiser.preconditioning.schedule
-    sigmas = settings.visited(denoiser.sigma_min, denoiser.sigma_max, float, schedule)[0]
+    sigmas = visited_levels(settings, denoiser.sigma_min, denoiser.sigma_max, float, schedule)[0]
     expected = chain(predict, abar, list(range(num_steps)), noises, name, options)
     agree(ours(denoiser, sigmas, noises, name, options, clip=True), expected)

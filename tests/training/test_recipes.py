@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from models.build import build
+from samplers.levels import visited_levels
 from samplers.settings import generation_settings
 from tests.training.runs import CPU
 from torch_utils.errors import UserError
@@ -93,8 +94,12 @@ def test_a_recipe_samples_in_as_many_steps_as_it_says(recipe: Path) -> None:
     assert settings.guidance is None or config.data.cond
     with torch.device("meta"):
         model = build(model_of(config, fake_data(config)))
-    sigmas, _ = settings.visited(
-        model.sigma_min, model.sigma_max, model.round_sigma, model.preconditioning.schedule
+    sigmas, _ = visited_levels(
+        settings,
+        model.sigma_min,
+        model.sigma_max,
+        model.round_sigma,
+        model.preconditioning.schedule,
     )
     assert len(sigmas) == settings.steps + 1
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.tables import beta_linear
+from samplers.levels import solver_of, visited_levels
 from samplers.settings import GenerationSettings, generation_settings
 from tests.parity.harness import Case, NotBuilt, relative_error
 from tests.parity.kinds.common import VARIANCES, log_snr_schedule, mixture
@@ -50,14 +51,14 @@ def samplers(case: Case) -> float:
     elif name in SAMPLERS:
         steps = {"steps": args.pop("num_steps")} if "num_steps" in args else {}
         settings = generation_settings({**SAMPLERS[name](args), **steps})
-        sigmas = settings.visited(0.0, math.inf, float)[0]
+        sigmas = visited_levels(settings, 0.0, math.inf, float)[0]
     else:
         raise NotBuilt(f"sampler {name}")
     latents = torch.from_numpy(case.arrays[case.document["latents"]])
     scale = math.hypot(1, sigmas[0]) if preserves_variance else sigmas[0]
     denoise = mixture(case)
     is_clipped = args.get("clip_denoised", False)
-    result = settings.solver()(
+    result = solver_of(settings)(
         (lambda x, sigma: denoise(x, sigma).clamp(-1, 1)) if is_clipped else denoise,
         latents * scale,
         sigmas,
@@ -79,6 +80,6 @@ def preserving_sampler(case: Case) -> tuple[GenerationSettings, list[float]]:
         bounds = {key: args[key] for key in ("logsnr_min", "logsnr_max") if key in args}
         levels = log_snr_schedule(args["logsnr_schedule"], bounds)
         settings = generation_settings({**chosen, "steps": args["timesteps"], "levels": levels})
-        return settings, settings.visited(0.0, math.inf, float)[0]
+        return settings, visited_levels(settings, 0.0, math.inf, float)[0]
     visited = beta_linear().levels[case.spec["timesteps"]][::-1]  # repetitions included
     return generation_settings(chosen), [*visited.tolist(), 0.0]
