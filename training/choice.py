@@ -1,9 +1,8 @@
 """A new run or an old one, and from which state: the main process decides for all.
 
-Folders can show themselves later to other machines, so that processes which each look for
-themselves may choose differently. All load the state that was chosen, and prove that it is the
-same one. A state is chosen only while the run is locked: a process that is about to end may still
-write a newer one.
+Other machines may see new files later, so processes that each looked for themselves could choose
+differently. All load the state that the main process chose, and compare its digest. A state is
+chosen only while the run is locked: a process that is about to end may still write a newer one.
 """
 
 import json
@@ -26,7 +25,7 @@ from training.state import await_file, digest, load_state, newest_state
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for, as far as it decides which run goes on.
+    """What was asked for, as far as the choice of a run depends on it.
 
     Attributes:
         config: resolved.
@@ -52,7 +51,7 @@ class Plan:
         folder: the run directory.
         path: training state to go on from, or None to start.
         state: what is in it.
-        goes_back: the state was named, so that whatever the run has beyond it is abandoned.
+        goes_back: the user named the state, so later files of the run are set aside.
     """
 
     config: ResolvedConfig
@@ -72,13 +71,13 @@ class Plan:
         return self.seen >= self.config.run.duration
 
 
-Found = tuple[Plan | None, list[str]]  # a run, and lines about it; or lines on why it is none
+Found = tuple[Plan | None, list[str]]  # a run and lines about it, or lines on why there is no run
 
 
 def checked(
     config: TrainingConfig, data: TrainingData, world: World, *, allow_config_change: bool = False
 ) -> Wanted:
-    """Resolve a config for its data and the processes, and refuse what cannot work.
+    """Resolve a config for its data and the processes, and check that it can be trained.
 
     Raises:
         UserError: it cannot.
@@ -99,14 +98,15 @@ def old_run(
             this config. If no run has it and changes are allowed, that is the newest run that can
             go on with it.
         outdir: results root, or a run directory itself.
-        lock: holds the run from now on; None only to look.
+        lock: holds the run from now on; None to look without holding it.
 
     Returns:
-        Without a plan if there is no such run, which only `latest` allows.
+        The run and lines about it. With `latest` there may be no such run: then None, and lines on
+        why.
 
     Raises:
-        UserError: nothing there, every state damaged, another process trains there, or the config
-            changed without leave or in a way that the run cannot follow.
+        UserError: there is no run, all its states are damaged, another process trains in it, or the
+            config changed without permission or in a way that the state does not fit.
     """
     return _decided_by_main(wanted, lambda: _found(wanted, resume, outdir, lock))
 
@@ -182,11 +182,11 @@ def _continuation(
 ) -> tuple[ResolvedConfig, list[str], list[str]]:
     """The wanted config as it is when it continues a run.
 
-    A micro-batch size that it leaves open is the run's, so that the same random numbers are drawn.
-    More processes than the run has micro-batches cannot keep it: then it is the largest that fits.
+    If it leaves the size of micro-batches open, it takes the run's, so that the same random numbers
+    are drawn. Too many processes for that size get the largest one that fits instead.
 
     Returns:
-        (config, what differs from the run's and needs leave, notes).
+        (config, changes that need permission, notes).
     """
     config, before, notes = wanted.config, old.run.batch_gpu, []
     if wanted.is_size_open and before is not None:
@@ -216,8 +216,8 @@ def _taken(
     A complete run needs no lock: nothing is written to it, and it may be for reading only.
 
     Raises:
-        UserError: the run cannot be locked, the state not be read, or all states are damaged.
-        Misfit: the state cannot go on with the config.
+        UserError: the run cannot be locked, the state cannot be read, or all states are damaged.
+        Misfit: the state does not fit the config.
     """
     obstacle, problems = None, list[str]()
     try:
