@@ -34,7 +34,7 @@ class Start:
 
     Attributes:
         outdir: where run directories go; may be None if `resume` names a run.
-        subdir: make a numbered directory in `outdir`, or use `outdir` itself.
+        subdir: make a numbered directory in `outdir`; otherwise use `outdir` itself.
         recipe: the file that the config was read from, if any; it names the run.
         resume: a run directory or a state to go on with; or `latest`, the newest run in `outdir`
             that has this config, and a new one if there is none.
@@ -61,13 +61,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Result:
-    """A run when `run` leaves it.
+    """A run as `run` left it.
 
     Attributes:
         folder: the run directory.
         config: of the run.
-        is_complete: whether it has seen all its images; if not, it was asked to stop, its state is
-            saved and it can be resumed.
+        is_complete: whether it has seen all its images. If not, it was asked to stop; its state is
+            saved, so it can be resumed.
     """
 
     folder: Path
@@ -95,19 +95,19 @@ def run(
 ) -> Result:
     """Start or resume a run, and train to its end. All processes of the run must call.
 
-    Works in any thread. Global state of PyTorch (random generators of this device, TF32, cuDNN's
-    benchmark) is used meanwhile, and is afterwards as it was.
+    Works in any thread. It changes global state of PyTorch (random generators of this device, TF32,
+    cuDNN's benchmark) while it runs, and restores it at the end.
 
     Args:
         wanted: what to train, see `training.wanted`.
         start: how to start, and where.
-        say: takes the lines that log.txt gets too, in the main process; None for silence.
+        say: called with every line of log.txt, in the main process; None for silence.
         has_bar: show progress on stderr.
         heeds_signals: Ctrl-C and SIGTERM stop the run after a step with its state saved. Only a
             main thread can; elsewhere it has no effect.
 
     Raises:
-        UserError: what was asked for cannot be.
+        UserError: the config, the data, or the run or snapshot to start from cannot be used.
         Failure: the disk is full or not writable, or too many steps in a row were not finite.
     """
     with ExitStack() as lock, _prepared(wanted, start, lock) as (data, asked, plan, notes):
@@ -143,10 +143,10 @@ def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
 
     Args:
         wanted, start: as of `run`.
-        say: takes lines about it, in the main process.
+        say: called with lines about it, in the main process.
 
     Returns:
-        The recipe; nothing in processes that are not the main one.
+        The recipe; an empty text in the other processes.
     """
     with _prepared(wanted, start, None) as (data, asked, _, notes):
         if not asked.world.is_main:
@@ -160,11 +160,11 @@ def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
 def _prepared(
     wanted: TrainingConfig, start: Start, lock: ExitStack | None
 ) -> Iterator[tuple[TrainingData, Wanted, Plan | None, list[str]]]:
-    """Join the processes, read the data, refuse what cannot be, and look for a run to go on with.
+    """Join the processes, read the data, check the config, and look for a run to go on with.
 
     Yields:
-        (data, what is wanted, with the config of the run; the old run, or None for a new one; lines
-        for its log).
+        (data, what was asked for with the config of the run, the old run or None for a new one,
+        lines for its log).
     """
     if start.transfer is not None:
         wanted = without_ema_rampup(wanted)
@@ -208,7 +208,7 @@ def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
 
 
 def make_ready(plan: Plan, here: World) -> list[str]:
-    """Put the run's directory in order: its config as it is now, no leftovers, one branch.
+    """Prepare the run's directory: write the config, drop leftovers, set later files aside.
 
     Returns:
         Lines on what was set aside, in the main process.
