@@ -32,10 +32,10 @@ def create_objective(config: TrainingConfig, scalings: Preconditioning | None = 
 
     Args:
         config: the experiment.
-        scalings: the preconditioning that it describes, where a denoiser has it already.
+        scalings: the preconditioning that it describes, if a denoiser has it already.
 
     Raises:
-        UserError: unknown names or options, or a combination that cannot be.
+        UserError: unknown names or options, or ones that do not go together.
     """
     scalings = scalings or preconditioning.create(**config.preconditioning.model_dump())
     published = losses.PUBLISHED_OBJECTIVES[config.preconditioning.name]
@@ -81,7 +81,7 @@ def create_trainer(config: ResolvedConfig, model: ModelConfig, world: World) -> 
 
 
 def transferable(path: str, denoiser: Denoiser) -> dict[str, Tensor]:
-    """The tensors of a snapshot, or of a run's newest, that a model has too, by name.
+    """The tensors that a model shares with a snapshot, or with a run's newest one, by name.
 
     Raises:
         UserError: no snapshot, a tensor of another shape, or no common tensor.
