@@ -30,7 +30,7 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
         "edm, vp, ve, iddpm, ddpm, vdiff, flow, cdm.  [default: edm]",
     ),
     ("--cbase", "network.model_channels", int, "INT", "Channels.  [default: the network's]"),
-    ("--cres", "network.channel_mult", IntList(), "LIST", "Multipliers of the channels, one a level."),
+    ("--cres", "network.channel_mult", IntList(), "LIST", "Channel multipliers, one a level."),
     ("--dropout", "network.dropout", float, "P", "Dropout.  [default: the network's]"),
     ("--augment", "augment.p", float, "P", "Augmentation probability; EDM: 0.12.  [default: 0]"),
     ("--duration", "run.duration", str, "SPAN", "Length of the run, bare: Mimg.  [default: 200]"),
