@@ -51,8 +51,8 @@ def model_of(config: TrainingConfig, data: TrainingData) -> ModelConfig:
     return model_config(config, image_shape=data.image_shape, label_dim=data.label_dim)
 
 
-def check(config: TrainingConfig, data: TrainingData) -> Denoiser:
-    """Refuse what cannot work before anything is written.
+def checked_model(config: TrainingConfig, data: TrainingData) -> Denoiser:
+    """Check that a config can be trained on its data, before anything is written.
 
     Returns:
         The model, without weights.
