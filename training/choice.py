@@ -235,7 +235,7 @@ def _taken(
         raise obstacle
     if state is not None:
         refuse_unfit(old, config, state, wanted.blank.state_dict())
-    return chosen, [f"passed over: {line}" for line in problems]
+    return chosen, [f"skipped: {line}" for line in problems]
 
 
 def _decided_by_main(wanted: Wanted, find: Callable[[], Found]) -> Found:
