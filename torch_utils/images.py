@@ -145,7 +145,7 @@ def save_grid_of(
     row_numbers: Sequence[int] = (),
     text: Mapping[str, str] | None = None,
 ) -> None:
-    """As `save_grid`, of picture files, all of one size; the place of a missing file stays empty."""
+    """As `save_grid`, of picture files of one size; the place of a missing file stays empty."""
 
     def pictures() -> Iterator[np.ndarray | None]:
         for file in files:

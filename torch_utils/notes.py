@@ -7,7 +7,7 @@ _said: set[str] = set()
 
 
 def warn(text: str) -> None:
-    """Print a warning once, however often this is called, and once for all processes of a machine."""
+    """Print a warning once for all processes of a machine, however often this is called."""
     if text not in _said:
         _said.add(text)
         say(f"warning: {text}")

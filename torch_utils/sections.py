@@ -159,7 +159,7 @@ def _value_at(values: Any, path: Sequence[Any]) -> Any:
 
 
 def _unknown_key(model: type[BaseModel], path: tuple[str, ...], origin: str) -> UserError:
-    """The error for a key that does not exist; it suggests a key of that name in another section."""
+    """The error for an unknown key; it suggests a key of that name in another section."""
     owner = _class_at(model, path[:-1])
     prefix = "".join(f"{part}." for part in path[:-1])
     elsewhere = [

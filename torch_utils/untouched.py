@@ -66,7 +66,7 @@ def generators(device: torch.device) -> Iterator[None]:
     Another thread that draws from them meanwhile draws from those of the block.
 
     Args:
-        device: where the block computes. CUDA is not initialised for this.
+        device: where the block computes. Other GPUs are not initialised for this.
     """
     gpus = [device] if device.type == "cuda" else []
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
