@@ -196,7 +196,7 @@ def test_published_options_change_the_terms(arguments: list[str], expected: list
         ([TINY, "--duration=long"], ["duration", "suffixes"]),
         ([TINY, "--cond=0", "run.label_dropout=0.1"], ["label_dropout", "no effect"]),
         ([TINY, "--resume=absent"], ["nothing to resume at absent"]),
-        ([TINY, "--resume=tests"], ["no run directory"]),
+        ([TINY, "--resume=tests"], ["is not a run directory"]),
         ([TINY, "--resume=configs", "--transfer=x"], ["exclude each other"]),
         ([TINY, "--transfer=Makefile"], ["not a snapshot"]),
         (["--config=absent.yaml"], ["absent.yaml"]),

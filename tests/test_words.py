@@ -7,7 +7,7 @@ import pytest
 
 TINY = "--config=configs/digits-tiny.yaml"
 URL = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/edm-cifar10-32x32-cond-vp.pkl"
-NO_URL = "local files are read here, no URLs: download it, and give the file"
+NO_URL = "this program reads local files, not URLs: download it, and give the file"
 
 
 def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) -> str:

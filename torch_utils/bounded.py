@@ -12,8 +12,8 @@ from typing import IO
 from torch_utils.errors import UserError
 
 CHUNK = 2**20
-GROWTH = 64  # how many times the bytes on disk compressed data may be, beyond the free part
-FREE_GROWTH = 2**28  # what it may be however small the file is: blank sound files shrink a lot
+GROWTH = 64  # compressed data may grow to so many times its bytes on disk,
+FREE_GROWTH = 2**28  # or to this, however small the file is: sound files of zeros shrink a lot
 _MAX_STREAMS = 1024  # gzip files may be several, one behind the other
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _GZIP = 31  # zlib's code for 32 KiB of history in a gzip header
@@ -27,10 +27,10 @@ def open_regular(path: str | os.PathLike[str], what: str | None = None) -> IO[by
         what: its name for messages; None for the path.
 
     Raises:
-        UserError: it is no regular file.
-        OSError: it is not there or cannot be opened.
+        UserError: it is not a regular file.
+        OSError: it does not exist or cannot be opened.
     """
-    # without O_NONBLOCK, to open a pipe is to wait until somebody writes into it
+    # without O_NONBLOCK, opening a pipe waits until somebody writes into it
     descriptor = os.open(path, _FLAGS)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -47,7 +47,7 @@ def read_file(path: str | os.PathLike[str], limit: int, what: str | None = None)
         what: its name for messages; None for the path.
 
     Raises:
-        UserError: it is no regular file, or has more than `limit` bytes.
+        UserError: it is not a regular file, or has more than `limit` bytes.
         OSError: it cannot be read.
     """
     with open_regular(path, what) as file:
@@ -71,7 +71,7 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
 
 
 def chunks(file: IO[bytes], size: int | None = None) -> Iterator[bytes]:
-    """What a file holds from where it stands, or so many bytes of it, part by part."""
+    """The rest of a file, or its next `size` bytes, part by part."""
     left = size
     while left is None or left > 0:
         chunk = file.read(CHUNK if left is None else min(CHUNK, left))
@@ -82,10 +82,10 @@ def chunks(file: IO[bytes], size: int | None = None) -> Iterator[bytes]:
 
 
 def collected(parts: Iterable[bytes], limit: int, what: str) -> bytearray:
-    """Put parts together until they are more than the limit.
+    """Join parts into one content.
 
     Raises:
-        UserError: they are.
+        UserError: they have more bytes than the limit.
     """
     content = bytearray()
     for part in parts:
@@ -98,7 +98,7 @@ def collected(parts: Iterable[bytes], limit: int, what: str) -> bytearray:
 
 
 def growth_limit(size: int) -> int:
-    """How many bytes compressed data of this size may become."""
+    """How many bytes compressed data of this size may unpack to."""
     return max(FREE_GROWTH, GROWTH * size)
 
 

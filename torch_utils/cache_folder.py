@@ -1,8 +1,8 @@
-"""Where on this machine things are kept that can be made or fetched again.
+"""The folder of this machine for things that can be made or fetched again.
 
 `DRIFTLESS_CACHE` names the folder; else it lies below `XDG_CACHE_HOME` or the home folder. A user
-without a home, as in a container that was started with any user number, gets one of his own in the
-folder for temporary files.
+without a home, e.g. in a container that runs under an arbitrary user number, gets a private folder
+among the temporary files.
 """
 
 import os
@@ -17,13 +17,13 @@ TORCHVISION = "torchvision"  # downloads of public ones
 
 
 def cache_folder(part: str) -> Path:
-    """The folder for a part of what is kept; it need not exist.
+    """The folder for one part of the cache; it need not exist.
 
     Args:
         part: DATASETS or TORCHVISION. DRIFTLESS_CACHE itself is the folder of the data sets.
 
     Raises:
-        UserError: no folder is given, there is no home, and none can be had for temporary files.
+        UserError: no folder is given, there is no home, and no private temporary folder either.
     """
     given = os.environ.get("DRIFTLESS_CACHE")
     if given:
@@ -44,7 +44,7 @@ def cache_folder(part: str) -> Path:
 
 
 def _is_there_or_can_be_made(folder: Path) -> bool:
-    """Whether a folder exists, be it for reading only, or its nearest parent can be written."""
+    """Whether a folder exists, even if for reading only, or its nearest parent can be written."""
     nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     effective = os.access in os.supports_effective_ids
     return nearest == folder or os.access(nearest, os.W_OK | os.X_OK, effective_ids=effective)

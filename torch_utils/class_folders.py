@@ -1,7 +1,7 @@
 """Folders that stand for classes: the names that generated images go to, and how they read back.
 
-Both directions are here, so that what generate.py writes is the same set of classes, in the same
-order, to whatever reads it.
+Both directions are here, so that readers of what generate.py writes find the same classes in the
+same order.
 """
 
 import re
@@ -14,7 +14,7 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)([.].*)?|__MACOSX")
 
 
 def in_order(folders: Iterable[str]) -> list[str]:
-    """Sort class folders: as numbers if all are numbers (but for "", files beside folders)."""
+    """Sort class folders, as numbers if all are numbers; "" stands for files beside folders."""
     listed = list(folders)
     if all(name.isdecimal() and name.isascii() for name in listed if name):
         return sorted(listed, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))
@@ -33,9 +33,9 @@ def class_names(folders: Sequence[str]) -> list[str]:
 def folder_names(names: Sequence[str]) -> list[str]:
     """Choose a folder for each class, such that `in_order` and `class_names` give the classes back.
 
-    It is the class's name, with `_` for what some system does not allow in file names. If two
-    classes would share a folder, or the folders would sort in another order than the classes, all
-    have the number of the class before the name: `00-wolf`, `01-cat`.
+    A folder has the class's name, with `_` for characters that some system does not allow in file
+    names. If two classes would share a folder, or the folders would sort in another order than the
+    classes, every name gets the number of its class in front: `00-wolf`, `01-cat`.
 
     Args:
         names: of the classes, in order.

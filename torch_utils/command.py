@@ -37,7 +37,7 @@ def _one_line(error: click.ClickException) -> str:
 
 
 def unknown_option(error: click.NoSuchOption) -> str:
-    """The line for an option that a command does not have: what it is called there, if anything."""
+    """The line for an option that a command does not have; it names the one that was meant."""
     name, parameters = error.option_name, error.ctx.command.params if error.ctx else []
     known = {flag.lstrip("-"): flag for p in parameters for flag in (*p.opts, *p.secondary_opts)}
     given = name.lstrip("-").replace("-", "_")
@@ -51,7 +51,7 @@ def unknown_option(error: click.NoSuchOption) -> str:
 
 
 def missing(parameter: click.Parameter) -> str:
-    """The line for an option or argument that has to be given: what it is."""
+    """The line for an option or argument that must be given; it says what it is for."""
     if not isinstance(parameter, click.Option):
         return f"missing argument {parameter.metavar or (parameter.name or '').upper()}"
     meaning = (parameter.help or "").removesuffix(".")
@@ -64,7 +64,7 @@ class Command(click.Command):
 
     Args:
         args, kwargs: of `click.Command`.
-        needs_less: what makes the command take less memory, for when there is not enough.
+        needs_less: how to make the command take less memory; shown when memory runs out.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class Command(click.Command):
         self.needs_less = needs_less
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the command; to be out of memory is a failure with a way out, not a defect.
+        """Call the command; running out of memory becomes a failure with advice.
 
         Raises:
-            Failure: the machine has not enough memory.
+            Failure: the machine does not have enough memory.
         """
         try:
             return super().invoke(ctx)
@@ -94,8 +94,8 @@ class Command(click.Command):
 
         Args:
             args, kwargs: of `click.Command.main`. With `standalone_mode=False`, for a call from
-                Python, what the command returns is returned, and errors are raised, those of the
-                command line too.
+                Python, the command's result is returned, and errors are raised, including those of
+                the command line.
 
         Raises:
             UserError, Failure: what would end the process with exit code 2 or 1.
@@ -120,7 +120,7 @@ class Command(click.Command):
         exit_process(result if isinstance(result, int) else 0)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
-        """What the command returns, or the exit code with which it ended early, after --help."""
+        """The command's result, or its exit code if it ends early, e.g. after --help."""
         try:
             return super().main(*args, **kwargs)
         except click.ClickException as error:
@@ -138,7 +138,8 @@ class Command(click.Command):
         for text in args:
             if re.match(r"(?:[\w.-]+=)?[A-Za-z][A-Za-z0-9+.-]*://", text):
                 raise UserError(
-                    f"{text}: local files are read here, no URLs: download it, and give the file"
+                    f"{text}: this program reads local files, not URLs: download it, and give the "
+                    "file"
                 )
         return super().parse_args(ctx, args)
 

@@ -28,7 +28,7 @@ _LOST = ("connection closed", "connection reset", "broken pipe", "socket", "remo
 
 
 class Board:
-    """Where processes leave each other notes: the key-value store behind the process group.
+    """A place for notes between processes: the key-value store behind the process group.
 
     Args:
         store: the store, or None in a world of one.
@@ -49,7 +49,7 @@ class Board:
         return f"{kind}-{self._num_names}"
 
     def post(self, note: str) -> None:
-        """Leave a note; posting it twice is posting it once."""
+        """Leave a note; posting it again changes nothing."""
         self._own.add(note)
         self._ask(lambda store: store.set(note, "1"), None)
 
@@ -58,7 +58,7 @@ class Board:
         return note in self._own or bool(self._ask(lambda store: store.check([note]), False))
 
     def count(self, name: str, num: int = 0) -> int:
-        """Add to a counter that all share; returns what it is then."""
+        """Add to a counter that all share, and return its new value."""
         return int(self._ask(lambda store: store.add(name, num), 0))
 
     def _ask(self, question: Callable[[Any], Any], otherwise: Any) -> Any:
@@ -82,7 +82,7 @@ class World:
         rank: index of this process.
         size: number of processes.
         device: where this process computes.
-        is_group: whether torchrun started it, be it alone, and collectives run.
+        is_group: whether torchrun started it, even as the only one, and collectives run.
         board: notes between processes.
         launcher: process number of what started this one; None in a world of one.
     """
@@ -142,7 +142,7 @@ class World:
     def meet(self) -> None:
         """Wait until every process is here, however long the work of the others takes.
 
-        When the launcher was killed there is nothing left to ask, and nobody is waited for.
+        If the launcher was killed, the board is gone, and this returns without waiting.
 
         Raises:
             Failure: another process has failed or cannot be reached.
@@ -154,7 +154,7 @@ class World:
         while self.board.count(name) < self.size:
             if self.board.is_lost:
                 if self._becomes_orphan():
-                    return  # the others are there still: who collects next will wait for them
+                    return  # the other processes still run: the next collective waits for them
                 raise Failure("lost contact with the other processes of this run")
             if self.board.has(_FAILED):
                 raise Failure("another process of this run has failed")
@@ -162,7 +162,7 @@ class World:
             pause = min(2 * pause, _LAST_POLL)
 
     def _becomes_orphan(self) -> bool:
-        """Whether a lost store is the launcher's death: its files close before it is gone."""
+        """Whether the store was lost because the launcher dies: its files close before it ends."""
         end = time.monotonic() + _DYING
         while not self.is_orphan and time.monotonic() < end:
             time.sleep(_FIRST_POLL)
@@ -218,14 +218,14 @@ def is_launched() -> bool:
     Job systems set WORLD_SIZE for purposes of their own: 1 means nothing.
 
     Raises:
-        UserError: several processes are announced without what they need to meet, or a number is
-            none.
+        UserError: several processes are announced without the variables that they need to meet, or
+            a variable is not a number.
     """
     missing = [name for name in _MEETING if not os.environ.get(name)]
-    # Kubernetes gives MASTER_PORT to whoever has a service of that name, as a URL
+    # Kubernetes sets MASTER_PORT to a URL if there is a service named master
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", *(() if missing else ("MASTER_PORT",))):
         if not os.environ.get(name, "0").strip().isdecimal():
-            raise UserError(f"{name} is {os.environ[name]!r}, which is no number: unset it")
+            raise UserError(f"{name} is {os.environ[name]!r}, which is not a number: unset it")
     size = os.environ.get("WORLD_SIZE", "1")
     if not missing:
         return True
@@ -276,8 +276,8 @@ def world(device_name: str = "auto") -> Iterator[World]:
         if isinstance(error, RuntimeError) and _is_lost(error):
             raise Failure(_lost_line(error)) from None
         raise
-    # only now: to leave the group in good order after a failure would be to wait for collectives
-    # that the others never join; the process's end tells them
+    # not after a failure: leaving the group in good order would then wait for collectives that the
+    # others never join; they notice when this process ends
     dist.destroy_process_group()
 
 

@@ -1,7 +1,7 @@
 """Files that are either whole or absent: temporary name, fsync, rename, fsync of the folder.
 
-Network and user-space file systems lack some of these calls. What they do not know is left out;
-what fails is an error.
+Network and user-space file systems lack some of these calls. A call that they lack is left out; a
+call that fails is an error.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from torch_utils.errors import UserError
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
-# what file systems answer to a call that they do not have
+# errors of file systems that do not have a call
 UNSUPPORTED = frozenset(
     (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.ENOLCK, errno.ENOTTY)
 )
-# and when there is no room, on the disk, in a quota or below a limit
+# errors when there is no room, on the disk, in a quota or below a limit
 DISK_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _PROBE_BYTES = 4096  # a full disk takes empty files
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Say in one line what keeps a path from being written.
+    """Turn the system's refusal to write a path into one line.
 
     Raises:
         UserError: the system refused something within the block.
@@ -41,7 +41,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def prepare_folder(folder: str | os.PathLike[str]) -> None:
-    """Make a folder and find out, before the work, whether files can be written there.
+    """Make a folder, and check before the work that files can be written there.
 
     Raises:
         UserError: they cannot.
@@ -56,7 +56,7 @@ def prepare_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def sync(descriptor: int) -> None:
-    """Flush an open file to disk, where the file system knows how to.
+    """Flush an open file to disk, if the file system can.
 
     Raises:
         OSError: the content could not be written.
@@ -87,12 +87,12 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 def drop_temporaries(
     folder: str | os.PathLike[str], stem: str = "*", *, older_than: float = 0.0
 ) -> None:
-    """Delete what processes that were killed within `replacing` left in a folder.
+    """Delete the temporary files that processes left when they were killed within `replacing`.
 
     Args:
         folder: the folder.
         stem: of the file that they were writing, without suffix; all by default.
-        older_than: seconds since they were written to; above 0 if other processes may be at it.
+        older_than: seconds since the last write; above 0 if other processes may still write them.
     """
     for path in Path(folder).glob(f".{stem}.tmp-*"):
         with contextlib.suppress(OSError):  # gone meanwhile, or another user's

@@ -1,7 +1,7 @@
-"""Words on pictures in any script: a font that has the letters, or letters that a font has.
+"""Words on pictures in any script: find a font that has the letters, or spell them in ASCII.
 
-A font of the system is looked for (fontconfig, else the usual folders, else matplotlib's); none is
-required.
+The system's fonts are searched (by fontconfig, else in the usual folders, and matplotlib's); no
+font needs to be installed.
 """
 
 import functools
@@ -40,12 +40,12 @@ def drawable(text: str, fallback: str, size: int) -> tuple[str, Font]:
 
     Args:
         text: in any script; what cannot be printed becomes a space.
-        fallback: plain ASCII that stands for letters that no font has and that have no ASCII form.
+        fallback: plain ASCII in place of letters that neither a font nor ASCII has.
         size: height of the letters in pixels.
 
     Returns:
-        The text, its ASCII form, or the fallback and what is ASCII of it; and a font with all
-        letters of that.
+        The text, its ASCII form, or the fallback with the text's ASCII letters; and a font that has
+        all letters of it.
     """
     shown = "".join(c if c.isprintable() else " " for c in unicodedata.normalize("NFC", text))
     for font in _fonts(shown, size):

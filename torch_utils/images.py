@@ -73,9 +73,9 @@ def save_grid(
         images: uint8 [C, H, W] each, row by row, at least one; None leaves a place empty, and the
             last row may be short.
         num_columns: images in a row.
-        row_names: a name to print left of each row, in any script; empty for none.
-        row_numbers: what stands for names that cannot be printed; by default the rows' own numbers.
-        text: what the PNG says of itself beside its mark as a grid: keyword -> text.
+        row_names: a name to print left of each row, in any script; empty for rows without names.
+        row_numbers: printed in place of names that cannot be; by default the numbers of the rows.
+        text: metadata of the PNG beside its mark as a grid: keyword -> text.
         min_side: enlarge until the shorter side of an image has at least this many pixels.
         gap: pixels between images.
     """
@@ -145,7 +145,7 @@ def save_grid_of(
     row_numbers: Sequence[int] = (),
     text: Mapping[str, str] | None = None,
 ) -> None:
-    """`save_grid` of pictures that lie in files, all of one size; absent ones stay empty."""
+    """As `save_grid`, of picture files of one size; the place of a missing file stays empty."""
 
     def pictures() -> Iterator[np.ndarray | None]:
         for file in files:

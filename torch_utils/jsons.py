@@ -16,7 +16,7 @@ def parse_json(content: bytes, max_values: int, max_int: int | None = None) -> A
         max_int: the largest whole number, in size; None for any.
 
     Raises:
-        ValueError: it is no JSON, or has more values.
+        ValueError: it is not JSON, or has more values.
         RecursionError: it nests too deeply.
     """
     values = content.count(b",") + content.count(b"[") + _OBJECT * content.count(b"{")

@@ -1,4 +1,4 @@
-"""Ending a process, also one whose process group has threads of its own."""
+"""Ending a process, even if its process group has threads of its own."""
 
 import atexit
 import contextlib
@@ -34,7 +34,7 @@ def exit_process(code: int) -> NoReturn:
 def ended_by_sigterm() -> Iterator[None]:
     """SIGTERM ends the block as Ctrl-C does, so that nothing half written stays behind."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is told of signals
+        yield  # only the main thread receives signals
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:

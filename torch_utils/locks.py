@@ -1,7 +1,7 @@
-"""Locks between processes, on files: held by one, freed by the system however that one ends.
+"""Locks between processes, on files: held by one process, freed by the system when it ends.
 
-The file tells who holds it, for the messages of those who wait; what is in it decides nothing.
-Where the file system knows no locks, work goes on without.
+The file names the holder, for the messages of those who wait; its content decides nothing. If the
+file system has no locks, work goes on without them.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from pathlib import Path
 from torch_utils.files import UNSUPPORTED
 from torch_utils.notes import say, warn
 
-FIRST_NOTICE = 1.0  # seconds of waiting after which it is said for whom
+FIRST_NOTICE = 1.0  # seconds of waiting before a line says for whom
 NEXT_NOTICES = 30.0  # seconds between the lines after that
 _POLL = 0.1  # seconds between attempts
 _MAX_TEXT = 4096  # bytes of a lock file that are looked at
 
-# network file systems lock for writing only what is open for writing
+# network file systems give an exclusive lock only on a file that is open for writing
 _NO_LOCKS = UNSUPPORTED | {errno.EBADF}
 
 _descriptors: set[int] = set()  # of the locks that this process holds
@@ -36,16 +36,16 @@ def holding(path: Path, doing: str, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock while the block runs. Processes that are forked meanwhile do not hold it.
 
     Args:
-        path: the lock file, which stays; its folder must be there.
+        path: the lock file, which stays; its folder must exist.
         doing: what the holder does, for those who wait: "waiting for process 1234, which ...".
-        wait: wait for as long as it takes, and say for whom; else raise `Busy`.
+        wait: wait for as long as it takes, and say for whom; otherwise raise `Busy`.
 
     Yields:
-        Whether the lock is held; False where the system or the file system knows none.
+        Whether the lock is held; False if the system or the file system has no locks.
 
     Raises:
         Busy: another process holds it, and `wait` is not set.
-        OSError: the file can be neither made nor read.
+        OSError: the file can neither be made nor read.
     """
     descriptor = _open(path)
     _descriptors.add(descriptor)
@@ -74,7 +74,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _open(path: Path) -> int:
-    """Open a lock file; another user's, which may not be written, can be locked all the same."""
+    """Open a lock file; one of another user is opened for reading, and can be locked, too."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:
@@ -84,7 +84,7 @@ def _open(path: Path) -> int:
 
 
 def _acquire(descriptor: int, path: Path, wait: bool) -> bool:
-    """Lock an open file; False if there is no such thing here."""
+    """Lock an open file; False if there are no locks here."""
     try:
         import fcntl
     except ImportError:  # no such locks outside POSIX
@@ -113,7 +113,7 @@ def _acquire(descriptor: int, path: Path, wait: bool) -> bool:
 
 
 def _write(descriptor: int, content: dict[str, object] | None) -> None:
-    """Note who holds a lock, or that nobody does; that it cannot be noted does no harm."""
+    """Note who holds a lock, or that nobody does; failing to do so is harmless."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         if content is not None:
@@ -121,7 +121,7 @@ def _write(descriptor: int, content: dict[str, object] | None) -> None:
 
 
 def _read(descriptor: int, path: Path) -> tuple[str, str]:
-    """Who holds a lock and what he does, as far as the file tells."""
+    """Who holds a lock and what that process does, as far as the file tells."""
     unknown = f"holds {path}"
     try:
         content = json.loads(os.pread(descriptor, _MAX_TEXT, 0))

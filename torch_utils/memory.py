@@ -1,4 +1,4 @@
-"""How much memory a process may still take, on a GPU or on the host."""
+"""How much memory a process can still take, on a GPU or on the host."""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ _FILES = {
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """What this process may still allocate: on a GPU all that is free, on the host its share.
+    """Bytes that this process can still allocate: all free ones of a GPU, its share of the host's.
 
     Returns:
-        Bytes; None where the system does not say.
+        Bytes; None if the system does not tell.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -26,7 +26,7 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def available_on_host(root: Path = Path("/")) -> int | None:
-    """What all processes of this machine, or of this container, may still take.
+    """Bytes that all processes of this machine, or of this container, can still take together.
 
     Args:
         root: where the file systems of Linux, /proc and /sys/fs/cgroup, are mounted.
@@ -45,7 +45,7 @@ def _rooms(root: Path) -> Iterator[int]:
         version = "v1" if controllers else "v2"
         mount = root / "sys" / "fs" / "cgroup" / ("memory" if controllers else "")
         group = mount / path.lstrip("/")
-        # groups are nested, and a container may see its own one at the mount alone
+        # groups are nested, and a container may see its own group only at the mount
         for folder in [group, *group.parents]:
             room = _room(folder, *_FILES[version])
             if room is not None:
@@ -64,7 +64,7 @@ def _room(folder: Path, limit: str, use: str, inactive: str) -> int | None:
 
 
 def _read(path: Path) -> str:
-    """A small file's content; nothing if it cannot be read."""
+    """A small file's content; an empty text if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Out of memory: recognised whoever says it, and said in one line. No torch here."""
+"""Errors that mean out of memory, whoever raises them, and one line for them. No torch here."""
 
 import errno
 import re
@@ -13,7 +13,7 @@ _UNITS = {"bytes": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was asked for and there was none."""
+    """Whether an error says that memory ran out."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     # PyTorch has a class for its own allocator on GPUs; all other say it in words
@@ -22,7 +22,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def shortage(error: BaseException) -> str:
-    """What an error for which `is_out_of_memory` holds says, without what to do."""
+    """The line for an error for which `is_out_of_memory` holds, without advice."""
     text = str(error)
     place = " on the GPU" if "CUDA" in text or "CUBLAS" in text or "CUDNN" in text else ""
     found = _AMOUNT.search(text)

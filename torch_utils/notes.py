@@ -1,4 +1,4 @@
-"""Lines on stderr that tell what is done otherwise than one would expect, and end no work."""
+"""Lines on stderr about unexpected things that do not end the work."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ _said: set[str] = set()
 
 
 def warn(text: str) -> None:
-    """Print a warning, once however often it is due, and once for all processes of a machine."""
+    """Print a warning once for all processes of a machine, however often this is called."""
     if text not in _said:
         _said.add(text)
         say(f"warning: {text}")

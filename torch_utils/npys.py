@@ -24,17 +24,17 @@ def read_npz(
 
     Args:
         path: the file.
-        wanted: names of arrays; what else there is, is not looked at.
+        wanted: names of arrays; others are ignored.
         limit: bytes that they may have together.
 
     Returns:
-        Those that are there, by name.
+        Those that the file has, by name.
 
     Raises:
-        UserError: they are larger, or grow beyond what compressed arrays do; or it is no regular
-            file.
-        others: those of `torch_utils.zips.BAD_ZIP`: it is damaged, or an array is none of plain
-            numbers.
+        UserError: they are larger, or grow more than compressed arrays do; or the file is not a
+            regular one.
+        others: those of `torch_utils.zips.BAD_ZIP`: the file is damaged, or an array holds other
+            things than plain numbers and texts.
     """
     limit = min(limit, growth_limit(os.path.getsize(path)))
     arrays = {}
@@ -97,7 +97,7 @@ def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(file)
         shape, is_fortran, dtype = readers[version](file)
-    except Exception as error:  # it is a piece of Python, which can be wrong in many ways
+    except Exception as error:  # a header is a piece of Python, which can be wrong in many ways
         raise ValueError(f"its header is damaged ({type(error).__name__})") from None
     if dtype.kind not in _KINDS or not dtype.itemsize:
         raise ValueError(f"an array of type {dtype}")

@@ -1,4 +1,4 @@
-"""Numbers as users write them: YAML 1.1 takes 2e-3 for a word, people mean the number."""
+"""Numbers as users write them: YAML 1.1 takes 2e-3 for a text, people mean the number."""
 
 import math
 import re
@@ -14,10 +14,10 @@ def number(value: Any) -> Any:
 
 
 def is_integer(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
-    """Whether a value is a whole number, and no truth value, in an interval."""
+    """Whether a value is an integer, and not a truth value, in an interval."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number that a float can hold, and no truth value."""
+    """Whether a value is a number that a float can hold, and not a truth value."""
     return isinstance(value, float) or is_integer(value, -1e308, 1e308)

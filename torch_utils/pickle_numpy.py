@@ -53,7 +53,7 @@ def _raw(content: Any) -> bytes:
 def _shape(shape: Any, dtype: np.dtype[Any], num_bytes: int) -> tuple[int, ...]:
     is_shape = isinstance(shape, tuple) and len(shape) <= _MAX_DIMENSIONS
     if not is_shape or not all(type(size) is int and 0 <= size < 2**48 for size in shape):
-        raise Refused("it has an array whose shape is none")
+        raise Refused("it has an array whose shape is invalid")
     if math.prod(shape) * dtype.itemsize != num_bytes:
         raise Refused(f"it has {num_bytes} bytes for an array of shape {shape}")
     return tuple(shape)

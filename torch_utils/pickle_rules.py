@@ -1,4 +1,4 @@
-"""What stands in for the globals of a pickle: rules, and the inert records that they can make."""
+"""Replacements for the globals of a pickle: rules, and the inert records that they can make."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ class Refused(Exception):
 
 
 def brief(value: Any) -> str:
-    """A value for a message: strings quoted and cut, of others the type."""
+    """A value for a message: a string quoted and cut, any other value as its type."""
     return repr(value[:80]) if isinstance(value, str) else type(value).__name__
 
 
@@ -28,10 +28,10 @@ class Rule:
 
     Attributes:
         make: our function for a call of it (REDUCE, NEWOBJ) with the arguments in the pickle; None
-            if it may only be named. It must check the arguments: they are whatever a stranger
-            wrote. `Refused` says what is wrong with them.
-        build: our function for a state (BUILD) that follows, of the value made and the state;
-            None if there must be none. It changes the value in place.
+            if it may only be named. It must check the arguments, which a stranger wrote; `Refused`
+            says what is wrong with them.
+        build: our function for a state (BUILD) that follows, of the value made and the state; None
+            if a state is refused. It changes the value in place.
     """
 
     make: Callable[..., Any] | None = None
@@ -40,7 +40,7 @@ class Rule:
 
 @dataclass
 class Record:
-    """A call that was kept and not made.
+    """A call that was recorded instead of made.
 
     Attributes:
         name: the global, "module name".

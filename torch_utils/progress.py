@@ -34,12 +34,12 @@ def print_line(line: str) -> None:
 
 
 class Progress:
-    """A bar where one can be drawn, else a line every so often; silent for short work.
+    """A bar where one can be drawn, otherwise a line at intervals; silent for short work.
 
     Args:
         total: the number of images that will be done.
         what: the words before the bar.
-        shown: False for processes that are to be silent.
+        shown: False for processes that should be silent.
         delay: seconds before anything is shown.
         interval: seconds between lines when stderr is no terminal.
     """

@@ -18,7 +18,7 @@ _WORDS = {"float": "a number", "int": "an integer", "bool": "true or false", "st
 
 
 class Rule(NamedTuple):
-    """What the value of an option must be, where no names and no interval say it."""
+    """What the value of an option must be, if neither choices nor a range can say it."""
 
     words: str  # "it must be ..."
     accepts: Callable[[Any], bool]  # of a value of any type
@@ -67,7 +67,7 @@ class Row:
         return getattr(importlib.import_module(module), attribute)
 
     def resolve(self, owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Every option, as given or else its default; the only way from what a user wrote.
+        """Check the given options and fill in the defaults; the only way from what a user wrote.
 
         Args:
             owner: whose options they are, for messages, e.g. "sampler heun".
@@ -75,8 +75,8 @@ class Row:
                 numbers that a reader left as text, e.g. "1e-3".
 
         Raises:
-            UserError: unknown option, a value of another type, not among the choices, outside its
-                range, or against its rule.
+            UserError: an option is unknown; or a value is of another type, not among the choices,
+                outside its range, or breaks its rule.
         """
         options = dict(self.options)
         for option, value in self.with_numbers(given).items():
@@ -146,7 +146,7 @@ def lookup(kind: str, table: Mapping[str, RowT], name: str) -> RowT:
     """The row of that name.
 
     Raises:
-        UserError: there is none; the message gives the nearest name.
+        UserError: there is no such row; the message gives the nearest name.
     """
     if not isinstance(name, str) or name not in table:
         raise unknown_name(kind, str(name), table)
@@ -179,7 +179,7 @@ def resolve_entry(
         where: the key of the entry, for messages; by default the kind.
 
     Raises:
-        UserError: it is no entry, there is no such row, or as `Row.resolve`.
+        UserError: it is not an entry, there is no such row, or as `Row.resolve`.
     """
     name, given = split_name(where or kind, entry)
     row = lookup(kind, table, name)
@@ -187,7 +187,7 @@ def resolve_entry(
 
 
 def entry_with_numbers(table: Mapping[str, Row], entry: Any) -> Any:
-    """An entry with `Row.with_numbers` of its row; what is no entry of the table as it is."""
+    """An entry with `Row.with_numbers` of its row; anything else is returned as it is."""
     if not isinstance(entry, Mapping) or not isinstance(name := entry.get("name"), str):
         return entry
     return table[name].with_numbers(entry) if name in table else entry

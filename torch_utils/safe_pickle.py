@@ -18,21 +18,21 @@ from torch_utils.errors import UserError
 from torch_utils.pickle_numpy import NUMPY_RULES
 from torch_utils.pickle_rules import CONTAINER_RULES, Record, Refused, Rule, Token, as_key, brief
 
-# What reading a damaged stream, or a rule on arguments of another kind, can end in.
+# What a damaged stream can raise, and a rule that gets arguments of another kind.
 _DAMAGE = (
     *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
     struct.error,
 )
 
 
-_COPIES = 4  # how often rules may copy what a pickle holds, beyond
-_FREE_COPIES = 2**16  # bytes
+_COPIES = 4  # rules may copy the bytes of a pickle so often,
+_FREE_COPIES = 2**16  # and so many bytes beyond that
 _MAX_MEMO = 2**32  # larger numbers than the binary opcodes have could all have one hash
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a pickle may be at most.
+    """The largest pickle that is read.
 
     Attributes:
         bytes: size of one pickle.
@@ -257,7 +257,7 @@ def read_pickle(
     persistent: Callable[[Any], Any] | None = None,
     limits: Limits | None = None,
 ) -> Any:
-    """Read one pickle from where a stream stands, and leave the stream behind it.
+    """Read one pickle from a stream's position, and leave the stream at its end.
 
     Strings of Python 2 come out as text, byte by byte (latin-1). Sets, lists, dicts and so on are
     real; a name that is used as a value comes out as a `Token`.
@@ -265,7 +265,7 @@ def read_pickle(
     Args:
         stream: the bytes; it can be a file.
         what: the file's name, for messages.
-        rules: what stands in for a global, by "module name"; others are refused.
+        rules: "module name" of a global -> the rule for it; other globals are refused.
         persistent: turns a persistent id into a value; None refuses them.
         limits: None for the default ones.
 

@@ -38,7 +38,7 @@ class Section(BaseModel):
 
 
 def options_of(table: Mapping[str, Row]) -> BeforeValidator:
-    """For a field that is an entry of a table: its options' numbers are read by their types."""
+    """For a field that is an entry of a table: read numbers of its options by their types."""
     return BeforeValidator(lambda entry: entry_with_numbers(table, entry))
 
 
@@ -47,12 +47,12 @@ def _kinds(annotation: Any) -> set[Any]:
     return {annotation}.union(*map(_kinds, get_args(annotation)))
 
 
-_PLAIN = 2**63  # below it a whole number that stands for a text is written out
+_PLAIN = 2**63  # a whole number below it that stands for a text is written out
 Origin = Callable[[tuple[str, ...]], str]  # path of keys -> what set it, for messages
 
 
 def validated(model: type[BaseModel], values: Any, where: str | Origin) -> Any:
-    """Build a pydantic model; what does not fit is one clear line.
+    """Build a pydantic model; a value that does not fit gives one clear line.
 
     Args:
         model: the pydantic class.
@@ -76,11 +76,11 @@ def validated(model: type[BaseModel], values: Any, where: str | Origin) -> Any:
     if first["type"] in ("extra_forbidden", "invalid_key"):
         raise _unknown_key(model, path, origin)
     if not path:
-        raise UserError(f"{origin} is no mapping of keys to values")
+        raise UserError(f"{origin} is not a mapping of keys to values")
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         raise UserError(f"{origin}: {key} is missing")
     why = reason([other for other in found if _path(other, values) == keys])
-    if origin.startswith(f"{key}="):  # which says already what it is
+    if origin.startswith(f"{key}="):  # the origin shows the value already
         raise UserError(f"{origin}: {why}")
     if first["type"] == "value_error" and isinstance(first["input"], Mapping):
         raise UserError(f"{origin}: {key}: {why}")  # of several keys together
@@ -98,10 +98,10 @@ def is_text(model: type[BaseModel], path: Sequence[str]) -> bool:
 
 
 def mended(model: type[BaseModel], values: Any) -> Any:
-    """A mapping for a pydantic class, in which numbers that are still text are numbers.
+    """Turn numbers of a mapping that are still text into numbers, for a pydantic class.
 
-    The type of a field decides: where it may be a text, a text is meant. Options of named entries
-    have the types of their rows, see `options_of`.
+    The type of a field decides: if it may be a text, a text is meant. Options of named entries have
+    the types of their rows, see `options_of`.
     """
     if not isinstance(values, Mapping):
         return values
@@ -159,7 +159,7 @@ def _value_at(values: Any, path: Sequence[Any]) -> Any:
 
 
 def _unknown_key(model: type[BaseModel], path: tuple[str, ...], origin: str) -> UserError:
-    """The error for a key that does not exist; one of that name elsewhere is meant, if any is."""
+    """The error for an unknown key; it suggests a key of that name in another section."""
     owner = _class_at(model, path[:-1])
     prefix = "".join(f"{part}." for part in path[:-1])
     elsewhere = [

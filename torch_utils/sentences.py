@@ -1,6 +1,6 @@
 """What is wrong with a value of a config, in our words: one sentence for each of pydantic's types.
 
-A sentence follows `key is value:`; in braces stand what pydantic tells of the bound.
+A sentence follows `key is value:`; braces hold what pydantic tells about the bound.
 """
 
 import math
@@ -66,7 +66,7 @@ def reason(errors: Sequence[Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as the user wrote it, nearly; long ones are cut."""
+    """A value nearly as the user wrote it; long ones are cut."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and value.bit_length() > 1000:

@@ -1,6 +1,6 @@
-"""Files that come with Driftless, the recipes and the digits, by the same name in every folder.
+"""Files that come with Driftless, recipes and digits: found by the same name from every folder.
 
-They lie beside our packages, in a checkout as in an installation.
+They lie beside our packages, both in a checkout and in an installation.
 """
 
 import os
@@ -10,7 +10,7 @@ FOLDERS = ("assets", "configs")
 
 
 def shipped(path: str | os.PathLike[str]) -> Path:
-    """The file at a path; of a name such as configs/digits.yaml with no file there, our own.
+    """The file at a path; if there is no file, our own for a name such as configs/digits.yaml.
 
     Args:
         path: as the user gave it, relative to the working folder.

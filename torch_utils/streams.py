@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 
 class Forgiving:
-    """A text stream that leads nowhere once its reader is gone, where others would raise."""
+    """A text stream that drops its output once its reader is gone, instead of raising."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Names from outside in messages: nothing in them reaches a terminal but what it can show."""
+"""Names from outside in messages: a terminal gets only what it can show."""
 
 import unicodedata
 

@@ -1,8 +1,8 @@
 """Files of torch.save, read without torch's unpickler: plain data and dense tensors, nothing else.
 
-Both formats are known: the zip of torch 1.6 on, whose checksums are verified, and the stream of
-pickles before it. What tensors are made of must be in the file: no memory is taken for sizes that
-a file only names, and no tensor has more elements than its storage.
+Both formats are read: the zip of torch 1.6 and later, whose checksums are verified, and the older
+stream of pickles. The file must hold all that tensors are made of: no memory is taken for sizes
+that it only names, and no tensor has more elements than its storage.
 """
 
 import io
@@ -25,7 +25,7 @@ from torch_utils.safe_pickle import BASIC_RULES, Limits, read_pickle
 from torch_utils.zips import BAD_ZIP, open_zip, read_member, seek_member
 
 LIMITS = Limits(bytes=2**26, items=2**22)
-_SHARING = 4  # how many times the bytes of the storages all tensors together may have
+_SHARING = 4  # all tensors together may have so many times the bytes of the storages
 _MAX_SIZE = 2**48
 _MAX_DIMENSIONS = 64  # of torch
 _ZIP_START = b"PK\x03\x04"
@@ -88,7 +88,7 @@ class _Storages:
         numbers = (offset, *sizes, *strides)
         is_shape = len(sizes) == len(strides) <= _MAX_DIMENSIONS
         if not is_shape or not all(type(n) is int and 0 <= n < _MAX_SIZE for n in numbers):
-            raise Refused("it has a tensor whose sizes are none")
+            raise Refused("it has a tensor whose sizes are invalid")
         elements = storage.elements
         last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
         num = math.prod(sizes)
@@ -105,7 +105,7 @@ def _rules(storages: _Storages, more: Mapping[str, Rule]) -> Mapping[str, Rule]:
     return {
         **BASIC_RULES,
         **dict.fromkeys(_TYPES, Rule()),
-        # state dicts carry versions of modules as attributes, which nobody here needs
+        # state dicts have versions of modules as attributes, which are not needed here
         "collections OrderedDict": Rule(ordered.make, lambda value, state: None),
         "torch._utils _rebuild_tensor": Rule(storages.tensor),
         "torch._utils _rebuild_tensor_v2": Rule(storages.tensor),
@@ -174,13 +174,13 @@ def _read_zip(archive: zipfile.ZipFile, what: str, rules: Mapping[str, Rule]) ->
 
 
 def _check_stored(member: zipfile.ZipInfo) -> None:
-    """torch writes records as they are; packed, a few bytes could stand for very many."""
+    """Refuse compressed records: torch writes none, and few bytes could unpack to very many."""
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise zipfile.BadZipFile("a record in it is compressed")
 
 
 def _filled(file: IO[bytes], size: int, checksum: int | None) -> Tensor:
-    """So many bytes of a file as a tensor of their own."""
+    """The next `size` bytes of a file as a new tensor."""
     content = torch.empty(size, dtype=torch.uint8)
     _fill(file, content)
     if checksum is not None and zlib.crc32(content.numpy().data) != checksum:
@@ -195,7 +195,7 @@ def _fill(file: IO[bytes], content: Tensor) -> None:
 
 
 class _Capped(io.BufferedReader):
-    """A file that takes no memory for bytes that it does not have, however many are asked for."""
+    """A file that takes no more memory than its bytes, however many are asked for."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)  # type: ignore[arg-type]
@@ -224,7 +224,7 @@ def _read_stream(file: _Capped, what: str, rules: Mapping[str, Rule]) -> Any:
         return read_pickle(file, what, limits=LIMITS, **options)
 
     if [read(), read()] != _OLD_START:
-        raise UserError(f"{what} is no file of torch.save")
+        raise UserError(f"{what} is not a file of torch.save")
     read()  # sizes of C's types on the system that wrote it
     storages = _Storages(allocate)
     tree = read(rules=_rules(storages, rules), persistent=storages.get)

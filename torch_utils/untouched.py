@@ -1,4 +1,4 @@
-"""The process as it was before: for calls from Python, which must leave no setting behind."""
+"""Settings of the process, restored after a block: calls from Python must leave none behind."""
 
 import contextlib
 import threading
@@ -29,9 +29,10 @@ _before: list[tuple[Any, str, Any]] = []
 
 @contextlib.contextmanager
 def numerics() -> Iterator[None]:
-    """Compute as our programs do within the block, and then as was set before.
+    """Compute with our programs' settings within the block, and restore the former ones after it.
 
-    The settings are the process's: the last of several threads to leave such a block restores them.
+    The settings belong to the process: of several threads in such blocks, the last one out restores
+    them.
     """
     global _num_inside, _before
     with _lock:
@@ -60,12 +61,12 @@ def _read() -> list[tuple[Any, str, Any]]:
 
 @contextlib.contextmanager
 def generators(device: torch.device) -> Iterator[None]:
-    """Put PyTorch's default generators back as they were, after the block.
+    """Restore PyTorch's default generators after the block.
 
     Another thread that draws from them meanwhile draws from those of the block.
 
     Args:
-        device: where the block computes. Other GPUs are not woken up for this.
+        device: where the block computes. Other GPUs are not initialised for this.
     """
     gpus = [device] if device.type == "cuda" else []
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -76,7 +77,7 @@ def generators(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def current_gpu() -> Iterator[None]:
-    """Let this thread's current GPU be the one it was, after the block."""
+    """Restore this thread's current GPU after the block."""
     is_awake = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     before = torch.cuda.current_device() if is_awake else None
     try:

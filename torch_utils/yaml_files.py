@@ -1,8 +1,8 @@
 """YAML that others wrote: plain values only, within bounds, and numbers that mean what they show.
 
-A subset of YAML 1.1: no tags beyond the basic ones, no dates, no numbers to base 60 (`1:30`) and
-none to base 8 by a leading zero (`010`); a mapping has each of its keys once. `yes`, `no`, `on` and
-`off` are truth values, as they always were.
+A subset of YAML 1.1: no tags beyond the basic ones, no dates, no numbers to base 60 (`1:30`) or to
+base 8 by a leading zero (`010`); a mapping has each of its keys once. `yes`, `no`, `on` and `off`
+are truth values, as in YAML 1.1.
 """
 
 import os
@@ -17,7 +17,7 @@ from torch_utils.bounded import read_file
 from torch_utils.errors import UserError
 
 MAX_BYTES = 2**18
-MAX_VALUES = 2**16  # also of those that an alias stands for
+MAX_VALUES = 2**16  # those that aliases stand for are counted as well
 MAX_DEPTH = 32
 
 _PREFIX = "tag:yaml.org,2002:"
@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, tuple[int, int]] = {}  # of nodes by id: values and height
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        """Compose a node, and measure all that it stands for."""
+        """Compose a node, and measure it with everything that its aliases stand for."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise _Refused(f"it nests deeper than {MAX_DEPTH}")
@@ -130,7 +130,7 @@ def parse_yaml(text: str, what: str) -> Any:
         None, truth values, numbers, texts, lists and dicts.
 
     Raises:
-        UserError: it is no YAML, goes beyond the bounds or the subset at the top of this module,
+        UserError: it is not YAML, goes beyond the bounds or the subset at the top of this module,
             or has a key twice.
     """
     try:
@@ -145,7 +145,7 @@ def read_yaml(path: str | os.PathLike[str], what: str) -> Any:
     """Read a YAML file in UTF-8; see `parse_yaml`.
 
     Raises:
-        UserError: as there, or it is larger than a bound or no regular file.
+        UserError: as there, or it is too large or not a regular file.
         OSError, UnicodeDecodeError: it cannot be read.
     """
     return parse_yaml(read_file(path, MAX_BYTES, what).decode("utf-8"), what)

@@ -1,6 +1,6 @@
 """Members of zips that others made, unpacked within bounds and checked by their checksums.
 
-zipfile itself hands whatever a bz2 or lzma member becomes to memory in one piece.
+zipfile itself unpacks a bz2 or lzma member in one piece, however much memory that takes.
 """
 
 import bz2
@@ -21,7 +21,7 @@ _LOCAL_HEADER = 30  # bytes before a member's name
 _ENCRYPTED = 1
 _LZMA_HEADER = 9  # version, length of the properties, properties
 
-# What a damaged or unusual zip ends in, e.g. RuntimeError for an encrypted member.
+# What a damaged or unusual zip raises, e.g. RuntimeError for an encrypted member.
 BAD_ZIP = (
     *(OSError, EOFError, ValueError, RuntimeError, OverflowError, NotImplementedError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -29,10 +29,10 @@ BAD_ZIP = (
 
 
 def open_zip(path: str | os.PathLike[str]) -> zipfile.ZipFile:
-    """Open a zip; whoever opened it closes it.
+    """Open a zip; the caller closes it.
 
     Raises:
-        UserError: it is no regular file, or has too many members, or they overlap.
+        UserError: it is not a regular file, or has too many members, or they overlap.
         others: those of `BAD_ZIP`, it is damaged.
     """
     with open_regular(path) as file:

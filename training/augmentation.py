@@ -15,10 +15,10 @@ class AugmentConfig(Section):
     """How training images are augmented; see `data.augment`.
 
     Attributes:
-        p: probability of each augmentation of EDM's set; 0 for none of them, also no mirroring.
-        set: edm, which mirrors half of the images and does five other things with probability p,
-            and tells the network by augmentation labels; flips, which mirrors half of the images
-            and tells nobody, for networks without such labels.
+        p: probability of each augmentation of EDM's set; 0 turns all of them off, mirroring, too.
+        set: edm mirrors half of the images, does five other things with probability p, and tells
+            the network by augmentation labels; flips mirrors half of the images without labels,
+            for networks that do not take them.
     """
 
     p: float = Field(default=0.0, ge=0, le=1)
@@ -32,7 +32,7 @@ class AugmentConfig(Section):
 
     @property
     def settings(self) -> Augmentations | None:
-        """The augmentations; None for none."""
+        """The augmentations; None if images stay as they are."""
         if self.set == "flips":
             return flips()
         return edm(self.p) if self.p else None
@@ -54,7 +54,7 @@ def augmented(batch: Batch, config: AugmentConfig, seed: int) -> Batch:
         seed: the micro-batch's own, of a stream that nothing else draws from.
 
     Returns:
-        The batch with other images, and with labels if the network takes them.
+        The batch with augmented images, and with augmentation labels if the network takes them.
     """
     settings = config.settings
     if settings is None:

@@ -1,7 +1,7 @@
-"""What a run's config may change when it goes on, and what a change would do.
+"""Which keys of a run's config may change when the run goes on.
 
-Three kinds of keys: free ones decide when to stop or what is written; others change what is
-learned and need leave; some cannot act on a run that has begun, and are refused.
+There are three kinds. Free keys decide when to stop or what is written. Others change what is
+learned, and need --allow-config-change. A few cannot act on a run that has begun, and are refused.
 """
 
 from collections.abc import Mapping
@@ -21,25 +21,25 @@ FREE_KEYS = {
     )
 } | {f"preview.{key}" for key in ("enabled", "every", "num_images", "steps")}  # fmt: skip
 
-# keys of how the data is read, which the data's own key depends on
+# keys that decide how the data is read; the data's own key depends on them
 _OF_READING = {"data.cond", "data.max_size", "data.subset_seed"}
 
-# what has done its work at the start of a run, or lies in its states
-_SETTLED = {
+# keys that act only at the start of a run, or whose effect lies in its states
+_FIXED_AT_START = {
     "ema.starts": "it acts on the first step alone",
     "network.resample_filter": "its taps are among the state's tensors",
 }
 
 
 class Misfit(UserError):
-    """A state cannot go on with a config."""
+    """A training state that does not fit a config."""
 
 
 def differences(old: TrainingConfig, new: TrainingConfig) -> list[str]:
-    """What differs between a run's config and another one, beyond what is free.
+    """How a config differs from a run's, apart from free keys.
 
-    A cosine's shape depends on the duration, which is then not free. Data is the same if its
-    content is, wherever it lies.
+    With a cosine decay the duration is not free, because the learning rate depends on it. Data of
+    the same content is the same, wherever it lies.
 
     Args:
         old: as the run directory has it.
@@ -75,7 +75,7 @@ def _changed_data(old: str, new: str) -> str:
         if before != after:
             is_readable = name in names[:3]
             words.append(f"{name} {before} -> {after}" if is_readable else f"other {name}")
-    return ", ".join(words) or "another content"
+    return ", ".join(words) or "other content"
 
 
 def refuse_unfit(
@@ -84,20 +84,20 @@ def refuse_unfit(
     state: dict[str, Any],
     ours: Mapping[str, Tensor],
 ) -> None:
-    """Refuse a state that cannot go on with a config, before anything is overwritten.
+    """Refuse a state that does not fit a config, before anything is overwritten.
 
     Args:
         old: the run's config.
         new: the config to go on with.
         state: of `training.state`.
-        ours: the tensors of the config's network, whatever is in them.
+        ours: the tensors of the config's network; only their names and shapes count.
 
     Raises:
         Misfit: names the keys or tensors at fault.
     """
     before, after = _flat(old), _flat(new)
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-    for key, reason in _SETTLED.items():
+    for key, reason in _FIXED_AT_START.items():
         if key in changed and state["trainer"]["updates"]:
             raise Misfit(f"{key} cannot change in a run that has begun: {reason}")
     if bool(state["trainer"]["uncertainty"]) != new.loss.uncertainty:

@@ -1,9 +1,8 @@
 """A new run or an old one, and from which state: the main process decides for all.
 
-Folders can show themselves later to other machines, so that processes which each look for
-themselves may choose differently. All load the state that was chosen, and prove that it is the
-same one. A state is chosen only while the run is locked: a process that is about to end may still
-write a newer one.
+Other machines may see new files later, so processes that each looked for themselves could choose
+differently. All load the state that the main process chose, and compare its digest. A state is
+chosen only while the run is locked: a process that is about to end may still write a newer one.
 """
 
 import json
@@ -20,13 +19,13 @@ from training.changes import Misfit, differences, refuse_unfit
 from training.config import ResolvedConfig, TrainingConfig, resolve
 from training.data import TrainingData
 from training.run_dir import candidates, create_run_dir, locked, read_run_config, run_of
-from training.setup import check
+from training.setup import checked_model
 from training.state import await_file, digest, load_state, newest_state
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for, as far as it decides which run goes on.
+    """What was asked for, as far as the choice of a run depends on it.
 
     Attributes:
         config: resolved.
@@ -44,15 +43,15 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to train, where.
+class ChosenRun:
+    """The run to train, new or old.
 
     Attributes:
         config: of the run from here on.
         folder: the run directory.
         path: training state to go on from, or None to start.
         state: what is in it.
-        goes_back: the state was named, so that whatever the run has beyond it is abandoned.
+        goes_back: the user named the state, so later files of the run are set aside.
     """
 
     config: ResolvedConfig
@@ -72,20 +71,21 @@ class Plan:
         return self.seen >= self.config.run.duration
 
 
-Found = tuple[Plan | None, list[str]]  # a run, and lines about it; or lines on why it is none
+# a run and lines about it, or None and lines on why there is no run
+Found = tuple[ChosenRun | None, list[str]]
 
 
 def checked(
     config: TrainingConfig, data: TrainingData, world: World, *, allow_config_change: bool = False
 ) -> Wanted:
-    """Resolve a config for its data and the processes, and refuse what cannot work.
+    """Resolve a config for its data and the processes, and check that it can be trained.
 
     Raises:
         UserError: it cannot.
     """
     resolved = resolve(config, num_images=len(data), world_size=world.size, data_key=data.key)
     is_size_open = config.run.batch_gpu is None
-    return Wanted(resolved, is_size_open, check(resolved, data), world, allow_config_change)
+    return Wanted(resolved, is_size_open, checked_model(resolved, data), world, allow_config_change)
 
 
 def old_run(
@@ -99,19 +99,20 @@ def old_run(
             this config. If no run has it and changes are allowed, that is the newest run that can
             go on with it.
         outdir: results root, or a run directory itself.
-        lock: holds the run from now on; None only to look.
+        lock: holds the run from now on; None to look without holding it.
 
     Returns:
-        Without a plan if there is no such run, which only `latest` allows.
+        The run and lines about it. With `latest` there may be no such run: then None, and lines on
+        why.
 
     Raises:
-        UserError: nothing there, every state damaged, another process trains there, or the config
-            changed without leave or in a way that the run cannot follow.
+        UserError: there is no run, all its states are damaged, another process trains in it, or the
+            config changed without permission or in a way that the state does not fit.
     """
     return _decided_by_main(wanted, lambda: _found(wanted, resume, outdir, lock))
 
 
-def new_run(wanted: Wanted, outdir: str, name: str | None, *, lock: ExitStack) -> Plan:
+def new_run(wanted: Wanted, outdir: str, name: str | None, *, lock: ExitStack) -> ChosenRun:
     """Make the directory of a new run and hold it. All processes must call.
 
     Args:
@@ -127,11 +128,11 @@ def new_run(wanted: Wanted, outdir: str, name: str | None, *, lock: ExitStack) -
     def make() -> Found:
         folder = create_run_dir(outdir, name)
         lock.enter_context(locked(folder))
-        return Plan(wanted.config, folder), []
+        return ChosenRun(wanted.config, folder), []
 
-    plan, _ = _decided_by_main(wanted, make)
-    assert plan is not None
-    return plan
+    chosen, _ = _decided_by_main(wanted, make)
+    assert chosen is not None
+    return chosen
 
 
 def _found(wanted: Wanted, resume: str, outdir: str | None, lock: ExitStack | None) -> Found:
@@ -145,8 +146,8 @@ def _found(wanted: Wanted, resume: str, outdir: str | None, lock: ExitStack | No
                 f"the config differs from the run's in {'; '.join(changed)}: "
                 "give --allow-config-change to go on with it"
             )
-        plan, more = _taken(wanted, folder, old, config, lock, named)
-        return plan, notes + more
+        chosen, more = _taken(wanted, folder, old, config, lock, named)
+        return chosen, notes + more
 
     assert outdir is not None
     missed: list[tuple[Path, str]] = []
@@ -160,10 +161,10 @@ def _found(wanted: Wanted, resume: str, outdir: str | None, lock: ExitStack | No
         if not changed or wanted.allow_config_change:
             with ExitStack() as trial:
                 try:
-                    plan, more = _taken(wanted, folder, old, config, trial if lock else None)
+                    chosen, more = _taken(wanted, folder, old, config, trial if lock else None)
                     if lock is not None:
                         lock.push(trial.pop_all())
-                    return plan, notes + more
+                    return chosen, notes + more
                 except Misfit:
                     if not changed:
                         raise
@@ -182,11 +183,11 @@ def _continuation(
 ) -> tuple[ResolvedConfig, list[str], list[str]]:
     """The wanted config as it is when it continues a run.
 
-    A micro-batch size that it leaves open is the run's, so that the same random numbers are drawn.
-    More processes than the run has micro-batches cannot keep it: then it is the largest that fits.
+    If it leaves the size of micro-batches open, it takes the run's, so that the same random numbers
+    are drawn. Too many processes for that size get the largest one that fits instead.
 
     Returns:
-        (config, what differs from the run's and needs leave, notes).
+        (config, changes that need permission, notes).
     """
     config, before, notes = wanted.config, old.run.batch_gpu, []
     if wanted.is_size_open and before is not None:
@@ -210,14 +211,14 @@ def _taken(
     config: ResolvedConfig,
     lock: ExitStack | None,
     named: Path | None = None,
-) -> tuple[Plan, list[str]]:
+) -> tuple[ChosenRun, list[str]]:
     """Lock a run, then choose the state that was named, or the newest whole one.
 
     A complete run needs no lock: nothing is written to it, and it may be for reading only.
 
     Raises:
-        UserError: the run cannot be locked, the state not be read, or all states are damaged.
-        Misfit: the state cannot go on with the config.
+        UserError: the run cannot be locked, the state cannot be read, or all states are damaged.
+        Misfit: the state does not fit the config.
     """
     obstacle, problems = None, list[str]()
     try:
@@ -229,12 +230,12 @@ def _taken(
         path, state, problems = newest_state(folder)
     else:
         path, state = named, load_state(named)
-    plan = Plan(config, folder, path, state, goes_back=named is not None)
-    if obstacle is not None and not plan.is_complete:
+    chosen = ChosenRun(config, folder, path, state, goes_back=named is not None)
+    if obstacle is not None and not chosen.is_complete:
         raise obstacle
     if state is not None:
         refuse_unfit(old, config, state, wanted.blank.state_dict())
-    return plan, [f"passed over: {line}" for line in problems]
+    return chosen, [f"skipped: {line}" for line in problems]
 
 
 def _decided_by_main(wanted: Wanted, find: Callable[[], Found]) -> Found:
@@ -244,43 +245,43 @@ def _decided_by_main(wanted: Wanted, find: Callable[[], Found]) -> Found:
         UserError: what `find` raised there, in every process.
         Failure: a process does not see the state, or sees another file.
     """
-    world, plan, told = wanted.world, None, "{}"
+    world, chosen, told = wanted.world, None, "{}"
     if world.is_main:
         try:
-            plan, notes = find()
-            found = None if plan is None else _as_json(plan)
-            told = json.dumps({"plan": found, "notes": notes})
+            chosen, notes = find()
+            found = None if chosen is None else _as_json(chosen)
+            told = json.dumps({"chosen": found, "notes": notes})
         except UserError as error:
             told = json.dumps({"error": str(error)})
     world.meet()  # reading and checking states can take long
     heard = json.loads(world.share(told))
     if "error" in heard:
         raise UserError(heard["error"])
-    found = heard["plan"]
-    if found is not None and plan is None:
+    found = heard["chosen"]
+    if found is not None and chosen is None:
         config = wanted.config.with_micro_batch(found["batch_gpu"])
         path = None if found["path"] is None else Path(found["path"])
         if path is not None:
             await_file(path, world)
         state = None if path is None else load_state(path)
-        plan = Plan(config, Path(found["folder"]), path, state, found["goes_back"])
-    if plan is not None and plan.path is not None:
-        is_other = digest(plan.path) != found["digest"]
+        chosen = ChosenRun(config, Path(found["folder"]), path, state, found["goes_back"])
+    if chosen is not None and chosen.path is not None:
+        is_other = digest(chosen.path) != found["digest"]
         world.meet()
         if any(world.any(is_other)):
             raise Failure(
-                f"the processes read different files at {plan.path}: the run directory must lie "
+                f"the processes read different files at {chosen.path}: the run directory must lie "
                 "on a file system that all machines share"
             )
-    return plan, heard["notes"]
+    return chosen, heard["notes"]
 
 
-def _as_json(plan: Plan) -> dict[str, Any]:
-    """What the other processes need to make the same plan."""
+def _as_json(chosen: ChosenRun) -> dict[str, Any]:
+    """What the other processes need to make the same choice."""
     return {
-        "folder": str(plan.folder),
-        "batch_gpu": plan.config.run.batch_gpu,
-        "path": None if plan.path is None else str(plan.path),
-        "digest": 0 if plan.path is None else digest(plan.path),
-        "goes_back": plan.goes_back,
+        "folder": str(chosen.folder),
+        "batch_gpu": chosen.config.run.batch_gpu,
+        "path": None if chosen.path is None else str(chosen.path),
+        "digest": 0 if chosen.path is None else digest(chosen.path),
+        "goes_back": chosen.goes_back,
     }

@@ -1,8 +1,8 @@
 """The training config: one strict tree, read from YAML recipes and the command line.
 
-Sections name who uses them. A `TrainingConfig` is what was asked for: its spans (durations,
-intervals) are text with a unit, and what is open is None. `resolve` makes a `ResolvedConfig` of it
-for some data and a number of processes: there spans are numbers of images. On disk both look alike.
+A `TrainingConfig` is what was asked for: its spans (durations, intervals) are text with a unit, and
+what it leaves open is None. `resolve` turns it into a `ResolvedConfig` for some data and a number
+of processes: there spans are numbers of images. On disk both look alike.
 """
 
 from typing import Annotated, Any, Literal
@@ -36,7 +36,7 @@ class DataConfig(Section):
 
     Attributes:
         path: dataset zip or folder.
-        key: what its images and labels must be, as a checksum of them; filled in by `resolve`.
+        key: checksums that its images and labels must have; filled in by `resolve`.
         cond: train class-conditionally; needs labels.
         max_size: train on a random subset of at most so many images.
         subset_seed: determines the subset.
@@ -57,8 +57,8 @@ class LossConfig(Section):
     Attributes:
         noise_level, weight, reduction: None for those that the preconditioning was published with;
             reduction is sum or mean over channels and pixels.
-        terms: what is summed.
-        input_perturbation: standard deviation of what is added to the input's noise (DDPM-IP).
+        terms: the losses that are summed.
+        input_perturbation: standard deviation of the noise that is added to the input's (DDPM-IP).
         uncertainty: learn the denoising loss's variance at every noise level (EDM2).
     """
 
@@ -128,13 +128,14 @@ class EmaConfig(Section):
 
 
 class PreviewConfig(Section):
-    """Pictures of samples during training; `preview: off` for none.
+    """Pictures of samples during training; `preview: off` turns them off.
 
     Attributes:
-        enabled: whether there are any.
+        enabled: whether they are made.
         every: interval; None for one with every snapshot.
-        num_images: how many images; None for 8 a class or 64, and fewer where they are large.
-        steps: of the sampler; None for the sampler's own, as far as they cost no more than 50
+        num_images: how many images; None for 8 a class, or 64 without classes. Large images are
+            fewer.
+        steps: of the sampler; None for the sampler's own, or as many as take no more than 50
             network calls an image.
     """
 
@@ -151,13 +152,13 @@ class PreviewConfig(Section):
 
 
 class RunConfig(Section):
-    """The run: how long, how much at once, what is written when.
+    """The run: its length, its batches, and what it writes when.
 
     Attributes:
         duration: images to train for.
         batch: global batch size.
-        batch_gpu: micro-batch size; None for the share of a process, or as much of it as fits.
-        seed: of everything random.
+        batch_gpu: micro-batch size; None for a process's share of the batch, or as much as fits.
+        seed: of all random numbers.
         label_dropout: probability of training a sample on the null label.
         tick: interval of status lines and statistics.
         snap: interval of snapshots.
@@ -288,11 +289,11 @@ def resolve(
         config: as read.
         num_images: size of the data set.
         world_size: number of processes.
-        data_key: of the data; None where it is not known.
+        data_key: of the data; None if unknown.
 
     Raises:
-        UserError: the batch is not divisible into micro-batches for that many processes, a span is
-            nothing, or the config asks for other data.
+        UserError: the batch is not divisible into micro-batches for that many processes, a span
+            that must be positive is 0, or the config asks for other data.
     """
     if data_key is not None and config.data.key not in (None, data_key):
         raise UserError(

@@ -1,7 +1,7 @@
 """Training data, decoded once and resident: a micro-batch is an index_select and a flip.
 
-Where it lies - on the compute device if it fits, else memory-mapped on the host - changes nothing.
-Randomness of a batch (label dropout) comes from the micro-batch's own generator.
+It lies on the compute device if it fits there, else memory-mapped on the host; the batches are the
+same. Randomness of a batch (label dropout) comes from the micro-batch's own generator.
 """
 
 import hashlib
@@ -26,18 +26,18 @@ class TrainingData:
 
     Attributes:
         images: uint8 [N, C, H, W], on the compute device or on the host.
-        labels: classes int64 [N], or vectors float32 [N, label_dim], or None; where images are.
+        labels: classes int64 [N], or vectors float32 [N, label_dim], or None; beside the images.
         name: the data set's name.
         label_names: a name for each class or element, or None.
         xflip: image N + i is image i mirrored; the length is 2N.
         num_classes: number of classes, if labels are classes.
         label_kind: class, multi_hot (tags) or vector; None without labels.
-        device: where batches go; None for where the images are.
-        present_classes: the classes that an image has; None if that is all of them, or labels are
-            no classes.
-        key: what the images and labels are, as text in five parts between slashes: number of
-            images, size, kind of labels, checksums of images and of labels. None for data that is
-            in no file.
+        device: where batches go; None for the images' device.
+        present_classes: the classes that some image has; None if all of them have one, or if labels
+            are not classes.
+        key: a text that identifies the images and labels, in five parts between slashes: number of
+            images, size, kind of labels, checksums of images and of labels. None for data that does
+            not come from files.
     """
 
     images: Tensor
@@ -62,7 +62,7 @@ class TrainingData:
 
     @property
     def label_dim(self) -> int:
-        """Width of the labels; 0 without."""
+        """Width of the labels; 0 if there are no labels."""
         if self.labels is None:
             return 0
         return self.num_classes if self.labels.ndim == 1 else self.labels.shape[1]
@@ -100,7 +100,7 @@ class TrainingData:
         return Batch(pictures, labels, mask)
 
     def is_resident(self, device: torch.device, where: str) -> bool:
-        """Whether the images are to lie on the GPU; see `placed`."""
+        """Whether the images will lie on the GPU; see `placed`."""
         if device.type != "cuda" or where == "cpu":
             return False
         free, _ = torch.cuda.mem_get_info(device)
@@ -123,7 +123,7 @@ def load_training_data(config: DataConfig) -> TrainingData:
     """Read and decode the data set that a config names, on the CPU.
 
     Raises:
-        UserError: it cannot be read, or labels are wanted and it has none.
+        UserError: it cannot be read, or it lacks the labels that are wanted.
     """
     assert config.path is not None
     dataset = ImageDataset(
@@ -149,7 +149,7 @@ def load_training_data(config: DataConfig) -> TrainingData:
 def _key_of(dataset: ImageDataset) -> str:
     """The text that tells one data set from another, see `TrainingData.key`.
 
-    To be asked for after the images were decoded: then no file is read again.
+    Call this after the images were decoded: then no file is read again.
     """
     raw = dataset.raw_labels
     kind = "none" if raw is None else f"{dataset.label_kind}{dataset.label_dim}"

@@ -15,7 +15,7 @@ _INTERVALS = (
 
 @dataclass
 class Milestones:
-    """Where the loop is, beyond the trainer's own counters.
+    """How far the loop is, beside what the trainer counts.
 
     Attributes:
         tick: number of the current tick.
@@ -30,11 +30,11 @@ class Milestones:
     next_preview: int = 0
 
     def follow(self, config: ResolvedConfig, before: dict[str, Any], seen: int) -> None:
-        """Let intervals that have changed count from now on; what was due by others stays so.
+        """Count intervals that have changed from now on; what the others have scheduled stays due.
 
         Args:
             config: as it is now.
-            before: as it was, as a tree.
+            before: the former config, as a tree.
             seen: images seen.
         """
         now = config.model_dump(mode="json")  # as states hold it

@@ -1,4 +1,4 @@
-"""What is known of the data's labels: for previews, and for snapshots, which outlive the data."""
+"""Facts about the data's labels: for previews, and for snapshots, which outlive the data."""
 
 import numpy as np
 from torch import Tensor
@@ -21,8 +21,8 @@ def label_examples(labels: Tensor | None, kind: str | None) -> list[list[float]]
         kind: class, vector or multi_hot.
 
     Returns:
-        Up to `MAX_EXAMPLES` rows, fewer if they are long, each number the shortest that is the
-        float32; None for classes, of which no examples are needed.
+        Up to `MAX_EXAMPLES` rows, fewer if they are long, each number as the shortest text that
+        reads back as the float32; None for classes, which need no examples.
     """
     if labels is None or kind not in ("vector", "multi_hot"):
         return None
@@ -44,7 +44,7 @@ def labels_of(data: TrainingData) -> LabelSource:
 def snapshot_info(
     config: ResolvedConfig, model: ModelConfig, data: TrainingData, seen: int
 ) -> SnapshotInfo:
-    """What a snapshot says of itself after so many images seen."""
+    """The metadata of a snapshot that has seen `seen` images."""
     has_labels = bool(model.label_dim)
     names, present = data.label_names, data.present_classes
     return SnapshotInfo(

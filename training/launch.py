@@ -13,7 +13,7 @@ from torch_utils.distributed import World, world
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
 from torch_utils.untouched import current_gpu, generators, numerics
-from training.choice import Plan, Wanted, checked, new_run, old_run
+from training.choice import ChosenRun, Wanted, checked, new_run, old_run
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData, load_training_data
 from training.loop import train
@@ -34,7 +34,7 @@ class Start:
 
     Attributes:
         outdir: where run directories go; may be None if `resume` names a run.
-        subdir: make a numbered directory in `outdir`, or use `outdir` itself.
+        subdir: make a numbered directory in `outdir`; otherwise use `outdir` itself.
         recipe: the file that the config was read from, if any; it names the run.
         resume: a run directory or a state to go on with; or `latest`, the newest run in `outdir`
             that has this config, and a new one if there is none.
@@ -61,13 +61,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Result:
-    """A run when `run` leaves it.
+    """A run as `run` left it.
 
     Attributes:
         folder: the run directory.
         config: of the run.
-        is_complete: whether it has seen all its images; if not, it was asked to stop, its state is
-            saved and it can be resumed.
+        is_complete: whether it has seen all its images. If not, it was asked to stop; its state is
+            saved, so it can be resumed.
     """
 
     folder: Path
@@ -95,47 +95,47 @@ def run(
 ) -> Result:
     """Start or resume a run, and train to its end. All processes of the run must call.
 
-    Works in any thread. Global state of PyTorch (random generators of this device, TF32, cuDNN's
-    benchmark) is used meanwhile, and is afterwards as it was.
+    Works in any thread. It changes global state of PyTorch (random generators of this device, TF32,
+    cuDNN's benchmark) while it runs, and restores it at the end.
 
     Args:
         wanted: what to train, see `training.wanted`.
         start: how to start, and where.
-        say: takes the lines that log.txt gets too, in the main process; None for silence.
+        say: called with every line of log.txt, in the main process; None for silence.
         has_bar: show progress on stderr.
         heeds_signals: Ctrl-C and SIGTERM stop the run after a step with its state saved. Only a
             main thread can; elsewhere it has no effect.
 
     Raises:
-        UserError: what was asked for cannot be.
+        UserError: the config, the data, or the run or snapshot to start from cannot be used.
         Failure: the disk is full or not writable, or too many steps in a row were not finite.
     """
-    with ExitStack() as lock, _prepared(wanted, start, lock) as (data, asked, plan, notes):
+    with ExitStack() as lock, _prepared(wanted, start, lock) as (data, asked, chosen, notes):
         here = asked.world
         tell = say if here.is_main else None
-        if plan is None:
+        if chosen is None:
             assert start.outdir is not None
-            plan = new_run(asked, start.outdir, _name(start, asked, data), lock=lock)
-        if plan.is_complete:  # nothing is written: the folder may be for reading only
+            chosen = new_run(asked, start.outdir, _name(start, asked, data), lock=lock)
+        if chosen.is_complete:  # nothing is written: the folder may be for reading only
             if tell is not None:
-                tell(f"already done: {plan.seen:,} images; {plan.folder}")
-            return Result(plan.folder, plan.config, True)
-        notes += make_ready(plan, here)
-        log = RunLog(plan.folder if here.is_main else None, tell)
+                tell(f"already done: {chosen.seen:,} images; {chosen.folder}")
+            return Result(chosen.folder, chosen.config, True)
+        notes += make_ready(chosen, here)
+        log = RunLog(chosen.folder if here.is_main else None, tell)
         for line in notes:
             log.say(line)
         is_complete = train(
-            plan.config,
+            chosen.config,
             data,
-            plan.folder,
+            chosen.folder,
             here,
-            state=plan.state,
+            state=chosen.state,
             transfer_from=start.transfer,
             log=log,
             has_bar=has_bar,
             heeds_signals=heeds_signals,
         )
-        return Result(plan.folder, plan.config, is_complete)
+        return Result(chosen.folder, chosen.config, is_complete)
 
 
 def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
@@ -143,10 +143,10 @@ def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
 
     Args:
         wanted, start: as of `run`.
-        say: takes lines about it, in the main process.
+        say: called with lines about it, in the main process.
 
     Returns:
-        The recipe; nothing in processes that are not the main one.
+        The recipe; an empty text in the other processes.
     """
     with _prepared(wanted, start, None) as (data, asked, _, notes):
         if not asked.world.is_main:
@@ -159,12 +159,12 @@ def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
 @contextlib.contextmanager
 def _prepared(
     wanted: TrainingConfig, start: Start, lock: ExitStack | None
-) -> Iterator[tuple[TrainingData, Wanted, Plan | None, list[str]]]:
-    """Join the processes, read the data, refuse what cannot be, and look for a run to go on with.
+) -> Iterator[tuple[TrainingData, Wanted, ChosenRun | None, list[str]]]:
+    """Join the processes, read the data, check the config, and look for a run to go on with.
 
     Yields:
-        (data, what is wanted, with the config of the run; the old run, or None for a new one; lines
-        for its log).
+        (data, what was asked for with the config of the run, the old run or None for a new one,
+        lines for its log).
     """
     if start.transfer is not None:
         wanted = without_ema_rampup(wanted)
@@ -172,11 +172,11 @@ def _prepared(
         data = load_training_data(wanted.data)
         here.meet()  # each machine decodes for itself
         asked = checked(wanted, data, here, allow_config_change=start.allow_config_change)
-        plan, notes = None, list[str]()
+        chosen, notes = None, list[str]()
         if start.resume is not None:
-            plan, notes = old_run(asked, start.resume, start.outdir, lock=lock)
-        if plan is not None:
-            config = plan.config
+            chosen, notes = old_run(asked, start.resume, start.outdir, lock=lock)
+        if chosen is not None:
+            config = chosen.config
             if start.transfer is not None:
                 notes.append(f"--transfer={start.transfer} is for a new run: this one has weights")
         else:
@@ -190,7 +190,7 @@ def _prepared(
             has_recipe = start.recipe is not None
             notes += remarks(config, has_recipe=has_recipe, has_blocks=has_blocks)
             notes += [] if note is None else [note]
-        yield data, replace(asked, config=config), plan, notes
+        yield data, replace(asked, config=config), chosen, notes
 
 
 def _name(start: Start, asked: Wanted, data: TrainingData) -> str | None:
@@ -207,8 +207,8 @@ def without_ema_rampup(config: TrainingConfig) -> TrainingConfig:
     return config.model_copy(update={"ema": ema})
 
 
-def make_ready(plan: Plan, here: World) -> list[str]:
-    """Put the run's directory in order: its config as it is now, no leftovers, one branch.
+def make_ready(chosen: ChosenRun, here: World) -> list[str]:
+    """Prepare the run's directory: write the config, drop leftovers, set later files aside.
 
     Returns:
         Lines on what was set aside, in the main process.
@@ -218,9 +218,9 @@ def make_ready(plan: Plan, here: World) -> list[str]:
     """
     aside = None
     if here.is_main:
-        prepare(plan.folder)
-        aside = set_aside(plan.folder, plan.seen) if plan.goes_back else None
-        with replacing(plan.folder / CONFIG_FILE) as temporary:
-            temporary.write_text(dump_config(plan.config), encoding="utf-8")
+        prepare(chosen.folder)
+        aside = set_aside(chosen.folder, chosen.seen) if chosen.goes_back else None
+        with replacing(chosen.folder / CONFIG_FILE) as temporary:
+            temporary.write_text(dump_config(chosen.config), encoding="utf-8")
     here.meet()
     return [] if aside is None else [aside]

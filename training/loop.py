@@ -27,12 +27,12 @@ from training.state import prune, save_state
 from training.stopping import StopSignals
 from training.trainer import Trainer
 
-STREAK_PATIENCE = 10  # steps for which a stop waits for one that is finite, so as to save
+STREAK_PATIENCE = 10  # steps that a stop waits for a finite one, so that the state can be saved
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that a run works with.
+    """What a run works with.
 
     Attributes:
         config: of the run.
@@ -41,7 +41,7 @@ class Run:
         data: what it is trained on.
         folder: the run directory.
         log: screen and files.
-        milestones, clock: where the run is.
+        milestones, clock: how far the run is, and what it took.
         signals: whether to stop.
         has_bar: progress is shown on stderr.
     """
@@ -63,7 +63,7 @@ class Run:
         return self.trainer.world
 
     def wants_stop(self) -> bool:
-        """Whether this process was asked to stop, or nobody is left who could ask."""
+        """Whether this process was asked to stop, or its launcher, which could ask, has died."""
         return self.signals.requested or self.world.is_orphan
 
 
@@ -88,7 +88,7 @@ def train(
         world: the processes.
         state: of `training.state`, to go on from; None to start.
         transfer_from: snapshot to take the first weights from.
-        log: of the run; None for one that nobody hears.
+        log: of the run; None for one that writes files only.
         has_bar: show progress on stderr.
         heeds_signals: see `StopSignals`.
 
@@ -211,7 +211,7 @@ def _maintain(run: Run, preview: Preview | None, *, is_done: bool) -> bool:
         has_preview = is_done or trainer.seen >= milestones.next_preview
         if has_preview:
             milestones.next_preview = next_multiple(trainer.seen, every)
-    # weights that make every step fail are no good to go back to
+    # a state whose weights make every step fail is of no use for resuming
     is_good = not trainer.guard.is_in_streak()
     due = is_good and (is_done or trainer.seen >= milestones.next_state)
     if due:
@@ -241,7 +241,7 @@ def _save(run: Run) -> None:
 
 
 def _stop(run: Run, is_saved: bool) -> bool:
-    """Leave the run such that it can go on; returns that it is not complete."""
+    """Leave the run so that it can go on; returns False, for not complete."""
     if run.trainer.guard.is_in_streak():
         run.log.say(_unsaved(run))
     else:
@@ -254,8 +254,8 @@ def _stop(run: Run, is_saved: bool) -> bool:
 
 def _unsaved(run: Run) -> str:
     return (
-        f"at {run.trainer.seen:,} images the last steps were not finite, so that no state was "
-        f"saved here; the newest in {run.folder} is good"
+        f"at {run.trainer.seen:,} images the last steps were not finite, so no state was saved "
+        f"here; the newest in {run.folder} is good"
     )
 
 

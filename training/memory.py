@@ -1,7 +1,7 @@
-"""What a training step takes of memory, found before it is taken, and micro-batches that fit.
+"""How much memory a training step will need, and micro-batches that fit.
 
-A step is carried out on tensors without storage (`FakeTensorMode`), while the bytes that would be
-alive are counted: exact but for the workspaces of the libraries underneath.
+A step runs on tensors without storage (`FakeTensorMode`), and the bytes that would be alive are
+counted. The number is exact except for workspaces of the libraries underneath.
 """
 
 import copy
@@ -26,7 +26,7 @@ from training.data import TrainingData
 from training.precision import autocast
 from training.setup import create_objective
 
-# of what is free; the rest is for workspaces and fragments, of which CPUs were seen to take 30%
+# share of the free memory; the rest is for workspaces and fragments, which took 30% on CPUs
 USABLE = {"cuda": 0.9, "cpu": 0.7}
 _GIB = 2**30
 
@@ -43,8 +43,7 @@ class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Start from nothing.
 
         Args:
-            as_on_gpu: count the masks of dropout, numbers on CPUs, as the bytes that they are on
-                GPUs.
+            as_on_gpu: count masks of dropout as on GPUs, one byte an element; CPUs have numbers.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
@@ -84,7 +83,7 @@ class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class Forecast:
-    """What one training step takes of memory, for any size of its micro-batches."""
+    """The memory that one training step needs, for any size of its micro-batches."""
 
     def __init__(
         self,
@@ -98,7 +97,7 @@ class Forecast:
         """Make a copy of the network without storage.
 
         Args:
-            config: the experiment; its `run.batch` and `run.batch_gpu` do not count.
+            config: the experiment; its `run.batch` and `run.batch_gpu` are ignored.
             blank: the model of the config and the data's shape, without weights.
             share: images that this process computes in a step.
             on_gpu: whether a GPU computes it; else a CPU.
@@ -119,7 +118,7 @@ class Forecast:
 
     def peak(self, num: int) -> int:
         """Bytes at the worst moment of a step in micro-batches of `num` images."""
-        # gradients come with the backward pass, unless others of the step were there before
+        # the backward pass makes gradients, unless the step has some from before
         had_gradients = self._in_group or num < self.share
         alive = AliveBytes(as_on_gpu=self._on_gpu)
         with self._fake, alive:
@@ -153,14 +152,14 @@ class Forecast:
 def micro_batch_that_fits(
     config: ResolvedConfig, data: TrainingData, world: World, blank: Denoiser, *, is_open: bool
 ) -> tuple[int, str | None]:
-    """Choose the micro-batch size of a new run, or look at the one that was asked for.
+    """Choose the micro-batch size of a new run, or check the one that was asked for.
 
     Args:
         config: of the run, with the largest size that may be chosen.
         data: on the host.
         world: the processes; every one must call, and all get the same.
         blank: the model, without weights.
-        is_open: a smaller one may be chosen.
+        is_open: whether a smaller size may be chosen.
 
     Returns:
         The size, and a line for the log if it was chosen for want of memory or does not fit.
@@ -198,7 +197,7 @@ def _largest_that_fits(
     """The largest divisor of the share, below `wanted`, whose peak is in the budget, or else 1.
 
     Returns:
-        It, and its peak.
+        (size, its peak).
     """
     fixed = 5 * forecast.weights
     size, peak = wanted, needed
@@ -221,7 +220,7 @@ def _gib(num: float) -> str:
 
 
 def _free(config: ResolvedConfig, data: TrainingData, world: World) -> int | None:
-    """Bytes that every process can have, the least of them; None where that is not known."""
+    """Free bytes of the process that has the least; None if that is unknown."""
     free = available_bytes(world.device)
     if free is not None and data.is_resident(world.device, config.run.data_device):
         free -= data.images.numel()

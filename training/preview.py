@@ -62,12 +62,12 @@ def plan_preview(
 
     Args:
         config: the section `preview`.
-        sampler: the section `sampler`; its steps are the most that are taken by default.
+        sampler: the section `sampler`; by default, no more than its steps are taken.
         denoiser: what is trained; it is sampled in evaluation mode, and has 1 or 3 channels.
         source: what labels are drawn from; None for all classes of the model.
 
     Raises:
-        UserError: settings that cannot be, or do not fit the model.
+        UserError: the settings are invalid, or do not fit the model.
     """
     asked = {} if config.steps is None else {"steps": config.steps}
     settings = generation_settings({**sampler, **asked})
@@ -150,7 +150,7 @@ def save_preview(
     world.meet()
     if any(world.any(world.board.has(note))):
         return f"preview dropped: {path.name}"
-    world.sum(pixels)  # everyone's share is zero in the others'
+    world.sum(pixels)  # each process has zeros outside its own share
     if int(world.sum(num_bad)):
         return f"no preview: {int(num_bad)} of {len(pixels)} images are not finite"
     if world.is_main:

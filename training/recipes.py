@@ -28,11 +28,11 @@ NAMED = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A part of a config and what it is from.
+    """A part of a config and where it comes from.
 
     Attributes:
         tree: the part.
-        source: what it is from, for messages: recipe FILE, option --lr, ...
+        source: where it comes from, for messages: recipe FILE, option --lr, ...
         sources: dotted key -> the source of that key alone, if it has one of its own.
     """
 
@@ -44,11 +44,11 @@ class Layer:
 def recipe_layers(
     recipe: str | os.PathLike[str] | Mapping[str, Any], seen: tuple[Path, ...] = ()
 ) -> list[Layer]:
-    """Read a YAML recipe and the ones that it extends, those first.
+    """Read a YAML recipe and its bases; the bases come first.
 
     Args:
-        recipe: the file, or what would be in it; `base:` is relative to the file's folder. One of
-            ours, configs/NAME.yaml, is there in every folder.
+        recipe: the file, or its content as a mapping; `base:` is relative to the file's folder. Our
+            own configs/NAME.yaml are found from every folder.
         seen: files on the way here, to refuse a circle.
 
     Raises:
@@ -82,7 +82,7 @@ def _read(file: Path, name: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _near(path: Path) -> str:
-    """A question for a recipe that is not there, if one of nearly the same name is."""
+    """The end of a message on a missing recipe: one of nearly the same name, if there is one."""
     if path.exists():
         return ""
     ours = Path(__file__).parents[1] / "configs"
@@ -115,7 +115,7 @@ def merge(
 def parse_override(text: str) -> dict[str, Any]:
     """Read `section.key=value`; the value is YAML, so `[1,2]`, `true` and `null` mean that.
 
-    Of a key whose value is a text it is that text, unless it is quoted or null.
+    If the key holds a text, the value is taken as it stands, unless it is quoted or null.
 
     Raises:
         UserError: no `=`, an empty key, or a value that is not YAML.
@@ -123,7 +123,7 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
-        raise UserError(f"{text!r} is no override: write section.key=value, e.g. run.batch=128")
+        raise UserError(f"{text!r} is not an override: write section.key=value, e.g. run.batch=128")
     if is_text(TrainingConfig, path) and not re.fullmatch(r"\s*(['\"].*|null|~)\s*", value, re.S):
         return nested(path, value)
     return nested(path, parse_yaml(value, f"{text!r}: the value") if value else "")
@@ -139,7 +139,7 @@ def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
 def leaves(
     tree: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> list[tuple[tuple[str, ...], Any]]:
-    """Path and value of everything in a tree that is no mapping, or an empty one."""
+    """Path and value of every leaf of a tree; an empty mapping is a leaf, too."""
     found: list[tuple[tuple[str, ...], Any]] = []
     for key, value in tree.items():
         here = (*path, str(key))
@@ -158,16 +158,16 @@ def load_config(
     """Build the config: defaults, then bases, the recipe, options, overrides.
 
     Args:
-        recipe: YAML file, or what would be in one; or None.
+        recipe: YAML file, its content as a mapping, or None.
         options: a tree from the command line's own options.
         overrides: `section.key=value` texts.
         base: a whole config below the recipe, in place of the defaults.
         flags: dotted key -> the option that sets it, for messages.
 
     Raises:
-        UserError: whatever does not fit; the message names what set it.
+        UserError: a key or value does not fit; the message names what set it.
     """
-    # the defaults' names must be there for options that only change an entry's options
+    # an option may change an entry without naming it, so the default names must be there
     tree: dict[str, Any] = dict(base or {}) or {
         "network": DEFAULT_NETWORK,
         "sampler": DEFAULT_SAMPLING,
@@ -186,7 +186,7 @@ def load_config(
 
 
 def origin(layers: Sequence[Layer], path: Sequence[str]) -> str | None:
-    """What set a key: the last layer that says something of it, or of what it is part of."""
+    """What set a key: the last layer that has the key, or a section or key of the same path."""
     for layer in reversed(layers):
         for found, _ in leaves(layer.tree):
             shorter = min(len(found), len(path))

@@ -1,4 +1,4 @@
-"""What about a config is probably not meant: lines for the start of a run, never errors."""
+"""Settings that are probably not meant: lines at the start of a run, never errors."""
 
 import math
 
@@ -19,7 +19,7 @@ def remarks(
 
     Args:
         config: resolved.
-        has_recipe: a recipe was given, which says what it wants of augmentation.
+        has_recipe: a recipe was given; it decides about augmentation itself.
         has_blocks: the network has blocks that can be computed again (`networks.blocks.set_remat`).
     """
     lines = [_warmup(config), _average(config), _kept_objective(config)]
@@ -90,4 +90,4 @@ def _augmentation(config: ResolvedConfig) -> str:
     is_edm &= config.preconditioning.name in _EDM_PRESETS
     if not is_edm or config.augment.settings is not None:
         return ""
-    return "no augmentation: EDM's program has --augment=0.12 unless told otherwise, this one 0"
+    return "no augmentation: the default of --augment is 0 here, and 0.12 in EDM's program"

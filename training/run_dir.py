@@ -1,4 +1,4 @@
-"""Run directories: which there are, how one is named, made and locked, what is set aside there."""
+"""Run directories: finding, naming, making and locking them, and setting files aside."""
 
 import contextlib
 import itertools
@@ -23,14 +23,14 @@ def read_run_config(folder: Path) -> TrainingConfig:
     """The resolved config of a run.
 
     Raises:
-        UserError: the folder is no run directory.
+        UserError: the folder is not a run directory.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
         is_aside = folder.name.startswith("abandoned-") and (folder.parent / CONFIG_FILE).is_file()
         hint = f"; to go back to what is in it, move the state to {folder.parent}"
         raise UserError(
-            f"{folder} is no run directory: it has no {CONFIG_FILE}{hint if is_aside else ''}"
+            f"{folder} is not a run directory: it has no {CONFIG_FILE}{hint if is_aside else ''}"
         )
     return load_config(path)
 
@@ -54,8 +54,8 @@ def run_of(resume: str) -> Path:
 def candidates(outdir: Path) -> list[Path]:
     """Run directories of ours at or in a folder, the newest first.
 
-    Newest is what is farthest; of runs equally far, what was written last. Only names that
-    `create_run_dir` gives count, so that no copy under another name is taken for a run.
+    The newest is the one that has seen the most images; of equal ones, the one written last. Only
+    names that `create_run_dir` gives count, so that a copy of another name is not taken for a run.
 
     Raises:
         UserError: the folder cannot be read.
@@ -108,8 +108,8 @@ def describe(
 ) -> str:
     """The name of a run without its number: what is trained, processes, batch, precision.
 
-    What is trained is the recipe's name and what the command line made different from it; without
-    a recipe the data, the model and the terms of the loss beside plain denoising.
+    With a recipe, the name says its name and what the command line changed. Without one, it says
+    the data, the model and the terms of the loss beside plain denoising.
 
     Args:
         config: of the run.
@@ -144,7 +144,7 @@ def _objective(config: TrainingConfig, dataset: str | None) -> list[str]:
 
 
 def next_number(outdir: Path) -> int:
-    """One more than the highest number in `outdir`: of runs, files and links to nowhere alike."""
+    """One more than the highest number in `outdir`, be it of a run, a file or a broken link."""
     matches = (re.match(r"\d+", name) for name in os.listdir(outdir))
     return max((int(match[0]) + 1 for match in matches if match), default=0)
 
@@ -197,8 +197,8 @@ def prepare(folder: Path) -> None:
 def set_aside(folder: Path, seen: int) -> str | None:
     """Move what a run has beyond a number of images into a folder of its own.
 
-    Going back to an earlier state starts another branch; what the abandoned one had written must
-    neither be taken for the new one's nor be lost.
+    Going back to an earlier state starts a new branch. The files of the abandoned one must not be
+    lost, and must not be taken for the new one's.
 
     Args:
         folder: the run directory.

@@ -26,7 +26,7 @@ class RunLog:
 
     Args:
         folder: the run directory; None on processes that do not write.
-        tell: takes the lines of log.txt too; None if nobody is to hear them.
+        tell: called with every line of log.txt; None to write the file only.
     """
 
     def __init__(self, folder: Path | None, tell: Callable[[str], None] | None = None) -> None:
@@ -35,7 +35,7 @@ class RunLog:
         self._events: Any = None
 
     def say(self, text: str) -> None:
-        """Append a line to log.txt, and tell it."""
+        """Append a line to log.txt, and call `tell` with it."""
         if self.folder is None:
             return
         if self._tell is not None:

@@ -32,10 +32,10 @@ def create_objective(config: TrainingConfig, scalings: Preconditioning | None = 
 
     Args:
         config: the experiment.
-        scalings: the preconditioning that it describes, where a denoiser has it already.
+        scalings: the preconditioning that it describes, if a denoiser has it already.
 
     Raises:
-        UserError: unknown names or options, or a combination that cannot be.
+        UserError: unknown names or options, or ones that do not go together.
     """
     scalings = scalings or preconditioning.create(**config.preconditioning.model_dump())
     published = losses.PUBLISHED_OBJECTIVES[config.preconditioning.name]
@@ -51,8 +51,8 @@ def model_of(config: TrainingConfig, data: TrainingData) -> ModelConfig:
     return model_config(config, image_shape=data.image_shape, label_dim=data.label_dim)
 
 
-def check(config: TrainingConfig, data: TrainingData) -> Denoiser:
-    """Refuse what cannot work before anything is written.
+def checked_model(config: TrainingConfig, data: TrainingData) -> Denoiser:
+    """Check that a config can be trained on its data, before anything is written.
 
     Returns:
         The model, without weights.
@@ -81,7 +81,7 @@ def create_trainer(config: ResolvedConfig, model: ModelConfig, world: World) -> 
 
 
 def transferable(path: str, denoiser: Denoiser) -> dict[str, Tensor]:
-    """The tensors of a snapshot, or of a run's newest, that a model has too, by name.
+    """The tensors that a model shares with a snapshot, or with a run's newest one, by name.
 
     Raises:
         UserError: no snapshot, a tensor of another shape, or no common tensor.

@@ -1,6 +1,6 @@
-"""What a run trains, for people: the config with what it leaves to others filled in, and numbers.
+"""What a run trains, for people: the config with what it leaves open filled in, and numbers.
 
-The text is a recipe: trained with it, the same run comes out.
+The text is a recipe that trains the same run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from training.data import TrainingData
 from training.labels import labels_of
 from training.preview import plan_preview
 
-# the schedules of presets, by name; iddpm's cannot be changed, and so not be named
+# the schedules of presets, by name; iddpm's is fixed, so a config cannot name it
 _SCHEDULES = {"vp": "vp", "ddpm": "beta_linear", "vdiff": "logsnr_cosine", "flow": "flow"}
 
 
@@ -27,7 +27,7 @@ def shown(config: ResolvedConfig, data: TrainingData, blank: Denoiser) -> str:
     Args:
         config: of the run.
         data: what it is trained on.
-        blank: the model, its weights are not looked at.
+        blank: the model; its weights are not read.
     """
     tree = config.model_dump(mode="json")
     tree["network"] = _filled(NETWORKS, tree["network"])
@@ -64,7 +64,7 @@ def _numbers(config: ResolvedConfig, data: TrainingData, blank: Denoiser) -> Ite
 
 
 def _of_preset(config: ResolvedConfig, blank: Denoiser) -> dict[str, Any]:
-    """What the preconditioning is made of, as far as a recipe may say it."""
+    """The parts of the preconditioning that a recipe may set."""
     name, parts = config.preconditioning.name, blank.preconditioning
     found: dict[str, Any] = {"sigma_min": parts.sigma_min}
     if parts.sigma_max < float("inf"):
@@ -100,7 +100,7 @@ def _filled(
 
 
 def _without_open_ends(tree: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping without what is None by default; None in place of a value is a choice."""
+    """A mapping without keys that are None by default; None in place of a default is a choice."""
     return {
         key: value
         for key, value in tree.items()

@@ -32,22 +32,22 @@ def state_path(folder: str | os.PathLike[str], seen: int) -> Path:
 
 
 def seen_of(path: Path) -> int:
-    """Images seen, from the name of a state, snapshot or picture; 0 if it tells none."""
+    """Images seen, from the name of a state, snapshot or picture; 0 if it has no number."""
     match = re.search(r"-(\d{10,})(?!\d)", path.name)
     return int(match[1]) if match else 0
 
 
 def digest(path: str | os.PathLike[str]) -> int:
-    """62 bits that tell a state's content, from the checksums of its members.
+    """A 62-bit number that identifies a state's content, from the checksums of its members.
 
     Raises:
-        UserError: it is no zip.
+        UserError: it is not a zip.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged or no training state: {error}") from None
+        raise UserError(f"{path} is damaged or not a training state: {error}") from None
     text = repr(sorted(members)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2
 
@@ -125,7 +125,7 @@ def await_file(path: Path, world: World) -> None:
     """Wait for a file that the main process sees already; other machines may see it later.
 
     Raises:
-        Failure: it does not come.
+        Failure: it does not appear.
     """
     end = time.monotonic() + PATIENCE
     while not path.is_file():

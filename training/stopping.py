@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: finish the step, save, stop. A second Ctrl-C ends at once.
 
-A closed terminal does not end a run: SIGHUP is ignored, as under nohup. A launcher passes it on and
-then kills what goes on for longer than half a minute: below one, it asks to stop as well.
+A closed terminal does not end a run: SIGHUP is ignored, as under nohup. A launcher passes SIGHUP on
+to its processes and kills those that still run half a minute later; so there it asks to stop, too.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from types import FrameType, TracebackType
 class StopSignals:
     """While active, the first SIGINT or SIGTERM only sets `requested`, and says what comes next.
 
-    Signals belong to the main thread; in another one nothing is caught.
+    Only the main thread can catch signals; in another one this does nothing.
 
     Args:
         is_on: False to catch nothing.
-        speaks: whether this process says so; one of several does.
+        speaks: whether this process prints the line; one of several should.
         is_launched: whether a launcher waits for this process to end on SIGHUP.
 
     Attributes:

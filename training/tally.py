@@ -1,4 +1,4 @@
-"""What a tick adds up of its losses, on the device and without waiting for it."""
+"""Sums of a tick's losses, on the device and without waiting for it."""
 
 import math
 from itertools import pairwise
@@ -57,8 +57,8 @@ class Tally:
         """Statistics over all processes since the last flush; all processes must call.
 
         Returns:
-            name -> {num, mean, std}. A quantity without new values keeps its last ones; what is
-            not finite is None, which strict JSON can write.
+            name -> {num, mean, std}. A quantity without new values keeps its last ones. A number
+            that is not finite becomes None, which strict JSON can write.
         """
         for name, moments in self._totals().items():
             num, total, squares = moments.tolist()

@@ -104,7 +104,7 @@ class Trainer:
         if self.guard.adapts:
             torch._foreach_mul_(gradients, 1 / self.guard.scale)
         norm = torch.nn.utils.get_total_norm(gradients)
-        # a loss can overflow although its gradient does not; the others' is in no gradient of ours
+        # a loss can overflow, in any process, although no gradient does
         bad_losses = self.world.sum((~loss.isfinite()).float())
         is_bad = ~norm.isfinite() | (bad_losses > 0)
         clip = self.config.optimizer.clip_norm

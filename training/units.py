@@ -46,7 +46,7 @@ def to_images(span: str | int, *, batch: int, num_images: int, tick: int = 0) ->
         tick: images in a tick, for `tick`.
 
     Raises:
-        UserError: the span is finite but too small to be a whole image.
+        UserError: the span is positive, but less than one image.
     """
     if isinstance(span, int):
         return span

@@ -30,7 +30,7 @@ def wanted_config(
     """The config that a command line, or a caller from Python, asks for.
 
     Args:
-        recipe: YAML file, or what would be in one.
+        recipe: YAML file, or its content as a mapping.
         overrides: `section.key=value` texts; they come last.
         options: dotted key -> value; None for one that was not given. `preconditioning.name` may be
             `cdm`: EDM's preconditioning and CDM's term. `loss.terms.NAME.OPTION` is of that term.
@@ -38,7 +38,7 @@ def wanted_config(
         resume: a run directory, or a state in it, whose config takes the place of the defaults.
 
     Raises:
-        UserError: whatever does not fit; the message names what set it.
+        UserError: a key or value does not fit; the message names what set it.
     """
     base = None
     if resume not in (None, "latest"):
@@ -81,7 +81,7 @@ def _with_terms(
     """Change options of a config's loss terms, or add the terms.
 
     Raises:
-        UserError: an option of CDM's on a run without its term.
+        UserError: an option of CDM's term on a run without that term.
     """
     entries = (split_name("loss.terms entry", entry) for entry in config.loss.terms)
     terms: dict[str, dict[str, Any]] = dict(entries)
@@ -95,7 +95,7 @@ def _with_terms(
                 "--precond=cdm"
             )
         terms.setdefault(name, {})[option] = value
-    # K counts for nothing without the term, and the published base models have K = 0
+    # lambda 0 removes the term, whatever K is: the published base models have K = 0
     if given.get(f"{_TERMS}sequence_aware.lambda") == 0:
         terms.pop("sequence_aware", None)
     changed = tuple({"name": name, **more} if more else name for name, more in terms.items())

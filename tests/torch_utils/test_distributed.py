@@ -106,11 +106,11 @@ def test_a_process_that_no_launcher_started_is_a_world_of_one(
     [
         ({"WORLD_SIZE": "4"}, "WORLD_SIZE is 4, but there is no RANK, MASTER_ADDR, MASTER_PORT: "),
         ({"WORLD_SIZE": "2", "RANK": "1"}, "there is no MASTER_ADDR, MASTER_PORT: "),
-        ({"WORLD_SIZE": "all"}, "WORLD_SIZE is 'all', which is no number"),
-        ({"LOCAL_RANK": ""}, "LOCAL_RANK is '', which is no number"),
+        ({"WORLD_SIZE": "all"}, "WORLD_SIZE is 'all', which is not a number"),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK is '', which is not a number"),
         (
             {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "here", "MASTER_PORT": "tcp://here:1"},
-            "MASTER_PORT is 'tcp://here:1', which is no number",
+            "MASTER_PORT is 'tcp://here:1', which is not a number",
         ),
     ],
 )

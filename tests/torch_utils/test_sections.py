@@ -76,7 +76,7 @@ def test_there_is_no_sentence_for_what_cannot_happen() -> None:
 
 
 def test_what_is_no_mapping_or_lacks_a_key_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^test is no mapping of keys to values$"):
+    with pytest.raises(UserError, match=r"^test is not a mapping of keys to values$"):
         validated(ModelConfig, [1], "test")
     with pytest.raises(UserError, match=r"^test: img_channels is missing$"):
         validated(ModelConfig, {"network": {}, "img_resolution": [4, 4]}, "test")

@@ -110,7 +110,7 @@ HOSTILE = {
     "bytearray": (Run(bytearray, 10**10), "bytearray of something else"),
     "expanded": (BIG, r"a tensor of size \[10000000000\] in 1 elements"),
     "expanded a little": (torch.zeros(4).expand(5, 4), "a tensor of size"),
-    "dimensions": (Shaped([2**40] * 2000), "a tensor whose sizes are none"),
+    "dimensions": (Shaped([2**40] * 2000), "a tensor whose sizes are invalid"),
     "sparse": (torch.zeros(3).to_sparse(), "_rebuild_sparse_tensor"),
     "meta": (torch.empty(10**10, device="meta"), "it names"),
     "call": (Run(print, "ran"), "it names '__builtin__.print'"),

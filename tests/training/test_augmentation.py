@@ -9,7 +9,7 @@ from losses.batch import Batch
 from tests.training.runs import CPU, tiny_config, tiny_data, train_tiny
 from torch_utils.errors import UserError
 from training.augmentation import AugmentConfig, augmented
-from training.setup import check, create_objective, create_trainer, model_of
+from training.setup import checked_model, create_objective, create_trainer, model_of
 from training.source import MicroBatches
 
 
@@ -66,6 +66,6 @@ def test_the_labels_reach_the_network_in_every_micro_batch() -> None:
 def test_networks_without_these_labels_take_flips_only(network: str, tmp_path: Path) -> None:
     tiny = f"network={{name: {network}, model_channels: 32, channel_mult: [1], num_blocks: 1}}"
     with pytest.raises(UserError, match="takes no augmentation labels"):
-        check(tiny_config(tiny), tiny_data())
+        checked_model(tiny_config(tiny), tiny_data())
     state = train_tiny(tmp_path / "run", tiny, "augment={set: flips, p: 0}", "run.duration=2it")
     assert state["trainer"]["seen"] == 32

@@ -11,7 +11,7 @@ import torch
 from tests.training.runs import CPU, assert_equal_states, tiny_config, tiny_data, train_tiny
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
-from training.choice import Plan, Wanted, checked, old_run
+from training.choice import ChosenRun, Wanted, checked, old_run
 from training.config import TrainingConfig
 from training.data import TrainingData
 from training.launch import make_ready
@@ -58,18 +58,18 @@ def copies(whole: Path, outdir: Path, *names: str) -> None:
         shutil.copytree(whole, outdir / name)
 
 
-def named(where: Path, wanted: Wanted) -> Plan:
+def named(where: Path, wanted: Wanted) -> ChosenRun:
     """The run that is gone on with by name."""
-    plan, _ = old_run(wanted, str(where))
-    assert plan is not None
-    return plan
+    chosen, _ = old_run(wanted, str(where))
+    assert chosen is not None
+    return chosen
 
 
-def found(outdir: Path, config: TrainingConfig, world: World = CPU) -> Plan:
+def found(outdir: Path, config: TrainingConfig, world: World = CPU) -> ChosenRun:
     """The run that `latest` goes on with; there must be one."""
-    plan, notes = old_run(wish(config, world=world), "latest", str(outdir))
-    assert plan is not None, notes
-    return plan
+    chosen, notes = old_run(wish(config, world=world), "latest", str(outdir))
+    assert chosen is not None, notes
+    return chosen
 
 
 def test_latest_is_the_run_that_is_farthest_and_only_names_of_ours_count(
@@ -84,9 +84,9 @@ def test_latest_is_the_run_that_is_farthest_and_only_names_of_ours_count(
     (tmp_path / "00002-other" / CONFIG_FILE).write_text(dump_config(tiny_config("run.seed=5")))
     (tmp_path / "00004-foreign").mkdir()
     (tmp_path / "00004-foreign" / CONFIG_FILE).write_text("model: gan")
-    plan = found(tmp_path, tiny_config())
-    assert plan.folder.name == "00000-a"
-    assert plan.is_complete
+    chosen = found(tmp_path, tiny_config())
+    assert chosen.folder.name == "00000-a"
+    assert chosen.is_complete
     assert "backup-of-00000" not in [folder.name for folder in candidates(tmp_path)]
     # the run's own micro-batch size holds where none is asked for
     assert found(tmp_path, without_micro_batch(tiny_config())).config.run.batch_gpu == 8
@@ -97,8 +97,8 @@ def test_data_is_known_by_its_content_wherever_it_lies(whole: Path, tmp_path: Pa
     moved = keyed(tiny_config(), None, path="elsewhere/digits.zip")
     assert found(tmp_path, moved).config.data.path == "elsewhere/digits.zip"
     other = replace(DATA, key="99/1x8x6/class10/0123456789abcdef/fedcba9876543210")
-    plan, notes = old_run(wish(keyed(tiny_config(), None), data=other), "latest", str(tmp_path))
-    assert plan is None
+    chosen, notes = old_run(wish(keyed(tiny_config(), None), data=other), "latest", str(tmp_path))
+    assert chosen is None
     assert "data: images 100 -> 99, other labels" in notes[0]
     folder = tmp_path / "00000-a"
     with pytest.raises(UserError, match=r"data: images 100 -> 99, other labels.*--allow-config"):
@@ -114,8 +114,8 @@ def test_a_miss_names_the_newest_run_and_what_differs(whole: Path, tmp_path: Pat
     cosine = dump_config(keyed(tiny_config("optimizer.decay=cosine")))
     (tmp_path / "00000-a" / CONFIG_FILE).write_text(cosine)
     longer = tiny_config("optimizer.decay=cosine", "run.duration=20it")
-    plan, notes = old_run(wish(longer), "latest", str(tmp_path))
-    assert plan is None
+    chosen, notes = old_run(wish(longer), "latest", str(tmp_path))
+    assert chosen is None
     assert "00000-a, the newest, differs in run.duration: 192img -> 320img" in notes[0]
     assert f"--resume={tmp_path / '00000-a'} --allow-config-change" in notes[1]
     going, notes = old_run(wish(longer, changed=True), "latest", str(tmp_path))
@@ -199,8 +199,8 @@ def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_p
     shutil.copytree(whole, folder)
     old = load_state(state_path(folder, 192))
     longer = tiny_config("run.duration=10it", "run.keep_states=2")
-    plan = named(state_path(folder, 144), wish(longer))
-    (note,) = make_ready(plan, CPU)
+    chosen = named(state_path(folder, 144), wish(longer))
+    (note,) = make_ready(chosen, CPU)
     assert "going back to 144 images" in note
     assert sorted(path.name for path in folder.glob("training-state-*")) == [
         "training-state-0000000144.pt"
@@ -209,7 +209,7 @@ def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_p
     assert_equal_states(load_state(state_path(aside, 192)), old)
     assert (aside / "network-snapshot-0000000192.safetensors").is_file()
     assert not (folder / "network-snapshot-0000000192.safetensors").exists()
-    train(plan.config, DATA, folder, CPU, state=plan.state)
+    train(chosen.config, DATA, folder, CPU, state=chosen.state)
     newest = newest_state(folder)[0]
     assert newest == state_path(folder, 160)  # pruning left what was just written
     again = named(folder, wish(longer))

@@ -15,7 +15,7 @@ from torch_utils.errors import UserError
 from training.config import TrainingConfig, resolve
 from training.data import TrainingData
 from training.recipes import load_config
-from training.setup import check, create_trainer, model_of
+from training.setup import checked_model, create_trainer, model_of
 from training.source import MicroBatches
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def test_a_recipe_trains(recipe: Path) -> None:
         assert getattr(config, section) == getattr(whole, section)
     data = fake_data(config, largest=64)
     resolved = resolve(config, num_images=4, world_size=1)
-    check(resolved, data)
+    checked_model(resolved, data)
     trainer = create_trainer(resolved, model_of(resolved, data), CPU)
     before = [p.detach().clone() for p in trainer.denoiser.parameters()]
     source = MicroBatches(resolved, data, trainer.objective, CPU)

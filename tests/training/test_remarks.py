@@ -74,10 +74,7 @@ def test_a_preset_over_a_recipe_that_keeps_its_own_levels_is_said() -> None:
 
 def test_edms_own_command_is_told_of_its_augmentation() -> None:
     (line,) = said(None)
-    assert (
-        line
-        == "no augmentation: EDM's program has --augment=0.12 unless told otherwise, this one 0"
-    )
+    assert line == "no augmentation: the default of --augment is 0 here, and 0.12 in EDM's program"
     assert said(None, "augment.set=flips") == []
     assert said(None, "network.name=adm") == []
     assert said(None, "preconditioning.name=ddpm") == []

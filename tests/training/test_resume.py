@@ -22,7 +22,7 @@ from training.choice import old_run
 from training.loop import train
 from training.recipes import dump_config
 from training.run_dir import CONFIG_FILE, create_run_dir, locked
-from training.setup import check, create_trainer, model_of, transfer, transferable
+from training.setup import checked_model, create_trainer, model_of, transfer, transferable
 from training.source import MicroBatches
 from training.state import load_state, newest_state, save_state, state_path
 
@@ -136,14 +136,14 @@ def test_a_changed_config_is_listed_and_refused(whole: tuple[Path, dict[str, Any
     overrides = "optimizer.lr=0.5", "run.seed=9", "run.duration=40it"
     with pytest.raises(UserError, match=r"optimizer.lr: 0.002 -> 0.5; run.seed: 0 -> 9"):
         old_run(tiny_wish(*overrides), str(folder))
-    plan, notes = old_run(tiny_wish(*overrides, allow_config_change=True), str(folder))
-    assert plan is not None
+    chosen, notes = old_run(tiny_wish(*overrides, allow_config_change=True), str(folder))
+    assert chosen is not None
     assert notes == [
         "config changed: optimizer.lr: 0.002 -> 0.5",
         "config changed: run.seed: 0 -> 9",
     ]
-    assert plan.seen == 192
-    assert not plan.is_complete  # the duration is longer now
+    assert chosen.seen == 192
+    assert not chosen.is_complete  # the duration is longer now
 
 
 def test_a_run_directory_has_one_trainer_at_a_time(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_transfer_copies_by_name_and_lists_what_is_missing(
             assert torch.equal(tensor, state[name]), name
     wider = tiny_config("network.model_channels=32")
     with pytest.raises(UserError, match="has shape"):
-        transferable(str(snapshot), check(wider, data))
+        transferable(str(snapshot), checked_model(wider, data))
 
 
 def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(tmp_path: Path) -> None:

@@ -49,18 +49,18 @@ def test_a_state_is_chosen_only_when_no_other_process_can_still_write_one(tmp_pa
     for resume in (str(folder), "latest"):
         with ExitStack() as lock, pytest.raises(UserError, match="another process is training"):
             old_run(wanted, resume, str(folder), lock=lock)
-        plan, _ = old_run(wanted, resume, str(folder))  # only a look
-        assert plan is not None
-        assert plan.seen == 80
+        chosen, _ = old_run(wanted, resume, str(folder))  # only a look
+        assert chosen is not None
+        assert chosen.seen == 80
     with ExitStack() as lock:  # nothing is written to a complete run: whoever holds it is welcome
-        plan, _ = old_run(done, str(folder), lock=lock)
-        assert plan is not None
-        assert plan.is_complete
+        chosen, _ = old_run(done, str(folder), lock=lock)
+        assert chosen is not None
+        assert chosen.is_complete
     holder.communicate("save\n", timeout=60)
     with ExitStack() as lock:
-        plan, _ = old_run(wanted, str(folder), lock=lock)
-        assert plan is not None
-        assert plan.seen == 96
+        chosen, _ = old_run(wanted, str(folder), lock=lock)
+        assert chosen is not None
+        assert chosen.seen == 96
         with pytest.raises(UserError, match="another process is training"), locked(folder):
             pass
     with locked(folder):
@@ -76,8 +76,8 @@ def test_a_run_that_is_passed_over_is_not_held(tmp_path: Path) -> None:
         (tmp_path / folder / CONFIG_FILE).write_text(config)
     wider = tiny_wish("network.model_channels=32", allow_config_change=True)
     with ExitStack() as lock:
-        plan, lines = old_run(wider, "latest", str(tmp_path), lock=lock)
-        assert plan is None
+        chosen, lines = old_run(wider, "latest", str(tmp_path), lock=lock)
+        assert chosen is None
         assert "no run in" in lines[0]
         for folder in tmp_path.iterdir():
             with locked(folder):
