@@ -1,5 +1,8 @@
 """What a model is, in a few lines for people."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from diffusion.denoiser import Denoiser, device_of
 from models.snapshot import SnapshotInfo
 
@@ -7,9 +10,9 @@ _KINDS = {None: "classes", "class": "classes", "multi_hot": "tags", "vector": "n
 _SHOWN = 10  # names of labels
 
 
-def summary(denoiser: Denoiser, info: SnapshotInfo) -> str:
+def summary(denoiser: Denoiser, info: SnapshotInfo, sampler: Mapping[str, Any]) -> str:
     """Network, parameters, image size, labels, progress and sampler of a loaded snapshot."""
-    model, sampler = info.model, {"name": "heun", **info.sampling}
+    model = info.model
     parameters = sum(parameter.numel() for parameter in denoiser.parameters())
     low, high = denoiser.sigma_min, denoiser.sigma_max
     names = info.label_names or []
