@@ -5,9 +5,9 @@ from typing import Any
 
 from diffusion.denoiser import Denoiser, device_of
 from models.snapshot import SnapshotInfo
+from torch_utils.text import some
 
 _KINDS = {None: "classes", "class": "classes", "multi_hot": "tags", "vector": "numbers"}
-_SHOWN = 10  # names of labels
 
 
 def summary(denoiser: Denoiser, info: SnapshotInfo, sampler: Mapping[str, Any]) -> str:
@@ -18,7 +18,7 @@ def summary(denoiser: Denoiser, info: SnapshotInfo, sampler: Mapping[str, Any]) 
     names = info.label_names or []
     labels = f"{model.label_dim} {_KINDS[info.label_kind]}" if model.label_dim else "none"
     if names:
-        labels += f": {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        labels += f": {some(names)}"
     rows = {
         "network": f"{model.network['name']}, {parameters:,} parameters, on {device_of(denoiser)}",
         "denoiser": f"{model.preconditioning.name}, noise levels {low:g} to {high:g}",
