@@ -66,16 +66,8 @@ def vp_grid(
 ) -> np.ndarray:
     """Even times from 1 to epsilon_s of the VP schedule that is fitted to the range.
 
-    Karras et al. 2022, Table 1, column VP.
-
-    Args:
-        num_steps: number of levels, at least 1; a single step starts at `sigma_max`.
-        sigma_min: last level, at time epsilon_s.
-        sigma_max: first level, at time 1.
-        epsilon_s: the smallest time.
-
-    Returns:
-        float64 [num_steps], decreasing.
+    Karras et al. 2022, Table 1, column VP. Arguments and result are as of `rho_grid`; `epsilon_s`
+    is the smallest time.
 
     Raises:
         UserError: num_steps < 1, or the schedule does not grow from one end to the other.
@@ -94,16 +86,7 @@ def vp_grid(
 def ve_grid(num_steps: int, sigma_min: float, sigma_max: float) -> np.ndarray:
     """ln(sigma) in even steps. Karras et al. 2022, Table 1, column VE.
 
-    Args:
-        num_steps: number of levels, at least 1; a single step starts at `sigma_max`.
-        sigma_min: last level.
-        sigma_max: first level.
-
-    Returns:
-        float64 [num_steps], decreasing.
-
-    Raises:
-        UserError: num_steps < 1.
+    Arguments, result and errors are as of `rho_grid`.
     """
     levels: np.ndarray = sigma_max * (sigma_min / sigma_max) ** _fractions(num_steps)
     return levels

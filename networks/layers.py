@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from networks.layout import num_groups
-from torch_utils.errors import unknown_name
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
@@ -72,15 +71,7 @@ def weight_init(shape: Sequence[int], mode: str, fan_in: int, fan_out: int) -> T
         mode: xavier_uniform, xavier_normal, kaiming_uniform, kaiming_normal or truncated_normal.
         fan_in: inputs that one output sees.
         fan_out: outputs that one input reaches.
-
-    Returns:
-        The values.
-
-    Raises:
-        UserError: no initialiser has this name.
     """
-    if mode not in _INITIALISERS:
-        raise unknown_name("weight initialiser", mode, _INITIALISERS)
     draw, scale = _INITIALISERS[mode]
     return draw(shape) * scale(fan_in, fan_out)
 

@@ -64,16 +64,9 @@ class SongUNet(ConditionalNetwork):
         """Build the network; `networks.create` checks the options and knows their defaults.
 
         Args:
-            img_resolution: height and width of the images.
-            img_channels: channels of the input.
-            label_dim: width of the class labels, 0 without classes.
-            augment_dim: width of the augmentation labels, 0 without them.
-            out_channels: channels of the output.
-            model_channels: the unit of all widths.
-            channel_mult: width of each level in that unit, finest first.
-            channel_mult_emb: width of the embedding in that unit.
-            num_blocks: residual blocks a level.
-            attn_resolutions: resolutions with self-attention.
+            img_resolution, img_channels, label_dim, augment_dim, out_channels, model_channels,
+                channel_mult, num_blocks, attn_resolutions: as in `networks.unet.UNet`.
+            channel_mult_emb: width of the embedding in units of model_channels.
             dropout: probability of dropping a feature in training.
             embedding_type: of the noise condition, positional or fourier.
             channel_mult_noise: width of the noise features in units of model_channels.

@@ -47,11 +47,6 @@ def test_initialisers_have_their_standard_deviation(mode: str, std: float) -> No
         assert float(values.abs().max()) <= 2 * math.sqrt(1 / 200)
 
 
-def test_unknown_initialiser_is_named() -> None:
-    with pytest.raises(UserError, match="xavier_unifrom"):
-        weight_init([1], "xavier_unifrom", 1, 1)
-
-
 def test_weight_is_drawn_first_and_the_bias_also_at_gain_zero() -> None:
     torch.manual_seed(0)
     linear = Linear(3, 2)
