@@ -56,7 +56,7 @@ class ImageKeys:
             self._checksums.update(checksums)
 
     def of_content(self) -> str:
-        """A key of the images' names and content. Files of a folder that were not read are read now.
+        """A key of the images' names and content. Unread files of a folder are read now.
 
         Raises:
             UserError: a file cannot be read.

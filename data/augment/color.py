@@ -26,7 +26,7 @@ def recolor(images: Tensor, params: Mapping[str, Tensor]) -> Tensor:
     """Change the colours of images.
 
     Args:
-        images: [k, C, H, W] with C = 3; or C = 1, to which the mean of the colours' rows is applied.
+        images: [k, C, H, W], C = 3; or C = 1, changed by the mean of the three colours' rows.
         params: of `data.augment.draw` for these images.
     """
     matrices = upload(color_matrices(params).float(), images.device)

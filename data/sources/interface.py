@@ -1,5 +1,4 @@
-"""The interface of sources: how many images there are, how one is read, and what labels they have.
-"""
+"""The interface of sources: number of images, how one is read, and what its label means."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
