@@ -145,7 +145,9 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict under the names inside a parallel wrapper."""
     for name, tensor in state_dict.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UserError(f"{name!r} of the checkpoint is not a tensor: give its state dict alone")
+            raise UserError(
+                f"{name!r} of the checkpoint is not a tensor: give its state dict alone"
+            )
         if tensor.layout != torch.strided or tensor.is_complex():
             raise UserError(f"{name} of the checkpoint is sparse or complex: it is not a weight")
     state = {name.removeprefix(PREFIX): tensor for name, tensor in state_dict.items()}

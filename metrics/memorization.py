@@ -102,8 +102,8 @@ def memorization_ratio(
     """Median nearest distance to the training set over that to the held-out set.
 
     In a larger set, the nearest image is nearer. So both numbers are below 1 if the training set is
-    the larger one; compare the ratio with its baseline. The sets are not cut to equal sizes, because
-    copies of images that were cut off would go unnoticed.
+    the larger one; compare the ratio with its baseline. The sets are not cut to equal sizes: copies
+    of images that were cut off would go unnoticed.
 
     Args:
         generated: images or features [N, ...].

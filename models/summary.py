@@ -1,4 +1,4 @@
-"""What a model is, in a few lines for people."""
+"""A model in a few lines for people."""
 
 from diffusion.denoiser import Denoiser, device_of
 from models.snapshot import SnapshotInfo
