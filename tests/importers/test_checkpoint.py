@@ -178,7 +178,7 @@ def test_odd_tensors_are_one_line(container: dict, tmp_path: Path) -> None:
 def test_keys_that_are_no_names_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pth", STATE)
     path.with_suffix(".yaml").write_text("image_size: 16\n1: 2\n")
-    with pytest.raises(UserError, match="the key 1 is no name"):
+    with pytest.raises(UserError, match="the key 1 is not a name"):
         load_checkpoint(path)
 
 

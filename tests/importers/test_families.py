@@ -193,7 +193,7 @@ Edit = Callable[[dict[str, Tensor]], Any]
             lambda w: [w.pop(key) for key in list(w) if key.startswith("upsamples.level_0")],
             "missing: .*, .*, .*, \\.\\.\\.$",
         ),
-        (lambda w: w.update(epoch=3), "'epoch' of the checkpoint is no tensor"),
+        (lambda w: w.update(epoch=3), "'epoch' of the checkpoint is not a tensor"),
         (lambda w: w.update({"module.in_conv.bias": torch.zeros(32)}), "with and without"),
         (lambda w: w.update({"first_conv.weight": torch.zeros(1)}), "ddpm-xyf and of v-diffusion"),
         (lambda w: w.pop("in_conv.weight"), "no known family has tensors with these names"),
