@@ -71,7 +71,7 @@ def test_what_is_missing_is_listed_with_the_place_to_write_it(tmp_path: Path) ->
     config.write_text(json.dumps({"img_resolution": 16, "schedule": LINEAR}))
     assert load_checkpoint(path, model_config=config).settings["prediction"] == "eps"
     config.write_text("[1]")
-    with pytest.raises(UserError, match="no mapping"):
+    with pytest.raises(UserError, match="not a mapping"):
         load_checkpoint(path, model_config=config)
     config.write_text(json.dumps({"img_resolution": 16, "schedul": "linear"}))
     with pytest.raises(UserError, match="schedule"):
