@@ -195,7 +195,7 @@ Edit = Callable[[dict[str, Tensor]], Any]
         ),
         (lambda w: w.update(epoch=3), "'epoch' of the checkpoint is not a tensor"),
         (lambda w: w.update({"module.in_conv.bias": torch.zeros(32)}), "with and without"),
-        (lambda w: w.update({"first_conv.weight": torch.zeros(1)}), "ddpm-xyf and of v-diffusion"),
+        (lambda w: w.update({"first_conv.weight": torch.zeros(1)}), "ddpm-xyf and v-diffusion"),
         (lambda w: w.pop("in_conv.weight"), "no known family has tensors with these names"),
         (lambda w: w.pop("out_conv.2.weight"), "has no tensor out_conv.2.weight"),
         (lambda w: w.update({"in_conv.weight": torch.zeros(3)}), "has shape \\[3\\]"),
