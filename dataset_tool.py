@@ -19,7 +19,7 @@ SOURCES = "; ".join(kind.summary for kind in reversed(tuple(KINDS.values())))
 
 
 class _Tool(Group):
-    """A group that takes options without a command as those of `convert`, as EDM's tool does."""
+    """A group in which options without a command belong to `convert`, as in EDM's tool."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the name of the command before options that lack it."""
@@ -46,7 +46,7 @@ def main() -> None:
 split_option = click.option(
     "--split",
     metavar="PART",
-    help="Part of a source that comes in parts, e.g. test; default what is usually trained on.",
+    help="Part of a source that comes in parts, e.g. test; default the usual training images.",
 )
 
 skip_bad_option = click.option(
@@ -96,7 +96,7 @@ skip_bad_option = click.option(
 @click.option(
     "--channels",
     type=click.Choice(["rgb", "gray"]),
-    help="Make all images RGB or gray, e.g. a mix of both; default as the transform gives them.",
+    help="Make all images RGB or gray, e.g. a mix of both; default the transform's channels.",
 )
 @split_option
 @skip_bad_option
@@ -111,9 +111,9 @@ skip_bad_option = click.option(
 def convert_command(source: str, dest: str, **options: object) -> None:
     """Convert images into a dataset for training and scoring.
 
-    Labels come from the source: its dataset.json, the names of its top folders, sorted (numbers as
-    numbers) and counted from 0, or what it is published with. Palette, CMYK and transparent images
-    become RGB, on black. What is left out is counted on stderr.
+    Labels come from the source: from its dataset.json, from the names of its top folders, sorted
+    (numbers as numbers) and counted from 0, or from its published label file. Palette, CMYK and
+    transparent images become RGB, on black. Files that are left out are counted on stderr.
     """
     from data.convert import convert
 
@@ -122,11 +122,11 @@ def convert_command(source: str, dest: str, **options: object) -> None:
 
 
 @main.command(cls=Command)
-@click.option("--source", required=True, metavar="PATH", help="What `convert` takes.")
+@click.option("--source", required=True, metavar="PATH", help="As for `convert`.")
 @split_option
 @skip_bad_option
 def stats(source: str, split: str | None, skip_bad: bool) -> None:
-    """Print mean, std and a sigma_data for the images; how many have which size and class."""
+    """Print mean, std and a sigma_data of the images, and how many have each size and class."""
     from data.sources import open_source
     from data.statistics import measure, report
 
@@ -139,8 +139,8 @@ def stats(source: str, split: str | None, skip_bad: bool) -> None:
 def check(data: str) -> None:
     """Check that a dataset can be used: every image, sizes, labels, duplicates.
 
-    Prints a line a problem, then what is in the dataset and what is left out of it; the exit code
-    is 2 if there is any problem.
+    Prints a line for each problem, then the contents of the dataset and what was left out of it.
+    The exit code is 2 if there is any problem.
     """
     from data.check import facts_of, problems_of
 

@@ -128,7 +128,7 @@ def ref(data: str, dest: str, batch: int, detector: str, device: str) -> None:
 
 
 def _own_grids(images: str) -> frozenset[str]:
-    """Files in a folder that are grids of ours, and no images to be scored."""
+    """The grids of generate.py in a folder, which are not images to be scored."""
     from torch_utils.images import is_grid
 
     found = (path for path in Path(images).rglob("*.png") if is_grid(path))
@@ -143,7 +143,7 @@ def _print_left_out(grids: frozenset[str]) -> None:
 def _check_images(
     detector: Detector, dataset: ImageDataset, ref: str, reference: Reference
 ) -> None:
-    """Find out before the work whether the reference is about images of this shape."""
+    """Check before the work that the reference is about images of this shape."""
     from metrics.evaluate import num_features
 
     shape = "x".join(map(str, dataset.image_shape))
@@ -162,7 +162,7 @@ def _check_images(
 
 
 def _warn_of_bias(num: int | None, reference: Gaussian) -> None:
-    """Say that a distance is too large where a covariance comes from too few images."""
+    """Warn that a distance is too large if a covariance comes from too few images."""
     features = len(reference.mu)
     for whose, count in (("", num), ("the reference's ", reference.num)):
         if count is not None and count <= features:
@@ -199,7 +199,7 @@ def _print_scores(detector: str, probabilities: np.ndarray) -> None:
     num, whole = len(probabilities), classifier_score(probabilities)
     name = detectors.score_name(detector)
     if num < NUM_SPLITS:
-        print(f"{name}: {whole:g}   {num} images at once; published are {NUM_SPLITS} splits")
+        print(f"{name}: {whole:g}   {num} images at once; published scores use {NUM_SPLITS} splits")
         return
     mean, std = split_score(probabilities)
     print(

@@ -112,8 +112,8 @@ def main(
     source = label_source(**info.labels)
     words = LabelWords(class_, tags, label, labels)
     warnings += check_seeds(seeds)
-    images = requests(seeds, words, source)
-    paths = [picture_path(outdir, s.seed, folder, subdirs=subdirs) for s, folder in images]
+    requested = requests(seeds, words, source)
+    paths = [picture_path(outdir, s.seed, folder, subdirs=subdirs) for s, folder in requested]
     choose_device(rng_device)
 
     with world(device) as here, ended_by_sigterm():
@@ -135,19 +135,19 @@ def main(
             for line in [*remarks, *sampling.notes]:
                 click.echo(line)
 
-        first, stop = here.range_of(len(images))
+        first, stop = here.range_of(len(requested))
         progress = Progress(stop - first, "generating", shown=here.is_main)
         with progress as bar, PictureWriter(outdir) as writer:
             batches = generate(
                 sampling,
-                [sample for sample, _ in images[first:stop]],
+                [sample for sample, _ in requested[first:stop]],
                 source=source,
                 batch_size=batch,
                 rng_device=rng_device,
                 callback=lambda i, sigma, x, _: bar.within(len(x), i / (len(sampling.sigmas) - 1)),
             )
             own_lost, classes = write_batches(batches, paths[first:stop], writer, bar.update)
-        is_lost = torch.zeros(len(images), dtype=torch.int32)
+        is_lost = torch.zeros(len(requested), dtype=torch.int32)
         is_lost[[first + position for position in own_lost]] = 1
         counts = torch.bincount(torch.tensor(classes, dtype=torch.int64), minlength=source.dim)
         here.meet()
@@ -156,20 +156,20 @@ def main(
         if not here.is_main:
             return
         lost = is_lost.nonzero().flatten().tolist()
-        if grid is not None and len(lost) < len(images):
-            columns = len(seeds) if class_ == "each" else math.ceil(math.sqrt(len(images)))
+        if grid is not None and len(lost) < len(requested):
+            columns = len(seeds) if class_ == "each" else math.ceil(math.sqrt(len(requested)))
             said = LabelWords() if sampling.ignores_labels else words
-            rows, numbers = row_labels(images, said, source.names, columns)
+            rows, numbers = row_labels(requested, said, source.names, columns)
             text = png_text(settings, seeds, network)
             with failing(grid):
                 save_grid_of(paths, grid, columns, row_names=rows, row_numbers=numbers, text=text)
             click.echo(f"grid: {grid}")
-    if source.dim and not sampling.ignores_labels and len(lost) < len(images):
+    if source.dim and not sampling.ignores_labels and len(lost) < len(requested):
         for line in summary(words, source, counts.tolist()):
             click.echo(line)
-    click.echo(f"{len(images) - len(lost)} images in {outdir}")
+    click.echo(f"{len(requested) - len(lost)} images in {outdir}")
     if lost:
-        raise Failure(not_finite_line(images, lost))
+        raise Failure(not_finite_line(requested, lost))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main() -> None:
 @click.option(
     "--model-config",
     metavar="YAML",
-    help="What a foreign checkpoint's tensors do not tell.  [default: the file beside it]",
+    help="Facts that a foreign checkpoint's tensors do not tell.  [default: the file beside it]",
 )
 @click.option(
     "--weights",
@@ -33,8 +33,8 @@ def main() -> None:
 def info(file: str, model_config: str | None, weights: str) -> None:
     """Print what a file holds: a snapshot of ours, or a DDPM or v-diffusion checkpoint.
 
-    Of a run's directory it is the newest snapshot. Of a foreign checkpoint every tensor is matched
-    with the network that it is for.
+    A run's directory stands for its newest snapshot. Every tensor of a foreign checkpoint is
+    matched with the network that it is for.
     """
     import yaml
 

@@ -51,7 +51,7 @@ def _is_unsafe(name: str) -> bool:
 def _zip_members(
     path: Path, archive: zipfile.ZipFile
 ) -> tuple[dict[str, zipfile.ZipInfo], LeftOut]:
-    """Members by name; links, which a zip has only the targets' names of, are left out."""
+    """Members by name, without links: a zip holds only the names of their targets."""
     members: dict[str, zipfile.ZipInfo] = {}
     left_out = LeftOut()
     for info in archive.infolist():
@@ -82,22 +82,23 @@ class ImageArchive:
     """The images in a folder (with its subfolders) or in a .zip, by name; safe to share by threads.
 
     Links to folders are followed. Hidden files (a name or folder that begins with a dot,
-    `__MACOSX`) are not looked at.
+    `__MACOSX`) are ignored.
 
     Args:
-        path: the folder or the zip; assets/digits-8x8.zip is there in every folder.
-        skip_bad: leave out subfolders that cannot be read, rather than refuse.
+        path: the folder or the zip; assets/digits-8x8.zip is found from every folder.
+        skip_bad: leave out subfolders that cannot be read, instead of raising.
 
     Attributes:
         path: as given.
         is_zip: whether it is a zip.
         names: the image files, relative, with forward slashes, sorted.
-        left_out: what else is there and is not looked at, e.g. "6 files (.heic)".
-        extra_indices: every dataset.json that is not the one for these images.
+        left_out: other files, which are ignored, e.g. "6 files (.heic)".
+        extra_indices: every dataset.json except the one for these images.
 
     Raises:
-        UserError: nothing is there, it is neither a folder nor a sound .zip, a subfolder cannot be
-            read, a member of the zip has an unsafe, empty or repeated name, or there is no image.
+        UserError: the path does not exist, or is neither a folder nor a sound .zip; a subfolder
+            cannot be read; a member of the zip has an unsafe, empty or repeated name; or there is
+            no image.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, skip_bad: bool = False) -> None:
@@ -133,23 +134,23 @@ class ImageArchive:
             )
 
     def where(self, name: str) -> str:
-        """Name a file of the archive for a message, in one line whatever the name has in it."""
+        """Name a file of the archive for a message, in one line whatever characters it has."""
         return printable(f"{name} in {self.path}" if self.is_zip else self.path / name)
 
     def checksum(self, name: str) -> str:
-        """What is another when a member's content is: CRC-32 and size, as the zip has them."""
+        """A text that changes with a member's content: CRC-32 and size, as the zip has them."""
         member = self._members[name]
         return f"{member.CRC:08x}-{member.file_size}"
 
     def fingerprint(self, name: str) -> str:
-        """What is another when a file is, without reading it: inode, times and size, or checksum.
+        """A text that changes with a file, without reading it: inode, times and size, or checksum.
 
         The time of change (ctime) and the inode tell files apart that an unpacking program gave
-        equal names, sizes and times of modification. The number of the device is no part of it:
-        that of a network share is another one on each machine.
+        equal names, sizes and times of modification. The number of the device is left out, because
+        a network share has another one on each machine.
 
         Raises:
-            UserError: the file is gone or cannot be looked at.
+            UserError: the file is gone, or its status cannot be read.
         """
         if self.is_zip:
             return self.checksum(name)
@@ -167,7 +168,7 @@ class ImageArchive:
             limit: bytes that it may have; None for `MAX_FILE_BYTES`.
 
         Raises:
-            UserError: there is no such file, it cannot be read, is no regular file, or larger.
+            UserError: the file does not exist, cannot be read, is not a regular one, or is larger.
         """
         where = self.where(name)
         limit = MAX_FILE_BYTES if limit is None else limit
@@ -184,13 +185,13 @@ class ImageArchive:
             raise UserError(f"cannot read {where}: {error}") from None
 
     def reopen(self) -> None:
-        """Take a file handle of one's own; for a process that was forked from the opener's."""
+        """Open a file handle of this process's own, after a fork."""
         self._lock = threading.Lock()
         if self.is_zip:
             self._zip.fp = open(self.path, "rb")  # noqa: SIM115  (closed with the archive)
 
     def labels(self) -> dict[str, Label] | None:
-        """Return the labels in dataset.json by image name, or None if it has none or is absent.
+        """Return the labels in dataset.json by image name; None without labels or dataset.json.
 
         Names need not have the same `./` or encoding of accents as the files, and are relative to
         the folder of dataset.json.
@@ -249,7 +250,7 @@ class ImageArchive:
         return kind
 
     def left_out_before(self) -> list[str]:
-        """Return what dataset.json says that was left out when the dataset was made.
+        """Return what was left out when the dataset was made, as dataset.json lists it.
 
         Raises:
             UserError: dataset.json cannot be read or has another form.

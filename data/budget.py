@@ -1,15 +1,15 @@
-"""How many pixels the threads of one map hold at once, from decoding until a result is taken.
+"""A bound on the pixels that the threads of one map hold, from decoding until a result is taken.
 
-A thread asks before it takes the memory. The one whose result is wanted next never waits, so that
-no two can wait for each other; all others share what is left.
+A thread asks before it takes the memory. The one whose result is wanted next never waits, so no two
+threads can wait for each other; all others share what is left.
 """
 
 import threading
 
 IN_FLIGHT = 2**26  # pixels, beyond those of the item that is wanted next
-_SMALL = 2**16  # pixels that nobody counts, as locks take time
+_SMALL = 2**16  # pixels that are not counted, as locks take time
 
-_claim = threading.local()
+_thread = threading.local()  # its `work`: the budget and the number of the item that it works on
 
 
 class Abandoned(Exception):
@@ -27,11 +27,11 @@ class Budget:
         self._changed = threading.Condition()
 
     def work_on(self, number: int) -> None:
-        """From now on, this thread asks for the item of this number."""
-        _claim.of = self, number
+        """Let this thread ask for the item of this number from now on."""
+        _thread.work = self, number
 
     def take(self, number: int, pixels: int) -> None:
-        """Hold so many pixels for an item, or as many as it already holds if those are more.
+        """Hold so many pixels for an item, or keep what it holds if that is more.
 
         Raises:
             Abandoned: the map ended.
@@ -47,25 +47,25 @@ class Budget:
         return self._is_over or number <= self._next or others + pixels <= self._capacity
 
     def used_up(self, number: int) -> None:
-        """The result of an item is not needed any more; that of the following is wanted next."""
+        """Note that an item's result is not needed any more, and the following one is next."""
         with self._changed:
             self._held.pop(number, None)
             self._next = number + 1
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Nobody wants results any more."""
+        """Note that no more results are wanted."""
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
 
 
 def reserve(pixels: int) -> None:
-    """Wait until this thread may hold so many pixels; at once outside of a map's threads.
+    """Wait until this thread may hold so many pixels. Outside of a map's threads, do not wait.
 
-    What an item asked for before is thought to be gone: the most that it asked for counts.
+    An item counts with the most that it asked for at once; what it held before is assumed freed.
     """
-    claim = getattr(_claim, "of", None)
-    if claim is not None and pixels > _SMALL:
-        budget, number = claim
+    work = getattr(_thread, "work", None)
+    if work is not None and pixels > _SMALL:
+        budget, number = work
         budget.take(number, pixels)

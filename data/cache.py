@@ -1,9 +1,9 @@
 """Decoded images as memory-mapped arrays in a cache folder, made once and shared by processes.
 
-An entry is named by the files that it was made of, so it never goes stale: a changed data set is
-another entry. It holds images only; labels are read with every start. `DRIFTLESS_CACHE` names the
-folder, `DRIFTLESS_CACHE_GB` the limit of its size. Where there is no room for it, or no leave to
-write, images are decoded into memory.
+An entry is named after the files that it was made of, so it never goes stale: a changed data set
+gets another entry. It holds images only; labels are read at every start. `DRIFTLESS_CACHE` names
+the folder, `DRIFTLESS_CACHE_GB` the limit of its size. Without room or permission to write, images
+are decoded into memory.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from torch_utils.notes import warn
 
 DEFAULT_LIMIT_GB = 50.0
 MIN_FOR_PROCESSES = 10_000  # images; for fewer, starting processes takes longer than it saves
-_ABANDONED = 24 * 3600  # seconds after which a half-written entry is nobody's
+_ABANDONED = 24 * 3600  # seconds after which a half-written entry counts as abandoned
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """Where decoded data sets are kept; the folder need not exist.
+    """The folder of decoded data sets; it need not exist.
 
     Raises:
         UserError: no folder is given and none can be found.
@@ -60,7 +60,7 @@ def cache_limit() -> float:
     """Largest size of the cache in bytes; may be infinite.
 
     Raises:
-        UserError: DRIFTLESS_CACHE_GB is no number, or below 0.
+        UserError: DRIFTLESS_CACHE_GB is not a number, or below 0.
     """
     text = os.environ.get("DRIFTLESS_CACHE_GB") or str(DEFAULT_LIMIT_GB)
     try:
@@ -75,7 +75,7 @@ def cache_limit() -> float:
 
 
 def entries(folder: Path | None = None) -> list[Entry]:
-    """What is in the cache, the least recently used first.
+    """The entries of the cache, the least recently used first.
 
     Raises:
         UserError: as `cache_folder`.
@@ -112,9 +112,9 @@ def clear(folder: Path | None = None) -> int:
 def cached_images(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray:
     """All images of a data set, decoded at the first call and mapped into memory afterwards.
 
-    Several processes may ask at once: one decodes, the others wait for it, for as long as it
-    takes, and say so. A data set larger than the limit is decoded into memory instead, and so is
-    any that the folder does not take. A mapped entry was checked against its checksums.
+    Several processes may ask at once: one decodes, the others wait for as long as it takes, and say
+    so. A data set that is larger than the limit, or that the folder has no room for, is decoded
+    into memory instead. A mapped entry was checked against its checksums.
 
     Args:
         dataset: the images.
@@ -125,7 +125,7 @@ def cached_images(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray
 
     Raises:
         UserError: an image cannot be used, or files changed while they were read.
-        Failure: they do not fit into memory, where they have to.
+        Failure: images that must be decoded into memory do not fit there.
     """
     shape: entry.Shape = (len(dataset), *dataset.image_shape)
     limit = cache_limit()
@@ -146,13 +146,13 @@ def cached_images(dataset: ImageDataset, *, progress: bool = True) -> np.ndarray
         with holding(folder / f".{path.stem}.lock", f"decodes {dataset.name}") as is_held:
             images = _kept(dataset, path, shape)  # made while this process waited
             if images is None:
-                if is_held:  # what is there now is of a process that was killed
+                if is_held:  # temporary files that exist now are of a process that was killed
                     drop_temporaries(folder, path.stem)
                 images = _make(dataset, files, path, shape, progress)
                 _evict(folder, limit, keep=path)
             return images
     except OSError as error:
-        reason = f"{folder} does not take it ({error.strerror or error})"
+        reason = f"{folder} cannot hold it ({error.strerror or error})"
     return _in_memory(dataset, shape, progress, reason)
 
 
@@ -164,7 +164,7 @@ def _plain(name: str) -> str:
 def _in_memory(
     dataset: ImageDataset, shape: entry.Shape, progress: bool, reason: str
 ) -> np.ndarray:
-    """Decode for this process alone; tell why, unless that is what was asked for."""
+    """Decode for this process alone; warn with the reason, if there is one."""
     size = f"{math.prod(shape) / 1e9:.3g} GB"
     if reason:
         warn(f"{dataset.name} is decoded into memory, {size} for each process: {reason}")
@@ -172,19 +172,19 @@ def _in_memory(
         return dataset.load(progress=progress)
     except MemoryError:
         raise Failure(
-            f"{dataset.name} takes {size} decoded, which do not fit into memory"
+            f"{dataset.name} takes {size} decoded, which does not fit into memory"
             f"{f' ({reason})' if reason else ''}: let DRIFTLESS_CACHE name a folder with room"
         ) from None
 
 
 def _kept(dataset: ImageDataset, path: Path, shape: entry.Shape) -> np.ndarray | None:
-    """The images as they are in the cache; None if they are not, or damaged."""
+    """The images from the cache; None if it lacks them, or if the entry is damaged."""
     if not path.exists():
         return None
     try:
         found = entry.load(path, shape)
     except OSError:
-        return None  # it cannot be read or mapped: it is made again, elsewhere if need be
+        return None  # it cannot be read or mapped: it is made again, if need be in memory
     if found is None:
         warn(f"{path} is damaged: it is made again")
         return None
@@ -200,7 +200,7 @@ def _make(
 ) -> np.ndarray:
     """Decode into a new entry and map it."""
     with replacing(path) as temporary:
-        entry.create(temporary, shape)
+        entry.allocate(temporary, shape)
         array = entry.mapped(temporary, shape, writable=True)
         _decode(dataset, array, progress)
         array.flush()
@@ -224,7 +224,7 @@ def _decode(dataset: ImageDataset, array: np.memmap, progress: bool) -> None:
 
 
 def _evict(folder: Path, limit: float, keep: Path) -> None:
-    """Drop what was used longest ago until the cache is within its limit."""
+    """Drop the least recently used entries until the cache is within its limit."""
     drop_temporaries(folder, older_than=_ABANDONED)
     found = entries(folder)
     total = sum(each.size for each in found)

@@ -1,4 +1,4 @@
-"""Whether a dataset is fit to be trained on, every image and label of it, and what is in it."""
+"""Check every image and label of a dataset, and list what is in it."""
 
 import contextlib
 import hashlib
@@ -105,7 +105,7 @@ def problems_of(path: str) -> Iterator[str]:
 
 
 def facts_of(path: str) -> list[str]:
-    """Say how many images a dataset has, what labels, and what was left out, a line each.
+    """Return a line each on a dataset's number of images, its labels, and what was left out.
 
     Args:
         path: as for `problems_of`.

@@ -39,14 +39,14 @@ def convert(
     Args:
         source: what `data.sources.open_source` takes.
         dest: name of the zip, or a folder.
-        max_images: look only at the first so many.
+        max_images: take only the first so many.
         transform: a name in `data.transforms.TRANSFORMS`.
-        resolution: width and height; None leaves the sizes alone, or as the transform gives them.
+        resolution: width and height; None for the sizes of the source, or of the transform.
         split: the part of the source; None for its default.
-        channels: make all images "rgb" or "gray"; None leaves them alone, or as the transform
-            gives them.
-        skip_bad: leave out what cannot be read, with a warning, rather than refuse.
-        overwrite: replace a dataset that is at `dest`.
+        channels: make all images "rgb" or "gray"; None for the channels of the source, or of the
+            transform.
+        skip_bad: leave out images and folders that cannot be read, with a warning.
+        overwrite: replace a dataset that exists at `dest`.
         num_threads: None for one a core; the result is the same.
 
     Returns:
@@ -106,7 +106,7 @@ def convert(
 
 
 def as_dataset(path: str | os.PathLike[str]) -> Path:
-    """The dataset that a path means; `torchvision:NAME` is converted once and kept.
+    """The dataset at a path; `torchvision:NAME` is converted once and kept.
 
     The zip is kept beside the decoded data sets, in the folder `converted` of the cache. Several
     processes may ask at once: one converts, the others wait for it.

@@ -54,15 +54,15 @@ def held_out_indices(num: int, max_size: int | None, seed: int = 0) -> np.ndarra
 class ImageDataset:
     """Images of one size from a folder or zip, decoded on demand.
 
-    What else is there, and is no image, is counted in a warning.
+    A warning counts the other files in it.
 
     Args:
         path: the folder or zip.
-        use_labels: read the labels, which must then be there.
+        use_labels: read the labels, which must then exist.
         max_size: use only so many images, chosen by `subset_indices`.
         subset_seed: seed of the choice.
         held_out: use the images that the choice leaves out instead, e.g. to judge memorisation.
-        leave_out: file names, relative to the folder, that are no images of the dataset.
+        leave_out: file names, relative to the folder, that do not belong to the dataset.
 
     Attributes:
         path: the folder or zip, as given.
@@ -76,12 +76,12 @@ class ImageDataset:
         label_kind: "class", "vector" or "multi_hot" (tags); None without labels.
         label_names: names of the classes or of the vectors' elements, if dataset.json gives them.
         raw_labels: int64 [N] classes, float32 [N, label_dim] vectors, or None.
-        present_classes: the classes that an image in use has; None if that is all of them, or
-            labels are no classes.
+        present_classes: the classes that some image in use has; None if all of them have one, or if
+            labels are not classes.
         keys: names for the content of the images, without the labels.
 
     Raises:
-        UserError: the path cannot be used, the labels cannot, or the choice is empty.
+        UserError: the path or the labels cannot be used, or the choice is empty.
     """
 
     def __init__(
@@ -161,20 +161,20 @@ class ImageDataset:
         return one_hot
 
     def reopen(self) -> None:
-        """Take file handles of one's own; for a process that was forked from the opener's."""
+        """Open file handles of this process's own, after a fork."""
         self._archive.reopen()
 
     def __reduce__(self) -> tuple[object, tuple[()]]:
-        """Travel to another process as what opens the same images there."""
+        """Pickle as the arguments, which open the same images in another process."""
         return functools.partial(ImageDataset, **self._arguments), ()
 
     def content_key(self) -> str:
-        """A name for the images and labels in use, which is another when any of them changes.
+        """A name for the images and labels in use, which changes with any of them.
 
         It is made of file names, checksums of the files and, if the dataset was opened with
         labels, the labels as numbers. So it is the same for a zip, its copy elsewhere and the
-        folder that it unpacks to. What of a folder was not decoded yet is read; after
-        `cached_images` nothing is.
+        folder that it unpacks to. Files of a folder that were not decoded yet are read now; after
+        `cached_images` nothing is read.
 
         Returns:
             32 hexadecimal digits.
@@ -218,7 +218,7 @@ class ImageDataset:
 
         Args:
             out: uint8 [N, C, H, W] to fill, e.g. a memory map; None for a new array.
-            progress: show the progress on stderr when it takes longer than a moment.
+            progress: show the progress on stderr, unless it is short.
 
         Returns:
             uint8 [N, C, H, W].
@@ -240,7 +240,7 @@ class ImageDataset:
     def _room(self, shape: tuple[int, ...]) -> np.ndarray:
         try:
             return np.empty(shape, np.uint8)
-        except (MemoryError, ValueError):  # the largest sizes are no shape of an array
+        except (MemoryError, ValueError):  # ValueError: too large to be the shape of an array
             raise UserError(
                 f"{self.path} has {len(self)} images of {describe_shape(self.image_shape)}, which "
                 f"need {math.prod(shape) / 2**30:.0f} GiB: make them smaller, or use fewer"
@@ -300,7 +300,7 @@ def decode_bytes(content: bytes, where: str, usual: int | None = None) -> np.nda
     Args:
         content: of the file.
         where: what messages call it.
-        usual: pixels that all images have to have; None if they may differ.
+        usual: pixels that all images must have; None if they may differ.
     """
     picture = open_picture(content, where, usual)
     if picture.mode not in _CHANNELS:

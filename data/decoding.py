@@ -1,6 +1,6 @@
-"""From the bytes of an image file to a Pillow picture, with every failure named by its file.
+"""From the bytes of an image file to a Pillow picture; every failure names its file.
 
-Formats that Pillow only recognises, or hands to another program, are left out; sizes are bounded.
+Formats that Pillow only recognises, or hands to another program, are refused; sizes are bounded.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from data.budget import reserve
 from torch_utils.errors import UserError
 
 MAX_PIXELS = 2**27
-MAX_READS = 2**21  # of a file's parts; most sound ones have thousands
-MAX_SCANS = 100  # of a progressive JPEG, for each of which all of the picture is gone through
-_SURPRISE = 2**22  # pixels that are decoded even if they turn out to be too many
+MAX_READS = 2**21  # of a file's parts; most sound files have thousands
+MAX_SCANS = 100  # of a progressive JPEG; each one goes through the whole picture
+_SURPRISE = 2**22  # so many pixels are decoded even if the size turns out to be wrong
 _JPEG = b"\xff\xd8"
-# With the length that goes with its number of components; a film behind a photo has no such bytes.
+# With the length that fits its number of components; a film behind a photo lacks such bytes.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-# Some formats hold pictures of their own size within; Pillow refuses those of twice this number.
+# Some formats contain pictures of other sizes; Pillow refuses those above twice this number.
 PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 # Blocks of Pillow's default size come from the heap of the thread, which keeps them when they are
 # freed: half a gigabyte a thread after one large picture. Larger ones are given back.
@@ -67,14 +67,14 @@ def open_picture(content: bytes, where: str, usual: int | None = None) -> PIL.Im
     Args:
         content: the bytes of the file.
         where: the file's name, for messages.
-        usual: pixels that all images have to have; None if they may differ.
+        usual: pixels that all images must have; None if they may differ.
 
     Returns:
         The decoded picture in the mode it is stored in.
 
     Raises:
-        UserError: the bytes are no image, are damaged, have more than `MAX_PIXELS` pixels or very
-            many more than usual, or have 16 bits or more a channel.
+        UserError: the bytes are not an image, or are damaged; the picture has more than
+            `MAX_PIXELS` pixels, or far more than usual, or has 16 bits or more a channel.
     """
     scans = _SCAN.finditer(content) if content[:2] == _JPEG else ()
     if any(number >= MAX_SCANS for number, _ in enumerate(scans)):
@@ -88,8 +88,8 @@ def open_picture(content: bytes, where: str, usual: int | None = None) -> PIL.Im
         raise UserError(f"{where} has more than {MAX_PIXELS} pixels: make it smaller")
     if usual is not None and num_pixels > max(usual, _SURPRISE):
         raise UserError(
-            f"{where} has {picture.width}x{picture.height} pixels, the first image {usual}: bring "
-            "all to one size with dataset_tool.py"
+            f"{where} has {picture.width}x{picture.height} pixels, the first image has {usual}: "
+            "bring all to one size with dataset_tool.py"
         )
     if is_deep:
         raise UserError(f"{where} has more than 8 bits a channel: convert it to 8 bits first")
@@ -100,12 +100,12 @@ def open_picture(content: bytes, where: str, usual: int | None = None) -> PIL.Im
 
 
 class _Counted(io.BytesIO):
-    """The bytes of a large file, in which nobody can be kept busy by parts of no size."""
+    """The bytes of a large file, with a bound on reads: empty parts could keep a reader busy."""
 
     reads = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """As of a file; too many times is an error."""
+        """As of a file; too many calls are an error."""
         self.reads += 1
         if self.reads > MAX_READS:
             raise ValueError(f"it has more than {MAX_READS} parts")
@@ -123,7 +123,7 @@ def _named_failures(where: str) -> Iterator[None]:
         raise UserError(f"{where} has more than {MAX_PIXELS} pixels: make it smaller") from None
     except MemoryError:
         raise
-    except Exception as error:  # decoders fail on damaged files in their own many ways
+    except Exception as error:  # decoders fail on damaged files in many ways
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where} is damaged ({reason}): replace or remove it") from None
 

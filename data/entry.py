@@ -2,11 +2,12 @@
 
     header    that of an .npy, which other programs can read
     body      uint8 [N, C, H, W]
-    trailer   key of the images (32 bytes), CRC-32 of each 16 MiB of all before it, CRC-32 of these
+    trailer   key of the images (32 bytes), CRC-32 of each 16 MiB of header and body, CRC-32 of
+              the trailer so far
 
-The header must be, byte for byte, the one that belongs to the images asked for, so nothing is
-parsed. The space is reserved before anything is mapped: writing to a map of a full disk is no
-error that a program sees, but its death (SIGBUS).
+The header must equal, byte for byte, the one of the images that are asked for, so nothing is
+parsed. The space is reserved before anything is mapped: writing to a map on a full disk raises no
+error, but kills the program (SIGBUS).
 """
 
 import math
@@ -33,8 +34,8 @@ def size_of(shape: Shape) -> int:
     return _content_size(shape) + _trailer_size(shape)
 
 
-def create(path: Path, shape: Shape) -> None:
-    """Make an entry without images: its header, and the space for all that follows.
+def allocate(path: Path, shape: Shape) -> None:
+    """Make an entry without images: its header, and the space for the rest.
 
     Raises:
         OSError: there is no room, or the file cannot be written.
@@ -51,7 +52,7 @@ def mapped(path: Path, shape: Shape, *, writable: bool = False) -> np.memmap:
     Args:
         path: the entry.
         shape: of the images.
-        writable: what is written goes to the file; else it goes nowhere.
+        writable: whether writing to the array changes the file.
 
     Raises:
         OSError: it cannot be mapped.
@@ -81,13 +82,13 @@ def seal(path: Path, shape: Shape, key: str) -> None:
 def load(path: Path, shape: Shape) -> tuple[np.ndarray, str] | None:
     """The images of an entry and their key, if all checksums are right.
 
-    All of it is read once, by several threads: that costs about what reading it from disk does.
+    All of it is read once, by several threads, which takes about as long as reading it from disk.
 
     Returns:
-        (uint8 [N, C, H, W], key); None if the entry is damaged or another data set's.
+        (uint8 [N, C, H, W], key); None if the entry is damaged or of another data set.
 
     Raises:
-        OSError: it is not there, or cannot be read or mapped.
+        OSError: it does not exist, or cannot be read or mapped.
     """
     if path.stat().st_size != size_of(shape):
         return None
@@ -141,7 +142,7 @@ def _read(path: Path, first: int, size: int) -> bytes:
 
 
 def _reserve(file: BinaryIO, size: int) -> None:
-    """Let a file that is open for writing, at its end, have so many bytes, on disk and not sparse.
+    """Extend a file that is open for writing, at its end, to so many bytes, on disk, not sparse.
 
     Raises:
         OSError: there is no room.

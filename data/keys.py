@@ -1,4 +1,4 @@
-"""Names for the content of a data set: another when a file is, the same wherever a copy lies."""
+"""Names for the content of a data set: they change with a file, and are the same for a copy."""
 
 import hashlib
 import os
@@ -17,8 +17,8 @@ _CHUNK = 64  # files that one thread reads at a time
 class ImageKeys:
     """Keys of some images of a folder or zip.
 
-    Files of a folder have a checksum once they were read through `read`; a zip's directory has
-    those of its members.
+    The checksum of a file in a folder is known once `read` has read it; a zip lists those of its
+    members.
 
     Args:
         archive: the folder or zip.
@@ -33,7 +33,7 @@ class ImageKeys:
         self._lock = threading.Lock()
 
     def read(self, name: str) -> bytes:
-        """The bytes of an image, whose checksum is noted.
+        """The bytes of an image; its checksum is noted.
 
         Raises:
             UserError: as `ImageArchive.read`.
@@ -56,7 +56,7 @@ class ImageKeys:
             self._checksums.update(checksums)
 
     def of_content(self) -> str:
-        """A key of the images' names and content. What of a folder was not read is read now.
+        """A key of the images' names and content. Unread files of a folder are read now.
 
         Raises:
             UserError: a file cannot be read.
@@ -70,17 +70,17 @@ class ImageKeys:
         return self._content
 
     def know(self, content: str) -> None:
-        """Take what `of_content` gave for the same files before, instead of reading them."""
+        """Set the key that `of_content` gave for the same files before, instead of reading them."""
         self._content = content
 
     def of_files(self) -> str:
         """A key of the images as files of this machine, without reading them.
 
-        A folder's is another when a file was changed, replaced or moved; a zip's is that of its
+        A folder's key changes when a file is changed, replaced or moved; a zip's is that of its
         content.
 
         Raises:
-            UserError: a file is gone or cannot be looked at.
+            UserError: a file is gone, or its status cannot be read.
         """
         if self._archive.is_zip:
             return self.of_content()

@@ -13,7 +13,7 @@ from data.archive import ImageArchive, Label
 from torch_utils.errors import UserError
 
 MAX_CLASSES = 2**20
-MANY_CLASSES = 2**15  # that any dataset may have; with more, there must be images for them
+MANY_CLASSES = 2**15  # any dataset may have so many; more need images for them
 _CLASSES_PER_IMAGE = 4
 _SHOWN = 8  # classes that are named
 _LARGEST = float(np.finfo(np.float32).max)
@@ -56,7 +56,7 @@ def load_labels(archive: ImageArchive) -> np.ndarray:
 def check_labels(
     labels: Sequence[Label], names: Sequence[str] | None, kind: str | None, where: str
 ) -> None:
-    """Refuse labels of a whole dataset, each sound for itself, that could not be trained on.
+    """Refuse labels of a whole dataset that could not be trained on, though each one is sound.
 
     Args:
         labels: one an image.
@@ -104,7 +104,7 @@ def label_problem(label: Label, where: str, first: Label, first_where: str) -> s
 
 
 class LabelRule:
-    """Refuses labels that cannot be used as they come; the first one sets what is expected."""
+    """Checks labels one after the other; the first one sets what is expected."""
 
     def __init__(self) -> None:
         self._first: tuple[Label, str] | None = None
@@ -150,7 +150,7 @@ def _vector_problem(label: Label, length: int, first: str) -> str | None:
 
 
 def classes_problem(labels: np.ndarray) -> str | None:
-    """Say that class numbers are far apart, or None; a network has weights for every number."""
+    """A line if class numbers are far apart, else None; a network has weights for every number."""
     num = width_of(labels)
     if labels.ndim == 2 or num <= max(MANY_CLASSES, _CLASSES_PER_IMAGE * len(labels)):
         return None
@@ -161,12 +161,12 @@ def classes_problem(labels: np.ndarray) -> str | None:
 
 
 def width_of(labels: np.ndarray) -> int:
-    """Number of classes (the highest number and one), or the length of the vectors."""
+    """Number of classes (the highest number plus one), or the length of the vectors."""
     return int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
 
 
 def present_classes(labels: np.ndarray, label_dim: int) -> list[int] | None:
-    """The classes that some image has, ascending; None if that is all of them, or for vectors."""
+    """The classes that some image has, ascending; None for all classes, and for vectors."""
     if labels.ndim == 2:
         return None
     present = np.unique(labels)
@@ -200,12 +200,12 @@ def kind_of(labels: np.ndarray, stated: str | None, names: Sequence[str] | None,
 
     Args:
         labels: int64 [N] or float32 [N, D].
-        stated: the kind that they are said to be, or None.
+        stated: the kind that dataset.json or the source states, or None.
         names: of the classes or elements, or None.
-        where: what says it, for the message.
+        where: what states it, for the message.
 
     Raises:
-        UserError: they are of another kind than is said.
+        UserError: they are of another kind than stated.
     """
     if labels.ndim == 1:
         found = "class"

@@ -1,4 +1,4 @@
-"""What lies in a folder or zip: which names are images, and what is left out, counted by kind."""
+"""The files of a folder or zip: which names are images, and a count of the others by kind."""
 
 import os
 import unicodedata
@@ -11,7 +11,7 @@ from torch_utils.errors import UserError
 from torch_utils.text import printable
 
 INDEX_NAME = "dataset.json"
-MAX_FOLDERS = 2**18  # that links can make of a few
+MAX_FOLDERS = 2**18  # links can turn a few folders into very many
 _SHOWN = 8  # kinds that are named
 
 # Number of things by what they are, e.g. ("file", ".heic"); the second may be empty.
@@ -46,9 +46,9 @@ def plain_name(name: str) -> str:
 
 
 def image_names(names: Iterable[str]) -> tuple[list[str], LeftOut]:
-    """Choose the images, sorted, and count what else there is by its extension.
+    """Choose the images, sorted, and count the other files by extension.
 
-    What systems leave beside images, and dataset.json, is not counted.
+    Files that systems leave beside images, and dataset.json, are not counted.
     """
     images, left_out = [], LeftOut()
     for name in names:
@@ -77,7 +77,7 @@ def common_folder(names: Iterable[str]) -> str:
 
 
 def index_folder(names: Iterable[str], images: Iterable[str]) -> tuple[str | None, list[str]]:
-    """Where the dataset.json of a set of images is.
+    """Find the dataset.json of a set of images.
 
     It lies at the top or, if the whole data set was packed with its folders, in a folder that has
     all images below it.
@@ -101,8 +101,8 @@ def index_folder(names: Iterable[str], images: Iterable[str]) -> tuple[str | Non
 def by_appearance(names: Iterable[str]) -> Callable[[str], str]:
     """A function that finds a name as it is stored, however its accents are encoded.
 
-    Some systems store é as one character, some as e and an accent. A name that is there is found
-    as it is; of names that look alike none is taken for another.
+    Some systems store é as one character, some as e and an accent. A name that exists is found as
+    it is. Names that look alike are never taken for each other.
     """
     listed = list(names)
     if all(map(str.isascii, listed)):
@@ -123,10 +123,10 @@ def folder_files(root: Path, *, skip_bad: bool = False) -> tuple[dict[str, Path]
 
     Args:
         root: the folder.
-        skip_bad: leave out a subfolder that cannot be read, rather than refuse.
+        skip_bad: leave out a subfolder that cannot be read, instead of raising.
 
     Returns:
-        Paths by relative name, and what could not be followed.
+        Paths by relative name, and a count of what could not be followed.
 
     Raises:
         UserError: a folder cannot be read, or links make too many of them.
@@ -164,7 +164,7 @@ def folder_files(root: Path, *, skip_bad: bool = False) -> tuple[dict[str, Path]
             if kind == "folder":
                 waiting.append((entry.path, f"{name}/", above | {identity}))
             elif kind == "file" or is_image_name(name) or entry.name == INDEX_NAME:
-                files[name] = Path(entry.path)  # what is no file is refused when it is read
+                files[name] = Path(entry.path)  # pipes and devices are refused when they are read
             elif not is_hidden(name):
                 left_out[kind, name] += 1
     return files, left_out

@@ -1,8 +1,8 @@
 """The rule for colour modes: every picture becomes 8-bit gray (L) or RGB, upright.
 
 - L and RGB stay as they are; bilevel (1) becomes L; CMYK, YCbCr and HSV become RGB.
-- Palette images (P) become RGB, also if the palette is gray.
-- Alpha (LA, RGBA, PA, palette transparency) is composited on black and gone.
+- Palette images (P) become RGB, even if the palette is gray.
+- Alpha (LA, RGBA, PA, palette transparency) is composited on black.
 - The EXIF orientation is applied; of an animation the first frame is taken.
 - More than 8 bits a channel, and any other mode, is refused by file name.
 """

@@ -28,8 +28,8 @@ def ordered_map(
 ) -> Iterator[Result]:
     """Yield `function(item)` for each item, in order, computed a little ahead by threads.
 
-    The first exception, in the order of the items, is raised and ends the work. What the threads
-    and the results that wait hold of large pictures is bounded, see `data.budget`.
+    The first exception, in the order of the items, is raised and ends the work. The large pictures
+    that threads and waiting results hold are bounded, see `data.budget`.
 
     Args:
         function: safe to be called by several threads at once; a result counts until the next one

@@ -21,13 +21,13 @@ _SHOWN = 20  # lines of a histogram
 
 
 @dataclass
-class Statistics:
-    """What was found.
+class ImageStatistics:
+    """Counts over the images and labels of a source.
 
     Attributes:
         num_images: images that could be read.
-        num_bad: images that could not, and were left out.
-        left_out: what else the source has that is no image of it.
+        num_bad: images that could not be read, and were left out.
+        left_out: other things in the source, which are not images.
         gray: int64 [1, 256], how often gray images have each value.
         colour: int64 [3, 256], the same for RGB images.
         sizes: number of images by (width, height).
@@ -49,7 +49,7 @@ class Statistics:
     label_names: list[str] | None = None
 
     def channels(self) -> np.ndarray:
-        """Counts of the values, int64 [C, 256]; gray counts as RGB where there is RGB as well."""
+        """Counts of the values, int64 [C, 256]; gray counts as RGB if there is RGB as well."""
         return self.colour + self.gray if self.colour.any() else self.gray
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +74,7 @@ def _histogram(image: np.ndarray, _: str) -> tuple[np.ndarray, tuple[int, int]]:
     return np.stack(counts), (image.shape[1], image.shape[0])
 
 
-def _count_label(statistics: Statistics, label: Label) -> None:
+def _count_label(statistics: ImageStatistics, label: Label) -> None:
     statistics.num_labelled += 1
     if isinstance(label, list):
         statistics.has_vectors = True
@@ -83,14 +83,14 @@ def _count_label(statistics: Statistics, label: Label) -> None:
         statistics.classes[int(label)] += 1
 
 
-def measure(source: Source) -> Statistics:
+def measure(source: Source) -> ImageStatistics:
     """Read all images of a source and count.
 
     Raises:
         UserError: an image cannot be read, or a label cannot be used.
     """
     rule = LabelRule()
-    statistics = Statistics(label_names=source.label_names, left_out=source.left_out)
+    statistics = ImageStatistics(label_names=source.label_names, left_out=source.left_out)
     with Progress(len(source), "counting") as progress:
         for index, visited in enumerate(source.images(_histogram)):
             progress.update()
@@ -124,13 +124,13 @@ def _most(counts: Counter[str], what: str) -> Iterator[str]:
         yield f"  {len(rest)} more {what}, {lowest} to {highest} images each"
 
 
-def _left_out(statistics: Statistics) -> Iterator[str]:
+def _left_out(statistics: ImageStatistics) -> Iterator[str]:
     bad = LeftOut({("image", "cannot be read"): statistics.num_bad} if statistics.num_bad else {})
     if found := [*statistics.left_out, *phrases(bad)]:
         yield f"left out: {', '.join(found)}"
 
 
-def report(statistics: Statistics) -> Iterator[str]:
+def report(statistics: ImageStatistics) -> Iterator[str]:
     """Yield the lines that `dataset_tool.py stats` prints.
 
     Raises:

@@ -1,7 +1,7 @@
 """How dataset_tool.py brings an image to size: EDM's three transforms, published CelebA crops.
 
-Each takes a uint8 image [H, W] or [H, W, 3] and returns one, or None for "leave it out". What
-makes images gray or RGB is here too.
+Each takes a uint8 image [H, W] or [H, W, 3] and returns one, or None for "leave it out". The
+conversions to gray and RGB are here, too.
 """
 
 import functools
@@ -110,9 +110,9 @@ TRANSFORMS: Mapping[str, Transform] = {
     "bilinear": bilinear,
     **{name: functools.partial(celeba_crop, name=name) for name in _CELEBA_CROPS},
 }
-# Of an image with a margin of zeros, these take what is within.
+# These cut off a margin of zeros first.
 UNPADDED = frozenset({"bilinear"})
-# What a transform gives without --resolution; those that are not here need one.
+# The size that a transform gives without --resolution; other transforms need that option.
 NATURAL_SIZES: Mapping[str, tuple[int, int]] = {
     name: (side, side) for name, (_, _, side) in _CELEBA_CROPS.items()
 }

@@ -27,7 +27,7 @@ def decode_in_processes(dataset: ImageDataset, array: np.memmap, progress: bool)
 
     Raises:
         UserError: an image cannot be used.
-        BrokenProcessPool: a process was killed, e.g. for want of memory.
+        BrokenProcessPool: a process was killed, e.g. because memory ran out.
     """
     path, shape = str(array.filename), array.shape
     jobs = [(path, shape, i, min(i + RANGE, len(dataset))) for i in range(0, len(dataset), RANGE)]
@@ -51,7 +51,7 @@ _dataset: ImageDataset | None = None  # of a worker process
 
 
 def _start_worker(dataset: ImageDataset, parent: int) -> None:
-    """Make a worker process ready: it ends with its parent and shares no file handle with it."""
+    """Prepare a worker process: it ends with its parent and shares no file handle with it."""
     global _dataset
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends the work
@@ -63,7 +63,7 @@ def _decode_range(job: tuple[str, entry.Shape, int, int]) -> dict[str, str]:
     """Decode a range of images into a file; runs in a worker process.
 
     Returns:
-        The checksums of the image files, if they have not got any.
+        The checksums of the image files that were read.
     """
     path, shape, first, stop = job
     assert _dataset is not None

@@ -1,7 +1,7 @@
 """Writing a dataset in EDM's layout: 00000/img00000000.png and so on, and dataset.json.
 
-PNGs and zip are stored uncompressed, and the same images give the same bytes. A dataset gets its
-name only when it is complete, so that an interrupted run leaves nothing that looks finished.
+PNGs and zip are stored uncompressed, and equal images give equal bytes. A dataset gets its name
+only when it is complete, so an interrupted run leaves nothing that looks finished.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ _OURS = re.compile(r"[0-9]{5}/img[0-9]{8}\.png|" + re.escape(INDEX_NAME))
 
 
 def check_dest(dest: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Refuse what a dataset cannot be written to, before the work.
+    """Check before the work that a dataset can be written to a place.
 
     Args:
         dest: a name that ends in .zip, or a folder.
         overwrite: an existing zip, or folder that is a dataset and nothing else, may be replaced.
 
     Raises:
-        UserError: it exists, or its name is that of another kind of file.
+        UserError: it exists, or its name belongs to another kind of file.
     """
     path, name = Path(dest), os.fspath(dest)
     with writing(name):
@@ -146,19 +146,19 @@ def encode(image: np.ndarray) -> EncodedImage:
 
 
 class DatasetWriter:
-    """A context in which images are added to a new dataset, which appears when it ends well.
+    """A context that adds images to a new dataset; the dataset appears if it ends without error.
 
     Args:
         dest: what `check_dest` accepts.
         source: what the images come from, for messages.
-        overwrite: replace a dataset that is there, once the new one is complete.
+        overwrite: replace an existing dataset, once the new one is complete.
         label_names: the names of the classes or vector elements, written beside the labels.
         label_kind: "multi_hot" if labels are tags; None if the labels themselves tell.
 
     Attributes:
         num_images: how many images were added.
-        left_out: what the dataset lacks of its source, written beside the labels; to be set
-            before the end.
+        left_out: what the dataset lacks of its source, written beside the labels; set it before
+            the end.
 
     Raises:
         UserError: the destination cannot be used or written, or the labels cannot be trained on.

@@ -1,7 +1,7 @@
 """Foreign checkpoint files of the DDPM and v-diffusion families: containers and side files.
 
-Nothing in a file is executed. What its tensors cannot tell comes from a side file, a YAML or JSON
-mapping of our keys or of the family's published ones.
+Nothing in a file is executed. Facts that its tensors do not tell come from a side file: a YAML or
+JSON mapping of our keys, or of the family's published ones.
 """
 
 import os
@@ -40,21 +40,21 @@ def load_checkpoint(
 
     Args:
         path: a file of torch.save: a bare state dict, or one of the published containers.
-        model_config: YAML or JSON file with what the tensors do not tell; None for the file beside
-            the checkpoint with the same name and another suffix, if there is one.
-        weights: ema or raw, where a container has both.
+        model_config: YAML or JSON file with the facts that the tensors do not tell; None for the
+            file of the same name and another suffix beside the checkpoint, if there is one.
+        weights: ema or raw, if a container has both.
 
     Returns:
         The model in our terms.
 
     Raises:
-        UserError: the file is no checkpoint of a known family, keys are missing (they are listed),
-            unknown or contradict the shapes.
+        UserError: the file is not a checkpoint of a known family; or keys are missing (they are
+            listed), unknown, or contradict the shapes.
     """
     state = find_weights(_load(path), weights)
     if state is None:
         raise UserError(
-            f"{path}: no {weights} weights in it; it is no checkpoint of a known family"
+            f"{path} has no {weights} weights, or is not a checkpoint of a known family"
         )
     side = side_file(path) if model_config is None else Path(model_config)
     given = {} if side is None else read_side_file(side)
@@ -77,12 +77,12 @@ def _load(path: str | os.PathLike[str]) -> Any:
 
 
 def find_weights(container: Any, weights: str) -> dict[str, Tensor] | None:
-    """The state dict inside a container; None if there is none of that kind.
+    """The state dict inside a container; None if it has no weights of that kind.
 
     Args:
         container: what `torch_utils.torch_files.load` returned.
-        weights: key of PLACES. Averages that are there but have no names are none, and what lies
-            beside them is not taken for them.
+        weights: key of PLACES. Averages without names cannot be used, and the weights beside them
+            are not taken for averages.
     """
     if weights == "ema" and isinstance(container, Mapping) and "ema" in container:
         ema = container["ema"]
@@ -116,7 +116,7 @@ def read_side_file(path: Path) -> dict[str, Any]:
     """Read a YAML or JSON mapping.
 
     Raises:
-        UserError: it cannot be read, or is no mapping.
+        UserError: it cannot be read, or is not a mapping.
     """
     try:
         tree = read_yaml(path, str(path))
@@ -124,17 +124,17 @@ def read_side_file(path: Path) -> dict[str, Any]:
         problem = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UserError(f"cannot read {path}: {problem}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path} is no mapping of keys to values")
+        raise UserError(f"{path} is not a mapping of keys to values")
     for key in tree:
         if not isinstance(key, str):
-            raise UserError(f"{path}: the key {key!r} is no name")
+            raise UserError(f"{path}: the key {key!r} is not a name")
     return tree
 
 
 def _in_our_keys(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Published spellings in ours, beside keys that are ours already."""
+    """Published spellings translated to ours, together with keys that are ours already."""
     flat, known = flattened(given), published_keys(family)
-    is_whole = flat != given  # a published file, which also says what concerns no model
+    is_whole = flat != given  # a published file, which also has keys that are not about the model
     options = (option for row in NETWORKS.values() for option in row.options)
     own = {*SETTINGS, *options, *SIZES, "img_resolution"}
     ours = {k: v for k, v in flat.items() if k not in known and (k in own or not is_whole)}

@@ -128,8 +128,8 @@ def read_ddpm_xyf(shapes: Shapes, given: Given) -> Reading:
 
     Args:
         shapes: foreign name -> shape.
-        given: the caller's config; num_heads or head_dim if a level has attention, where the
-            bottleneck's one head does not count.
+        given: the caller's config; with num_heads or head_dim if a level has attention. The one
+            head of the bottleneck does not count.
 
     Returns:
         The reading.

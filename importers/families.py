@@ -1,7 +1,7 @@
 """From a foreign state dict to a network of ours with its weights: the table of known families.
 
 A family is recognised by the names of its tensors. Their shapes tell most of a network's options;
-the caller has to give the rest. There are no partial matches: every foreign tensor is used, every
+the caller must give the rest. There are no partial matches: every foreign tensor is used, and every
 tensor of ours is filled.
 """
 
@@ -89,8 +89,8 @@ def detect(names: Mapping[str, Any]) -> str:
     found = [name for name, row in FAMILIES.items() if all(key in names for key in row.markers)]
     if len(found) > 1:
         raise UserError(
-            f"the checkpoint could be of {' and of '.join(found)}: it has the marks of each, so it"
-            " is not one network"
+            f"the checkpoint has tensors of several families, {' and '.join(found)}: it is not one"
+            " network"
         )
     if not found:
         raise UserError(
@@ -105,10 +105,10 @@ def import_network(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
 
     Args:
         state_dict: foreign name -> tensor; a prefix `module.` on the names is dropped.
-        config: what shapes do not tell, under our names: img_resolution, num_heads or head_dim,
-            prediction (eps, x0, v or x0_eps) and schedule (a name, or a mapping with a name and
-            the schedule's bounds), as far as the family does not fix them. What the shapes tell
-            may be given as well and has to agree; dropout is 0 unless given.
+        config: facts that shapes do not tell, under our names: img_resolution, num_heads or
+            head_dim, prediction (eps, x0, v or x0_eps) and schedule (a name, or a mapping with a
+            name and the schedule's bounds), unless the family fixes them. Facts that the shapes
+            tell may be given as well, and must agree; dropout is 0 unless given.
 
     Returns:
         The model in our terms.
@@ -145,9 +145,11 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict under the names inside a parallel wrapper."""
     for name, tensor in state_dict.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UserError(f"{name!r} of the checkpoint is no tensor: give its state dict alone")
+            raise UserError(
+                f"{name!r} of the checkpoint is not a tensor: give its state dict alone"
+            )
         if tensor.layout != torch.strided or tensor.is_complex():
-            raise UserError(f"{name} of the checkpoint is sparse or complex: it is no weight")
+            raise UserError(f"{name} of the checkpoint is sparse or complex: it is not a weight")
     state = {name.removeprefix(PREFIX): tensor for name, tensor in state_dict.items()}
     if len(state) < len(state_dict):
         raise UserError(f"the checkpoint has tensors both with and without the prefix {PREFIX!r}")

@@ -1,6 +1,6 @@
 """Where each tensor of ours comes from: the names of foreign layers, and how values are rearranged.
 
-The plan of our U-Net is walked once; a family says under which name it has each entry.
+The plan of our U-Net is walked once; a family gives its own name of each entry.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,7 @@ class Source:
 
     Attributes:
         names: foreign tensors, to be concatenated along the first axis.
-        convert: what is done with the whole.
+        convert: applied to the concatenation.
     """
 
     names: tuple[str, ...]
@@ -73,12 +73,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Unit:
-    """One entry of a U-Net's plan, placed as foreign code counts.
+    """One entry of a U-Net's plan, with its place as foreign code counts.
 
     Attributes:
         entry: of our plan.
         side: down, mid or up.
-        level: it belongs to, 0 the finest; a resampling layer to the level it leaves.
+        level: of the entry, 0 is the finest; a resampling layer belongs to the level it leaves.
         index: place among the residual units of its level, resampling layers last.
     """
 
@@ -94,7 +94,7 @@ class Unit:
 
 
 def units(encoder: Sequence[Entry], decoder: Sequence[Entry], num_blocks: int) -> list[Unit]:
-    """The entries of a plan, without the first convolution, placed."""
+    """The entries of a plan with their places, without the first convolution."""
     prefixes = list(dict.fromkeys(entry.name.split("_")[0] for entry in encoder))
     placed = []
     for entry in [*encoder[1:], *decoder]:

@@ -1,7 +1,7 @@
-"""The published spellings of what describes a model, family by family, in ours.
+"""The keys by which each family's config describes a model, and ours for them.
 
-Options of networks with another name here stand in the table of spellings. KEYS adds what says how
-large images are, and options with the same name here.
+Options of networks with another name here are in the table of spellings. KEYS adds the keys of
+sizes, and options with the same name here.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +44,7 @@ KEYS = {
     family: {**own, **renamed(_SYSTEMS[family], "network")} for family, own in _OWN_KEYS.items()
 }
 
-# the key that names the schedule, and what else is said of it: published -> ours
+# the key that names the schedule, and those of its options: published -> ours
 SCHEDULE_KEYS: dict[str, tuple[str, dict[str, str]]] = {
     "sa-dpm": (
         "beta_schedule",
@@ -87,13 +87,13 @@ PREDICTION_NAMES = {
 
 # parts of published config files that describe a model; others are about training
 SECTIONS = ("data", "model", "diffusion")
-# keys of a section that do not describe the model: also sets that models without labels are
-# trained on have classes
+# keys of a section that do not describe the model: a data set may have classes although the model
+# has no labels
 OF_DATA_ALONE = {"data": {"num_classes"}}
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A published config file without its sections, `params` within them among these.
+    """A published config file without its sections, and without `params` inside them.
 
     A mapping without such sections is returned as it is.
     """
@@ -121,7 +121,7 @@ def _at_levels(flags: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     return {"attn_resolutions": [side >> level for level, flag in enumerate(flags) if flag]}
 
 
-# what is not the same value under another name: (value, ours so far) -> more of ours
+# keys whose value changes along with the name: (value, ours so far) -> more of ours
 RULES: dict[str, dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]]] = {
     "sa-dpm": {"resamp_with_conv": lambda flag, _: {"resampler": "conv" if flag else "pool"}},
     "v-diffusion": {"apply_attn": _at_levels},
@@ -146,8 +146,8 @@ def translate(
 
     Args:
         family: a name in `importers.families.FAMILIES`.
-        config: published key -> value; null is not given, and keys that say nothing of the model
-            are passed over.
+        config: published key -> value; null counts as not given, and keys that are not about the
+            model are ignored.
         ours: our key -> value, given beside it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the shapes of a foreign checkpoint tell, completed by what its user has to give.
+"""The options that the shapes of a foreign checkpoint tell, completed by those that users give.
 
 A family's reader is a function (shapes, given) -> Reading.
 """
@@ -22,7 +22,7 @@ PREDICTIONS = ("eps", "x0", "v", "x0_eps")
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader found out.
+    """The result of a reader.
 
     Attributes:
         network: name of our network.
@@ -56,7 +56,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Given:
-    """What the caller gave; None stands for not given."""
+    """The caller's config; None stands for not given."""
 
     family: str
     config: Mapping[str, Any]
@@ -66,7 +66,7 @@ class Given:
         return self.config.get(key)
 
     def heads(self, widths: Sequence[tuple[int, int]]) -> dict[str, Any] | None:
-        """num_heads and head_dim of attention layers whose shapes tell the product only.
+        """num_heads and head_dim of attention layers, whose shapes tell only the product.
 
         Args:
             widths: (channels, width of all heads together) of each layer.
@@ -167,7 +167,7 @@ class Given:
             side for side, has in zip(sides, reading.attention, strict=True) if has and side
         ]
         chosen = given.get("attn_resolutions", [])
-        # Resolutions that the network does not have, and their order, mean nothing.
+        # Order does not matter, nor do resolutions that the network does not have.
         if {side for side in chosen if side in sides} == set(attended):
             return {"attn_resolutions": list(chosen)}
         return {"attn_resolutions": attended}
@@ -198,7 +198,7 @@ def multiples(family: str, widths: Sequence[int], unit: int) -> list[int]:
     """The widths of the levels in units of the first one.
 
     Raises:
-        UserError: one is no multiple.
+        UserError: one of them is not a multiple.
     """
     if not widths or unit < 1 or any(width % unit for width in widths):
         raise UserError(

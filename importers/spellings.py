@@ -1,8 +1,8 @@
-"""Names that the published systems gave to what has another name here.
+"""Names of published systems that are called otherwise here.
 
-The one table of them: what is said of an unknown option, key or value, the keys that importers
-translate and the tables of docs/migration.md are made from it. Flags of command lines stand without
-dashes and with underscores. What has the same name here is not listed.
+Messages about an unknown option, key or value, the keys that importers translate and the tables of
+docs/migration.md are all made from this table. Flags of command lines are written without dashes
+and with underscores. Names that are the same here are not listed.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class Spelling:
 
     Attributes:
         systems: whose it is.
-        ours: the option or key that does the same here; or why there is none.
-        exists: there is such an option or key.
+        ours: the option or key that does the same here, or the reason why nothing does.
+        exists: whether there is such an option or key.
     """
 
     systems: tuple[str, ...]
@@ -32,7 +32,7 @@ SYSTEMS = (*SA, *VD, *DI, *CDM, "EDM")
 _NO_OVERWRITING = "run directories are never overwritten"
 _AVERAGED = "snapshots hold averaged weights"
 _OF_SAMPLING = "it changes nothing there; of sampling it is an option of generate.py"
-_NO_STRIPS = "generate.py writes whole images, no strips of steps"
+_NO_STRIPS = "generate.py writes whole images, not strips of steps"
 _NO_RECALL = "fid.py has no precision and recall"
 _DECODED = "images are decoded once and kept in memory"
 
@@ -210,12 +210,12 @@ FLAG_SPELLINGS: dict[str, Spelling] = {
     "logsnr_max": Spelling(VD, "preconditioning.schedule={name: logsnr_cosine, logsnr_max: ...}"),
     "logsnr_min": Spelling(VD, "preconditioning.schedule={name: logsnr_cosine, logsnr_min: ...}"),
     "weight_decay": Spelling(VD, "optimizer.weight_decay with optimizer.name=adamw"),
-    "eval": Spelling(VD, "a command of its own: generate.py, then fid.py calc"),
+    "eval": Spelling(VD, "a separate command: generate.py, then fid.py calc"),
     "config": Spelling((*SA, *DI), "snapshots hold their config", exists=False),
     "c": Spelling(DI, "--config of train.py; snapshots hold their config"),
     "e": Spelling(DI, "--outdir, with --nosubdir for the folder itself"),
     "r": Spelling(DI, "--resume"),
-    "i": Spelling(SA, f"--outdir; of -ni there is none: {_NO_OVERWRITING}"),
+    "i": Spelling(SA, f"--outdir; -ni has no counterpart: {_NO_OVERWRITING}"),
     "weights": Spelling(DI, "--network=SNAPSHOT"),
     "mode": Spelling(DI, "generate.py writes images, its mode sample", exists=False),
     "S_churn": Spelling(CDM, _OF_SAMPLING, exists=False),
@@ -224,7 +224,7 @@ FLAG_SPELLINGS: dict[str, Spelling] = {
     "S_noise": Spelling(CDM, _OF_SAMPLING, exists=False),
 }
 
-# values: the kind of name that is asked for -> published value -> what it is here
+# values: the kind of name that is asked for -> published value -> ours
 VALUES: dict[str, dict[str, str]] = {
     "preconditioning": {
         "cdm": "edm and the term consistency: --precond=cdm, or loss.terms=[denoising, consistency]"
@@ -272,7 +272,7 @@ def explain(kind: str, name: str) -> str | None:
 
 
 def renamed(system: str, section: str) -> dict[str, str]:
-    """What a system calls the keys of a section of ours: its name -> ours, the last part of it."""
+    """A system's names of the keys in a section of ours -> the last part of our names."""
     start = f"{section}."
     return {
         name: row.ours.removeprefix(start)

@@ -1,4 +1,4 @@
-"""The table of detectors: what turns a uint8 image into the features that a metric compares.
+"""The table of detectors, which turn uint8 images into the features that a metric compares.
 
 No torch here, so that `--help` can list them; a row's function is imported when it is loaded.
 A number means nothing without its detector, so the names of the numbers are made here too.
@@ -44,7 +44,7 @@ DETECTORS: dict[str, DetectorRow] = {
 
 @dataclass(frozen=True)
 class Features:
-    """What a detector says of a batch of images.
+    """What a detector computes for a batch of images.
 
     Attributes:
         features: [N, F], floating point.
@@ -80,7 +80,7 @@ class Detector:
 
 
 def row(name: str) -> DetectorRow:
-    """Look up a detector's row; an unknown name is a UserError that names the nearest one."""
+    """Look up a detector's row; the UserError for an unknown name suggests the nearest one."""
     return lookup("detector", DETECTORS, name)
 
 
@@ -89,7 +89,7 @@ def load(name: str, device: "torch.device | str" = "cpu", **options: Any) -> Det
 
     Args:
         name: a key of `DETECTORS`.
-        device: where it shall compute.
+        device: where it will compute.
         **options: those of its row that differ from their defaults.
 
     Returns:

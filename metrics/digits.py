@@ -18,7 +18,7 @@ from torch_utils.errors import UserError
 
 WEIGHTS = Path(__file__).resolve().with_name("digits-detector.safetensors")
 WEIGHTS_SHA256 = "698ccf70bd804247942039492b16b82a73fbb08a738bc136490b8b05e0631537"
-METADATA_KEY = "driftless"  # one key, as the order of several is not fixed in a safetensors file
+METADATA_KEY = "driftless"  # one key, because safetensors files do not fix the order of several
 IMAGE_SHAPE = (1, 8, 8)
 NUM_CLASSES = 10
 NUM_FEATURES = 64
@@ -51,7 +51,7 @@ def to_network_range(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def metadata(path: str | os.PathLike[str] = WEIGHTS) -> dict[str, Any]:
-    """What the weights' file records of its training, e.g. `held_out_accuracy`."""
+    """Facts about the training, recorded in the file of weights, e.g. `held_out_accuracy`."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
@@ -62,18 +62,18 @@ def metadata(path: str | os.PathLike[str] = WEIGHTS) -> dict[str, Any]:
 def load(device: torch.device) -> Callable[[torch.Tensor], Features]:
     """Load the shipped classifier.
 
-    It computes in float64: the network is tiny, and so a number does not depend on the batch
-    size or the device beyond the last digits.
+    It computes in float64: the network is tiny, and a number then depends on batch size and device
+    only in its last digits.
 
     Args:
-        device: where it shall compute.
+        device: where it will compute.
 
     Returns:
         uint8 [N, 1, 8, 8] -> `Features` with features [N, 64] (the layer before the classes) and
         probabilities [N, 10] (softmax), float64.
 
     Raises:
-        UserError: the file of weights is missing or not the one that this code was made for.
+        UserError: the file of weights is missing, or is not the one of this version.
     """
     import safetensors.torch
 

@@ -1,7 +1,7 @@
 """Frechet distance of two Gaussians (Dowson and Landau, 1982; Heusel et al., 2017).
 
-By symmetric eigenvalues, not by the square root of the non-symmetric product S1 S2: faster, and
-real by construction, also when a covariance is singular (fewer images than features).
+It uses symmetric eigenvalues instead of the square root of the non-symmetric product S1 S2: that is
+faster, and real by construction, even if a covariance is singular (fewer images than features).
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
 
 def _factor(sigma: np.ndarray) -> np.ndarray:
-    """R [F, r] with R R^T = sigma: Cholesky, or the eigenvectors that are not of rounding size."""
+    """R [F, r] with R R^T = sigma: Cholesky, or the eigenvectors whose values exceed rounding."""
     try:
         factor: np.ndarray = scipy.linalg.cholesky(sigma, lower=True)
         return factor

@@ -1,7 +1,7 @@
 """Does a model repeat its training images? Nearest training image against nearest held-out one.
 
-A model that has learned the distribution lies as near to unseen images of it as to the images
-that it was trained on; a model that copies lies nearer to the latter.
+Images of a model that has learned the distribution are as near to unseen images as to its training
+images. Images of a model that copies are nearer to its training images.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class MemorizationRatio:
 
     Attributes:
         ratio: median nearest distance to training images / that to held-out images.
-        baseline: the same for the held-out images themselves; a ratio near it means that nothing
-            is memorised, one far below it that training images are repeated.
+        baseline: the same for the held-out images themselves. A ratio near it means that nothing is
+            memorised; a ratio far below it means that training images are repeated.
         num_train: training images that were compared with.
         num_held_out: held-out images that were compared with.
     """
@@ -70,7 +70,7 @@ def nearest_distances(
 
 
 def _vectors(values: torch.Tensor | np.ndarray) -> torch.Tensor:
-    """float64 [N, F]; an array is copied, as mapped ones are read-only, which torch warns of."""
+    """float64 [N, F]; arrays are copied, because torch warns about read-only ones, e.g. mapped."""
     if isinstance(values, np.ndarray):
         values = torch.from_numpy(np.array(values, dtype=np.float64))
     return values.flatten(1).double()
@@ -101,9 +101,9 @@ def memorization_ratio(
 ) -> MemorizationRatio:
     """Median nearest distance to the training set over that to the held-out set.
 
-    The nearest of more images is nearer, so both numbers are below 1 when the training set is the
-    larger one; their comparison tells. The sets are not cut to equal sizes: copies of what was cut
-    would not be seen.
+    In a larger set, the nearest image is nearer. So both numbers are below 1 if the training set is
+    the larger one; compare the ratio with its baseline. The sets are not cut to equal sizes: copies
+    of images that were cut off would go unnoticed.
 
     Args:
         generated: images or features [N, ...].
@@ -115,8 +115,9 @@ def memorization_ratio(
         images and with the other held-out ones.
 
     Raises:
-        UserError: no generated image, fewer than 2 of the others, or half the held-out (or
-            generated) images are exact copies of held-out ones, so that a ratio has no meaning.
+        UserError: there is no generated image, or there are fewer than 2 of the others; or half the
+            held-out (or generated) images are exact copies of held-out ones: then a ratio has no
+            meaning.
     """
     if len(generated) < 1 or len(train) < 2 or len(held_out) < 2:
         raise UserError(

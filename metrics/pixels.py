@@ -1,6 +1,6 @@
-"""The detector that needs nothing: pixel values in [0, 1], flattened.
+"""The detector that needs no weights: pixel values in [0, 1], flattened.
 
-It sees first and second moments of the pixels only; no published number is made with it.
+It sees only first and second moments of the pixels; published numbers are never made with it.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from metrics.detectors import Features
 
 
 def load(device: torch.device) -> Callable[[torch.Tensor], Features]:
-    """The extractor; it has no weights, so `device` changes nothing but where it computes."""
+    """The extractor; it has no weights to put on `device`."""
     return extract
 
 

@@ -1,4 +1,4 @@
-"""Reference statistics as .npz files: what images are compared with.
+"""Reference statistics as .npz files: images are compared with them.
 
 Keys `mu` and `sigma` as in EDM's files (Karras et al., 2022), and `detector`, `num`, `source`,
 `image_shape`, which EDM's lack. Nothing in a file is ever unpickled.
@@ -16,7 +16,7 @@ from torch_utils.files import prepare_folder, replacing, writing
 from torch_utils.npys import read_npz
 from torch_utils.zips import BAD_ZIP
 
-PUBLISHED_DETECTOR = "inception"  # whose features a file without the key `detector` is about
+PUBLISHED_DETECTOR = "inception"  # the detector of files without the key `detector`
 MAX_BYTES = 2 * 8 * MAX_FEATURES**2
 _STRIPE = 256  # rows that are compared at once
 
@@ -39,10 +39,10 @@ class Reference:
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:
-    """Make the folders of a path, or find out before the work that it cannot be written.
+    """Make the folders of a path, and check before the work that it can be written.
 
     Raises:
-        UserError: not an .npz name, a folder, or in a place where nothing can be written.
+        UserError: its name does not end in .npz, it is a folder, or its folder cannot be written.
     """
     if Path(path).suffix != ".npz" or Path(path).is_dir():
         raise UserError(f"a reference is a file named *.npz, not {os.fspath(path)!r}")
@@ -85,9 +85,9 @@ def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:
         The reference, its values checked.
 
     Raises:
-        UserError: no such file, not an .npz, keys missing, shapes wrong, values not finite, a
-            covariance that cannot be one, or made with another detector. A file that does not
-            say its detector is an Inception one.
+        UserError: the file does not exist or is not an .npz; keys are missing, shapes wrong, values
+            not finite, or sigma is not a covariance; or it was made with another detector. A file
+            that does not name its detector counts as Inception's.
     """
     name = os.fspath(path)
     values = _read(name)
@@ -150,8 +150,8 @@ def _gaussian(name: str, values: dict[str, np.ndarray]) -> Gaussian:
         raise UserError(f"{name} is not a reference: sigma is not symmetric")
     if not is_covariance(sigma):
         raise UserError(
-            f"{name} is damaged: sigma is no covariance, as it is not positive semidefinite; make "
-            "it again"
+            f"{name} is damaged: sigma is not a covariance, as it is not positive semidefinite; "
+            "make it again"
         )
     num = values.get("num")
     if num is not None and (num.shape != () or num.dtype.kind not in "iu" or num < 2):
@@ -160,7 +160,7 @@ def _gaussian(name: str, values: dict[str, np.ndarray]) -> Gaussian:
 
 
 def _is_symmetric(sigma: np.ndarray) -> bool:
-    """Whether a matrix is its own transpose; in stripes, as comparing makes several copies."""
+    """Whether a matrix is its own transpose; by stripes, because a comparison makes copies."""
     tolerance = 1e-7 * max(sigma.max(), -sigma.min())
     stripes = (slice(start, start + _STRIPE) for start in range(0, len(sigma), _STRIPE))
     return all(

@@ -20,11 +20,11 @@ def build(config: ModelConfig, *, empty: bool = False) -> Denoiser:
 
     Args:
         config: of the model.
-        empty: take no memory for weights, which then have names, shapes and types only.
+        empty: take no memory for weights: they have names, shapes and types, but no values.
 
     Raises:
-        UserError: unknown names or options, or sizes that the network or this machine cannot
-            have.
+        UserError: unknown names or options, sizes that the network cannot have, or more weights
+            than this machine has memory for.
     """
     chosen = preconditioning.create(**config.preconditioning.model_dump())
     name, _, options = resolve_entry("network", networks.NETWORKS, config.network)

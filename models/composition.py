@@ -1,6 +1,6 @@
-"""What a network is made of: size of its output, parameters and FLOPs an image, block by block.
+"""The blocks of a network: size of their outputs, parameters, and FLOPs an image.
 
-Counted on a copy without values, so that it takes neither memory nor time.
+They are counted on a copy without values, which takes hardly any memory or time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.build import build
 from models.config import ModelConfig
 
-REST = "(others)"  # parameters and operations of the network itself, outside of its blocks
+REST = "(others)"  # parameters and operations of the network itself, outside its blocks
 UNITS = {"GFLOPs": 10**9, "MFLOPs": 10**6, "kFLOPs": 10**3}
 
 
@@ -26,8 +26,8 @@ class Part:
         name: of the module.
         parameters: how many numbers are trained.
         shape: of its output for one image, (C, H, W) or (C,); None if it is not one tensor.
-        flops: of one image forward: two for each multiplication with an addition, those of
-            convolutions and matrix products only.
+        flops: of one image forward, convolutions and matrix products only; a multiplication with an
+            addition counts as two.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Part:
 
 
 def composition(config: ModelConfig) -> list[Part]:
-    """The blocks of a model's network in the order of its modules, those without work left out.
+    """The blocks of a model's network in the order of its modules, without idle ones.
 
     Raises:
         UserError: as `models.build.build`.
@@ -54,8 +54,8 @@ def parts_of(network: nn.Module, *arguments: Tensor, **named: Tensor) -> list[Pa
     """The blocks of any module, found by calling it once in evaluation mode.
 
     Args:
-        network: the module; its lists and dictionaries of modules count item by item.
-        *arguments, **named: what it is called with, of one image.
+        network: the module; lists and dictionaries of modules in it count item by item.
+        *arguments, **named: the arguments to call it with, for one image.
     """
     blocks = dict(_blocks(network))
     parts = {name: Part(name, _num_parameters(block)) for name, block in blocks.items()}
@@ -111,7 +111,7 @@ def lines_of(parts: Iterable[Part]) -> list[str]:
 
 
 def _blocks(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The children of a module by name, those of its containers in their place."""
+    """The children of a module by name; containers are replaced by their children."""
     for name, child in network.named_children():
         if isinstance(child, nn.ModuleDict | nn.ModuleList | nn.Sequential):
             yield from _blocks(child, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""What a model is, as plain data: enough to build it, small enough to travel in a snapshot."""
+"""A model as plain data: enough to build it, small enough to be stored in a snapshot."""
 
 from typing import Annotated, Any
 
@@ -43,7 +43,7 @@ class ModelConfig(Section):
         img_resolution: (height, width).
         img_channels: number of channels.
         label_dim: width of the label vector; 0 for unconditional.
-        augment_dim: width of the augmentation label; 0 for none.
+        augment_dim: width of the augmentation label; 0 without augmentation labels.
     """
 
     network: Network

@@ -1,7 +1,7 @@
 """Snapshots: one set of weights and, as JSON in the metadata, all that is needed to sample it.
 
-The file is safetensors, so reading one executes nothing. A checksum over the description and the
-weights is checked when both are read; snapshots of earlier versions have none.
+The file is safetensors, so reading one executes nothing. A checksum of the description and the
+weights is verified when both are read; snapshots of earlier versions have no checksum.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ MAX_INT = 2**63 - 1
 
 @dataclass(frozen=True)
 class SnapshotInfo:
-    """What a snapshot says of itself.
+    """The description in a snapshot.
 
     Attributes:
         model: the model's config.
@@ -46,8 +46,8 @@ class SnapshotInfo:
         label_names: a name for each class or tag, or None.
         label_kind: what labels are: class, multi_hot (tags) or vector; None without labels.
         present_classes: the classes that some training image has; None for all of them.
-        label_examples: labels of training images, for tags and vectors: what to draw from.
-        label_dropout: probability of the null label in training; None if that is not known.
+        label_examples: labels of training images to draw from; for tags and vectors only.
+        label_dropout: probability of the null label in training; None if unknown.
         images: training images seen.
         ema: how the weights were averaged, e.g. {"halflife": 500000}; None for raw weights.
         versions: format and software versions.
@@ -66,7 +66,7 @@ class SnapshotInfo:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """All that it says of labels, as `samplers.labels.label_source` takes it."""
+        """Everything about labels, as the arguments of `samplers.labels.label_source`."""
         return {
             "dim": self.model.label_dim,
             "kind": self.label_kind,
@@ -77,7 +77,7 @@ class SnapshotInfo:
 
 
 def snapshot_path(folder: str | os.PathLike[str], images: int, ema_name: str = "") -> Path:
-    """Where the snapshot taken after so many images lies."""
+    """The path of the snapshot after so many training images."""
     suffix = f"-{ema_name}" if ema_name else ""
     return Path(folder) / f"network-snapshot-{images:010d}{suffix}.safetensors"
 
@@ -86,7 +86,7 @@ def find_snapshot(path: str | os.PathLike[str]) -> Path:
     """The snapshot at a path; the newest one if the path is a run directory.
 
     Raises:
-        UserError: a directory without snapshots.
+        UserError: the directory has no snapshots.
     """
     if not Path(path).is_dir():
         return Path(path)
@@ -97,7 +97,7 @@ def find_snapshot(path: str | os.PathLike[str]) -> Path:
 
 
 def _strict(tree: Any) -> Any:
-    """Infinity, which strict JSON lacks and an option may have, as the text "inf"."""
+    """A tree with infinity, which strict JSON lacks, as the text "inf"."""
     if isinstance(tree, dict):
         return {key: _strict(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -158,8 +158,8 @@ def load_snapshot(
     Nothing is drawn: the global random generators are left as they are.
 
     Raises:
-        UserError: no such file, not a snapshot of ours, of a newer format, damaged, or tensors
-            that do not match its config.
+        UserError: the file does not exist, is not a snapshot of ours, has another format or is
+            damaged, or its tensors do not match its config.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -173,14 +173,14 @@ def load_snapshot(
         raise UserError(f"{path} is damaged: {error}") from None
     if not is_sound:
         raise UserError(f"{path} is damaged: its checksum is wrong; copy it again")
-    # clones: what the file is mapped to would change along with it
+    # clones: the tensors are mapped to the file, and would change with it
     own = {name: tensor.clone() for name, tensor in tensors.items()}
     denoiser.load_state_dict(own, assign=True)
     return denoiser.eval().requires_grad_(False).to(device), header.info
 
 
 def read_info(path: str | os.PathLike[str]) -> SnapshotInfo:
-    """Read what a snapshot says of itself, without its weights and without their checksum.
+    """Read the description in a snapshot, without the weights and without checking the checksum.
 
     Raises:
         UserError: as `load_snapshot`.
@@ -190,7 +190,7 @@ def read_info(path: str | os.PathLike[str]) -> SnapshotInfo:
 
 @dataclass(frozen=True)
 class _Header:
-    """What comes before the weights.
+    """The part of the file before the weights.
 
     Attributes:
         info: the description.
@@ -248,13 +248,13 @@ def _read_header(path: str | os.PathLike[str]) -> _Header:
 
 
 def _empty(path: str | os.PathLike[str], header: _Header) -> Denoiser:
-    """The denoiser of a header, without weights, after its tensors were compared with the file's.
+    """The denoiser of a header, without weights, checked against the tensors of the file.
 
-    Nothing of the size that the config asks for is made before they agree.
+    Until they agree, nothing takes memory for the sizes that the config names.
     """
     options = header.info.model.network
     blocks, mult = options.get("num_blocks"), options.get("channel_mult")
-    most = 0  # without them, the network has its defaults; others it refuses itself
+    most = 0  # without them the network has its defaults; it refuses other types itself
     if isinstance(blocks, int) and isinstance(mult, list):
         most = blocks * len(mult)
     if most > len(header.tensors):

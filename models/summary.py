@@ -1,4 +1,4 @@
-"""What a model is, in a few lines for people."""
+"""A model in a few lines for people."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -14,19 +14,19 @@ from torch_utils.text import some
 
 
 def row_labels(
-    images: Requests, words: LabelWords, names: Sequence[str], num_columns: int
+    requested: Requests, words: LabelWords, names: Sequence[str], num_columns: int
 ) -> tuple[list[str], list[int]]:
     """Names of a grid's rows, and the numbers that stand for names that cannot be printed.
 
     Rows have names only if the images of a row share a label that was asked for.
 
     Args:
-        images: what was generated, in order.
+        requested: what was generated, in order.
         words: the labels that were asked for.
         names: of the classes.
         num_columns: images in a row.
     """
-    starts = [sample for sample, _ in images[::num_columns]]
+    starts = [sample for sample, _ in requested[::num_columns]]
     if words.class_ is not None:
         numbers = [sample.class_index or 0 for sample in starts]
         return [names[number] if names else str(number) for number in numbers], numbers
@@ -85,11 +85,11 @@ def ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def not_finite_line(images: Requests, lost: Sequence[int]) -> str:
+def not_finite_line(requested: Requests, lost: Sequence[int]) -> str:
     """The error about images that are not finite, by their positions."""
-    found = [images[position] for position in lost]
+    found = [requested[position] for position in lost]
     seeds = [f"{s.seed} (class {folder})" if folder else s.seed for s, folder in found]
     return (
-        f"{len(lost)} of {len(images)} images are not finite, of {some_seeds(seeds)}: nothing was "
-        "written for them; the snapshot's weights or the sampler's settings are at fault"
+        f"{len(lost)} of {len(requested)} images are not finite, of {some_seeds(seeds)}: nothing "
+        "was written for them; the snapshot's weights or the sampler's settings are at fault"
     )

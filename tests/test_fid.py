@@ -92,7 +92,7 @@ def test_a_classifier_also_prints_its_score(references: dict[str, Path]) -> None
     assert match, lines
     assert 5 < float(match[1]) < float(match[3]) <= 10
     few = calc(references["digits"], "--num=5", detector="digits")
-    line = r"classifier score \(digits\): \S+   5 images at once; published are 10 splits\n"
+    line = r"classifier score \(digits\): \S+   5 images at once; published scores use 10 splits\n"
     assert re.search(line, few.stdout)
     assert "5 images are too few for 64 features: the distance is biased upwards" in few.stderr
 

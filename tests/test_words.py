@@ -50,7 +50,7 @@ def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) 
         ("train --outdir=x --precond=best", "known are cdm, ddpm, edm, flow, "),
         ("train --outdir=x --config=configs/digit.yaml", "did you mean configs/digits.yaml?"),
         ("train --outdir=x -c a.yml", "unknown option -c: here c of DDPM implementation is --conf"),
-        ("train --outdir=x -ni", "unknown option -i: here i of SA-DPM is --outdir; of -ni there"),
+        ("train --outdir=x -ni", "unknown option -i: here i of SA-DPM is --outdir; -ni has no"),
         ("generate --config=a.yml", "unknown option --config: config of SA-DPM, DDPM implement"),
         # what set a key
         (f"train --outdir=x {TINY} --lr=-3", "option --lr: optimizer.lr is -3.0: it must be great"),

@@ -1,9 +1,9 @@
-"""Augmentation: random changes of training images, and labels that tell a network of them.
+"""Augmentation: random changes of training images, and labels that tell the network about them.
 
 Karras et al. 2020 ("ADA"), Appendix B, and Karras et al. 2022 ("EDM"), Appendix F.2. `draw` decides
 on the host what happens to each image, from a generator on the CPU. So the host knows which images
-are left alone, and `apply` works on the others only, without asking the device which they are;
-the few numbers an image take one asynchronous copy each.
+are left alone, and `apply` works only on the others, without asking the device which they are. The
+few numbers an image go to the device by one asynchronous copy each.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch_utils.devices import upload
 from torch_utils.errors import UserError, unknown_name
 
 Params = dict[str, Tensor]
-ALWAYS = 1e8  # multiplier of an augmentation whose gate is to pass at every p
+ALWAYS = 1e8  # multiplier of an augmentation that acts at every p above 0
 ANISO_ROTATED = 0.5  # probability that a stretch has an angle
 
 
@@ -32,7 +32,7 @@ class Augmentations:
         multipliers: name of `AUGMENTATIONS` -> m; it acts with probability min(1, m p).
 
     Raises:
-        UserError: an unknown name, or a probability that is none.
+        UserError: a name is unknown, the probability is not in [0, 1], or a multiplier is negative.
     """
 
     p: float
@@ -49,7 +49,7 @@ class Augmentations:
 
     @property
     def names(self) -> list[str]:
-        """Those that can act, in the order in which they do."""
+        """The augmentations that can act, in the order in which they do."""
         return [name for name in AUGMENTATIONS if self.p * self.multipliers.get(name, 0) > 0]
 
 
@@ -182,7 +182,7 @@ def draw(generator: Generator, num: int, settings: Augmentations) -> Params:
 
 
 def labels_of(params: Mapping[str, Tensor], height: int, width: int) -> Tensor:
-    """What the network is told, float32 [N, label_dim] on the host; zeros for an image left alone.
+    """The augmentation labels, float32 [N, label_dim] on the host; zeros if nothing was changed.
 
     Args:
         params: of `draw`, at least one.
@@ -202,18 +202,18 @@ def labels_of(params: Mapping[str, Tensor], height: int, width: int) -> Tensor:
 
 
 def apply(images: Tensor, params: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Augment images; one to which nothing happens is returned bit for bit.
+    """Augment images; an image that is left alone is returned bit for bit.
 
     Args:
         images: float32 [N, C, H, W] on any device.
-        params: of `draw` for N images; any of the augmentations, all else is off.
+        params: of `draw` for N images; augmentations that are absent are off.
 
     Returns:
         The images, and labels [N, label_dim] on the same device.
 
     Raises:
-        UserError: quarter turns of images that are not square; changes of colour of images that
-            have neither 1 nor 3 channels.
+        UserError: quarter turns were asked for of images that are not square, or changes of colour
+            of images that have neither 1 nor 3 channels.
     """
     num, channels, height, width = images.shape
     if not params:

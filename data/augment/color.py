@@ -17,7 +17,7 @@ SATURATION_STD = 1.0  # of log2 of the factor
 
 LUMA = torch.full((3,), 1 / math.sqrt(3), dtype=torch.float64)  # the gray axis, a unit vector
 GRAY = LUMA.outer(LUMA)  # projects on it
-# the cross product with it: rotates by a quarter turn what is perpendicular to it
+# the cross product with it, which rotates vectors perpendicular to it by a quarter turn
 CROSS = torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=torch.float64) / math.sqrt(3)
 EYE = torch.eye(3, dtype=torch.float64)
 
@@ -26,7 +26,7 @@ def recolor(images: Tensor, params: Mapping[str, Tensor]) -> Tensor:
     """Change the colours of images.
 
     Args:
-        images: [k, C, H, W], C = 3; or C = 1, which the mean of the three colours' rows acts on.
+        images: [k, C, H, W], C = 3; or C = 1, changed by the mean of the three colours' rows.
         params: of `data.augment.draw` for these images.
     """
     matrices = upload(color_matrices(params).float(), images.device)
@@ -38,7 +38,7 @@ def recolor(images: Tensor, params: Mapping[str, Tensor]) -> Tensor:
 
 
 def color_matrices(params: Mapping[str, Tensor]) -> Tensor:
-    """All changes of colour of each image as one, float64 [k, 4, 4] on the host."""
+    """All changes of colour of each image as one matrix, float64 [k, 4, 4] on the host."""
     num = len(next(iter(params.values())))
     total = torch.eye(4, dtype=torch.float64).expand(num, 4, 4)
     for name, matrix in COLORS.items():

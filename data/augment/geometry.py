@@ -1,8 +1,8 @@
 """Flips, whole-pixel moves and affine maps of images: the geometric half of augmentation.
 
 Karras et al. 2020 ("ADA"), Appendix B, as Karras et al. 2022 ("EDM"), Appendix F.2, use it.
-Whole-pixel operations are copies; affine maps resample at twice the resolution, between a wavelet
-filter and its adjoint, which together reconstruct an image that is left where it is.
+Whole-pixel operations are copies. Affine maps resample at twice the resolution, between a wavelet
+filter and its adjoint; the two together reconstruct an image that is not moved.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def largest_shift(height: int, width: int) -> Tensor:
 
 
 def move_pixels(images: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-    """Flip, turn and shift images by whole pixels; what comes in at the border is mirrored.
+    """Flip, turn and shift images by whole pixels; the image is mirrored at its borders.
 
     Args:
         images: [k, C, H, W].
@@ -58,10 +58,10 @@ def move_pixels(images: Tensor, params: Mapping[str, Tensor]) -> Tensor:
 
 
 def _moves(params: Mapping[str, Tensor], height: int, width: int) -> Tensor:
-    """All whole-pixel operations of each image as one, int64 [k, 5] on the host.
+    """All whole-pixel operations of each image as one row, int64 [k, 5] on the host.
 
-    They are: flip columns and rows (the last two entries), then transpose (the third), then shift
-    right and down (the first two).
+    In order of execution: flip columns and rows (the last two entries), transpose (the third),
+    shift right and down (the first two).
     """
     num = len(next(iter(params.values())))
     zero = torch.zeros(num, dtype=torch.int64)
@@ -74,7 +74,7 @@ def _moves(params: Mapping[str, Tensor], height: int, width: int) -> Tensor:
 
 
 def _mirrored(position: Tensor, size: int) -> Tensor:
-    """The pixel that a position beyond the border mirrors; the border pixel is not repeated."""
+    """The pixel at a position, mirrored beyond the border; the border pixel is not repeated."""
     return (size - 1) - ((size - 1) - position.remainder(max(2 * size - 2, 1))).abs()
 
 
@@ -82,9 +82,9 @@ def resample(images: Tensor, params: Mapping[str, Tensor]) -> Tensor:
     """Scale, rotate, stretch and shift images, mirrored once beyond each border, 0 beyond that.
 
     The published code pads a batch by what its farthest image needs, so shapes depend on the data.
-    We always pad by the most that it ever does, a whole image less one pixel on every side:
-    padding, insertion of zeros and filter are then one constant matrix an axis, and an image does
-    not depend on its neighbours in the batch.
+    We always pad by its maximum, a whole image less one pixel on every side. Padding, insertion of
+    zeros and filter are then one constant matrix an axis, and an image does not depend on its
+    neighbours in the batch.
 
     Args:
         images: [k, C, H, W].

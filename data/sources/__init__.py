@@ -1,4 +1,4 @@
-"""What dataset_tool.py reads: the table of sources, each in a file of its own."""
+"""The sources that dataset_tool.py reads: a table of kinds, each with a file of its own."""
 
 import os
 import re
@@ -21,7 +21,7 @@ class Kind(Row):
         matches: whether a path is of this kind.
         path: what to give as --source.
         labels: what labels its images have.
-        takes: keywords that `target` knows beside the path: `split`, the name of a part or "" for
+        takes: keywords that `target` takes beside the path: `split`, the name of a part or "" for
             its default; `skip_bad`, to leave out folders that cannot be read.
     """
 
@@ -127,7 +127,7 @@ def open_source(
     *,
     skip_bad: bool = False,
 ) -> "Source":
-    """Open whatever dataset_tool.py takes as --source.
+    """Open a source of images, as dataset_tool.py takes it for --source.
 
     Args:
         path: see `KINDS`.

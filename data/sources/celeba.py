@@ -67,7 +67,7 @@ def open_celeba(path: str, split: str = "", *, skip_bad: bool = False) -> Source
     Args:
         path: the folder.
         split: all (the default), train, valid or test.
-        skip_bad: leave out subfolders that cannot be read, rather than refuse.
+        skip_bad: leave out subfolders that cannot be read, instead of raising.
 
     Raises:
         UserError: a file is missing or has another form.

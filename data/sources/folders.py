@@ -33,7 +33,7 @@ def archive_source(
     label_names: list[str] | None = None,
     label_kind: str | None = None,
 ) -> Source:
-    """The source of some files of an archive; a name that is not in `labels` has none."""
+    """The source of some files of an archive; a name that is not in `labels` has no label."""
 
     def read(index: int) -> Item:
         name = names[index]
@@ -68,7 +68,7 @@ def _folder_labels(archive: ImageArchive) -> tuple[dict[str, Label], list[str] |
         for name, rest in inner.items()
     }
     classes = in_order(set(folders.values()))
-    # Folders that only part the files by number (FFHQ, our own layouts) are no classes.
+    # Folders that only divide the files by number (FFHQ, our own layouts) are not classes.
     numbered = archive.has_index and all(re.fullmatch(r"\d{5}", name) for name in classes)
     loose = bool(top) and "" in classes
     if len(classes) < 2 or loose or numbered or all(map(_is_in_its_thousand, inner.values())):
@@ -96,10 +96,10 @@ def open_archive(path: str, *, skip_bad: bool = False) -> Source:
 
     Args:
         path: the folder or zip.
-        skip_bad: leave out subfolders that cannot be read, rather than refuse.
+        skip_bad: leave out subfolders that cannot be read, instead of raising.
 
     Raises:
-        UserError: the path cannot be used, or dataset.json speaks of other files.
+        UserError: the path cannot be used, or dataset.json is about other files.
     """
     if os.path.isfile(path) and not path.lower().endswith(".zip"):
         raise UserError(f"{path} is not a folder or .zip, nor another source: see docs/data.md")

@@ -59,7 +59,7 @@ def open_idx(path: str) -> Source:
     name = re.sub(r"images([-.])idx3", r"labels\1idx1", images_path.name)
     images, labels = read_idx(images_path), read_idx(images_path.with_name(name))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise UserError(f"{path} and {name} do not have as many images as labels")
+        raise UserError(f"{path} and {name} do not have equally many images and labels")
     margins = _PADDED.get(images.shape[1], 0), _PADDED.get(images.shape[2], 0)
 
     def read(index: int) -> Item:

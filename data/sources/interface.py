@@ -1,4 +1,4 @@
-"""What a source of images is: how many there are, how one is read, and what is known of labels."""
+"""The interface of sources: number of images, how one is read, and what its label means."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ class Visited(Generic[Result]):
     """An image that was read, or left out.
 
     Attributes:
-        result: what the function made of it; None if it was left out by it or for the problem.
+        result: of the function; None if the function, or a problem, left the image out.
         label: its label or None.
         problem: why it could not be read; "" if it could.
     """
@@ -44,7 +44,7 @@ class Source:
         label_kind: "multi_hot" if labels are tags; None if the labels themselves tell.
         skips_damaged: an image that cannot be read is left out with a warning.
         margins: rows and columns of zeros that `read` adds on each side of an image.
-        left_out: what is there and is no image of the source, e.g. "6 files (.heic)".
+        left_out: other files, which are not images of the source, e.g. "6 files (.heic)".
     """
 
     num: int
@@ -91,7 +91,7 @@ class Source:
 
 
 def choose_part(what: str, split: str, parts: Sequence[str]) -> str:
-    """The part asked for, or the first of `parts` if none was.
+    """The part asked for; by default the first of `parts`.
 
     Raises:
         UserError: it is not one of them.

@@ -1,8 +1,8 @@
 """The process that reads an lmdb for lmdbs.py; run as a script, it imports nothing of ours.
 
-liblmdb follows what a damaged file says, wherever that leads. The system then ends the process
-that has the file mapped, which is this one. It writes the keys, if wanted, then an answer for
-each request, to its standard output.
+liblmdb trusts the offsets of a damaged file. The system then kills the process that has the file
+mapped, which is this one. It writes the keys, if wanted, then an answer for each request, to its
+standard output.
 """
 
 import signal
@@ -18,7 +18,7 @@ _OFTEN = 1024  # keys
 
 
 def _watch(seconds: int) -> None:
-    """End the process, as no handler is set, unless this is called again in time."""
+    """Let the system end this process, by SIGALRM, unless this is called again in time."""
     if hasattr(signal, "alarm"):
         signal.alarm(seconds)
 

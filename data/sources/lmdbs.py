@@ -1,6 +1,6 @@
 """Images in an lmdb: LSUN's encoded pictures (Yu et al. 2015), CelebA-HQ's raw square RGB.
 
-A process of its own reads the file, lmdb_child.py, so that a damaged one ends that one only.
+A process of its own, lmdb_child.py, reads the file, so that a damaged file kills only that process.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 class _Unreadable(Exception):
-    """The process could not read, or ended; the message says why."""
+    """The reading process failed or ended; the message says why."""
 
 
 class _Child:
@@ -87,11 +87,11 @@ class _Child:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Close the pipes, at which the process leaves."""
+    """Close the pipes, upon which the process ends."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdout.close()
-    with contextlib.suppress(OSError):  # it has left already
+    with contextlib.suppress(OSError):  # it has ended already
         process.stdin.close()
     try:
         process.wait(_SECONDS)
@@ -110,7 +110,7 @@ class _Reader:
         self._child: _Child | None = _Child(path, wants_keys=True)
 
     def keys(self) -> list[bytes]:
-        """The keys; to be asked for once, first of all.
+        """The keys; call this once, before anything else.
 
         Raises:
             UserError: they cannot be read.
@@ -126,7 +126,7 @@ class _Reader:
 
         Raises:
             UserError: it cannot be read.
-            Failure: that was so too often.
+            Failure: this has happened too often.
         """
         return self._with_child(lambda child: child.ask(key), f"cannot read {where}")
 
@@ -162,7 +162,7 @@ def _reader(path: str) -> _Reader:
 
 
 def _raw_square(content: bytes) -> np.ndarray | None:
-    """The image [side, side, 3] whose bytes these are, if their number allows one."""
+    """The image [side, side, 3] of these bytes, if their number fits one."""
     side = math.isqrt(len(content) // 3)
     if side == 0 or len(content) != 3 * side * side:
         return None
@@ -170,7 +170,7 @@ def _raw_square(content: bytes) -> np.ndarray | None:
 
 
 def open_lmdb(path: str) -> Source:
-    """Open an lmdb folder or file. There are no labels; an entry that is no image is left out.
+    """Open an lmdb folder or file. It has no labels; entries that are not images are left out.
 
     Raises:
         UserError: the package lmdb is missing, or the lmdb is empty or cannot be read.

@@ -1,6 +1,6 @@
 """Regular files in a tar, read by name from a stream, within a bound of bytes.
 
-tarfile itself takes into memory whatever size a header of long names or attributes says.
+tarfile itself allocates any size that a header of long names or attributes states.
 """
 
 import os

@@ -264,7 +264,7 @@ def test_pictures_of_parts_without_end_are_given_up(monkeypatch: pytest.MonkeyPa
 def test_a_picture_much_larger_than_the_first_is_not_decoded(tmp_path: Path) -> None:
     large = encoded(np.zeros((4096, 2048), np.uint8))
     path = write_zip(tmp_path / "s.zip", {"a.png": PNG, "b.png": large})
-    message = "has 2048x4096 pixels, the first image 24: bring all to one size"
+    message = "has 2048x4096 pixels, the first image has 24: bring all to one size"
     refused(lambda: ImageDataset(path).load(progress=False), message)
 
 

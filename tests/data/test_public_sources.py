@@ -139,7 +139,7 @@ def test_mnist_is_padded_to_32_and_labelled(tmp_path, part):
 
 def test_idx_files_that_do_not_fit_are_refused(tmp_path):
     path = mnist(tmp_path, DIGITS, CLASSES[:2])
-    with pytest.raises(UserError, match="as many images as labels"):
+    with pytest.raises(UserError, match="equally many images and labels"):
         open_source(path)
     bad = {
         "says that it has 2352 bytes, but has 2351": gzip.compress(idx(DIGITS)[:-1]),

@@ -71,7 +71,7 @@ def test_what_is_missing_is_listed_with_the_place_to_write_it(tmp_path: Path) ->
     config.write_text(json.dumps({"img_resolution": 16, "schedule": LINEAR}))
     assert load_checkpoint(path, model_config=config).settings["prediction"] == "eps"
     config.write_text("[1]")
-    with pytest.raises(UserError, match="no mapping"):
+    with pytest.raises(UserError, match="not a mapping"):
         load_checkpoint(path, model_config=config)
     config.write_text(json.dumps({"img_resolution": 16, "schedul": "linear"}))
     with pytest.raises(UserError, match="schedule"):
@@ -178,7 +178,7 @@ def test_odd_tensors_are_one_line(container: dict, tmp_path: Path) -> None:
 def test_keys_that_are_no_names_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pth", STATE)
     path.with_suffix(".yaml").write_text("image_size: 16\n1: 2\n")
-    with pytest.raises(UserError, match="the key 1 is no name"):
+    with pytest.raises(UserError, match="the key 1 is not a name"):
         load_checkpoint(path)
 
 

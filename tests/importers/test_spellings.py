@@ -101,7 +101,7 @@ def test_every_option_of_a_published_program_is_there_or_answered(system: str, s
         ("train", None, "--batch_gpu", "did you mean --batch-gpu?"),
         ("train", None, "--lambda", "did you mean --lamda?"),
         ("train", None, "--width", "see --help"),
-        ("train", None, "--eval", "here eval of v-diffusion is a command of its own"),
+        ("train", None, "--eval", "here eval of v-diffusion is a separate command"),
         ("train", None, "--out", "did you mean --outdir?"),
         ("generate", None, "--seed", "did you mean --seeds?"),
         ("generate", None, "--n_denoise", "n_denoise of DDPM implementation has no counterpart"),
