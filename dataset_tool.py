@@ -7,12 +7,15 @@ from typing import Any
 
 import click
 
+from data.sources import KINDS
 from importers.spellings import explain
 from torch_utils.command import Command, Group, Size
 from torch_utils.errors import UserError, explain_names_with
 from torch_utils.text import printable
 
 explain_names_with(explain)
+
+SOURCES = "; ".join(kind.summary for kind in reversed(tuple(KINDS.values())))
 
 
 class _Tool(Group):
@@ -58,8 +61,7 @@ skip_bad_option = click.option(
     "--source",
     required=True,
     metavar="PATH",
-    help="Folder or zip of images; folder of CelebA with its list; CIFAR .tar.gz; MNIST "
-    "images-idx3-ubyte.gz; .npy or .npz; lmdb; or torchvision:NAME. See docs/data.md.",
+    help=f"What to convert: {SOURCES}. See docs/data.md.",
 )
 @click.option(
     "--dest",

@@ -184,8 +184,10 @@ class Model:
 
     def __repr__(self) -> str:
         from models.summary import summary
+        from samplers import DEFAULT_SAMPLER
 
-        return f"{self.path}\n{summary(self.denoiser, self.info)}"
+        sampler = {"name": DEFAULT_SAMPLER, **self.info.sampling}
+        return f"{self.path}\n{summary(self.denoiser, self.info, sampler)}"
 
 
 @dataclass(frozen=True)

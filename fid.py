@@ -14,7 +14,7 @@ import click
 
 from importers.spellings import explain
 from metrics import detectors
-from torch_utils.command import Command, Group
+from torch_utils.command import Command, Group, device_option
 from torch_utils.errors import UserError, explain_names_with
 
 if TYPE_CHECKING:
@@ -47,13 +47,6 @@ batch_option = click.option(
     "--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at a time."
 )
 NEEDS_LESS = "compute fewer images at once (--batch)"
-device_option = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
 
 
 @click.group(cls=Group)

@@ -8,7 +8,7 @@ import click
 
 from importers.spellings import explain
 from samplers.command_line import sampler_options, settings_of
-from torch_utils.command import Command, IntList
+from torch_utils.command import Command, IntList, device_option
 from torch_utils.errors import Failure, explain_names_with
 
 explain_names_with(explain)
@@ -55,13 +55,7 @@ explain_names_with(explain)
 @click.option(
     "--grid", metavar="FILE", help="Also put all images into one PNG; `each`: one row a class."
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@device_option
 @click.option(
     "--rng-device",
     type=click.Choice(["cpu", "cuda"]),

@@ -77,9 +77,6 @@ def classifier_free(
         denoise(x, sigma) for x [N, C, H, W].
     """
 
-    def with_labels(x: Tensor, sigma: float | Tensor) -> Tensor:
-        return denoiser(x, sigma, labels)
-
     def without_labels(x: Tensor, sigma: float | Tensor) -> Tensor:
         mask = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return denoiser(x, sigma, labels, mask)
@@ -90,7 +87,7 @@ def classifier_free(
         return both[: len(x)], both[len(x) :]
 
     pair = None if split else doubled
-    return _extrapolated(with_labels, without_labels, pair, scale, interval, clip)
+    return _extrapolated(conditional(denoiser, labels), without_labels, pair, scale, interval, clip)
 
 
 def autoguidance(

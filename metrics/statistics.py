@@ -81,12 +81,6 @@ class FeatureStatistics:
         self.total += values.sum(0)
         self.outer.addmm_(values.T, values)
 
-    def merge(self, other: "FeatureStatistics") -> None:
-        """Add what another collector of as many features has seen."""
-        self.count += other.count.to(self.count.device)
-        self.total += other.total.to(self.total.device)
-        self.outer += other.outer.to(self.outer.device)
-
     def finalize(self) -> Gaussian:
         """Compute mean and covariance; the sums stay and can grow on.
 

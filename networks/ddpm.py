@@ -44,11 +44,7 @@ class DDPMUNet(UNet):
 
         Args:
             label_dim: number of classes; 0 without labels.
-            num_heads: attention heads outside of the bottleneck, None for `head_dim` or 64 channels
-                a head.
-            head_dim: channels of a head, None for an even split into `num_heads`. With both, the
-                attention is num_heads * head_dim wide, whatever the width of its block.
-            dropout: probability of dropping a feature in training.
+            num_heads, head_dim, dropout: as in `BlockSettings`.
             norm_eps: added to the variance by the norms.
             modulation: how the embedding acts on a block: add, to the second norm's input; or
                 scale_shift, on its output.

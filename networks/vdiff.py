@@ -44,10 +44,7 @@ class VDiffusionUNet(UNet):
             label_dim: number of classes or tags; 0 without labels.
             multi_tags: whether a label is a set of tags, which is divided by the root of their
                 number, and not one class.
-            num_heads: attention heads, None for heads of `head_dim` or 64.
-            head_dim: channels of a head, None for an even split into `num_heads`. With both, the
-                attention is num_heads * head_dim wide, whatever the width of its block.
-            dropout: probability of dropping a feature in training.
+            num_heads, head_dim, dropout: as in `BlockSettings`.
             **sizes: the other arguments of `UNet`.
 
         Raises:

@@ -1,7 +1,7 @@
 """Samplers: functions over a decreasing grid of noise levels, and the table that lists them.
 
-Adding one is a function in solvers/, with the signature of `samplers.solvers.heun.heun`, and a row
-in SAMPLERS. The table is torch-free; functions are imported when used.
+Adding one is a function in solvers/, with the arguments of `samplers.solvers.interface.Solver`,
+and a row in SAMPLERS. The table is torch-free; functions are imported when used.
 
 How one image comes about: settings.py reads what was asked for (command_line.py, where that was
 options of a program) and levels.py chooses the noise levels; requests.py and labels.py choose seeds

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch_utils.class_folders import folder_names
 from torch_utils.errors import UserError, unknown_name
+from torch_utils.text import some
 
 
 def class_number(
@@ -31,8 +32,7 @@ def class_number(
     if index >= num_classes:
         raise UserError(f"class {chosen} is out of range: the model has 0 to {num_classes - 1}")
     if names and all(map(str.isdecimal, names)):
-        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise UserError(f"no class is named {chosen}: the class names are numbers, {shown}")
+        raise UserError(f"no class is named {chosen}: the class names are numbers, {some(names)}")
     return index
 
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import click
 
+from diffusion import DEFAULT_STEPS
 from samplers import DEFAULT_SAMPLER, GRIDS, SAMPLERS
 from samplers.idle import idle_settings
 from samplers.settings import (
@@ -79,7 +80,7 @@ def _flags() -> list[Flag]:
         Flag("--sampler", "name", str, "NAME", "Sampler; docs/sampling.md lists them.  "
              f"[default: {DEFAULT_SAMPLER}]"),
         Flag("--steps", "steps", int, "INT", "Number of sampler steps.  "
-             "[default: the snapshot's, else the sampler's: 18 or more]"),
+             f"[default: the snapshot's, else the sampler's: {DEFAULT_STEPS} or more]"),
     ]  # fmt: skip
     grids = "|".join(["vp", "ve", "iddpm", "edm"])  # as published; any name of GRIDS works
     disc = "Noise levels, as `--sampler-option grid=`; edm is grid rho."

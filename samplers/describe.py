@@ -10,8 +10,7 @@ from samplers.generate import some_seeds
 from samplers.labels import LabelSource
 from samplers.requests import LabelWords, Requests
 from samplers.settings import GenerationSettings
-
-_SHOWN = 20  # classes of a summary
+from torch_utils.text import some
 
 
 def row_labels(
@@ -58,7 +57,7 @@ def summary(
     if not source.names:
         return []
     found = [f"{name} {num}" for name, num in zip(source.names, classes, strict=True) if num]
-    return [f"classes: {', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''}"]
+    return [f"classes: {some(found, 20)}"]
 
 
 def png_text(

@@ -17,6 +17,7 @@ from samplers.labels import LabelSource
 from samplers.sampling import Sampling
 from torch_utils.devices import upload
 from torch_utils.errors import UserError
+from torch_utils.text import some
 
 
 @dataclass(frozen=True)
@@ -186,10 +187,9 @@ def not_finite(images: Tensor) -> Tensor:
     return ~images.isfinite().flatten(1).all(1)
 
 
-def some_seeds(seeds: Sequence[int | str], most: int = 10) -> str:
-    """Seeds for a message: `seeds 3, 5, 8`, at most `most` of them."""
-    shown = ", ".join(map(str, seeds[:most]))
-    return f"seed{'s' * (len(seeds) > 1)} {shown}{', ...' if len(seeds) > most else ''}"
+def some_seeds(seeds: Sequence[int | str]) -> str:
+    """Seeds for a message: `seeds 3, 5, 8, ...`."""
+    return f"seed{'s' * (len(seeds) > 1)} {some(seeds)}"
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from diffusion import GRIDS, schedules
 from diffusion.grids import clamp_range, finish_grid
 from diffusion.schedules import LARGEST_SIGMA, LEAST_SIGMA, MAX_LOG_SNR, Schedule
 from samplers.settings import GenerationSettings
+from samplers.solvers.interface import Solver
 
 _RANGE = ("sigma_min", "sigma_max")
 _PURE_NOISE = 5.0  # data, with a deviation of about 1/2, is a hundredth of the variance here
@@ -71,7 +71,7 @@ def solver_of(
     model_min: float = 0.0,
     model_max: float = math.inf,
     steps_taken: int | None = None,
-) -> Callable[..., Any]:
+) -> Solver:
     """The sampler function with its options filled in.
 
     Args:

@@ -10,6 +10,7 @@ from samplers.classes import class_folders, class_number
 from samplers.generate import Sample, some_seeds
 from samplers.labels import LabelSource, label_from_text, label_of_tags, labels_from_file
 from torch_utils.errors import UserError
+from torch_utils.text import some
 
 Requests = list[tuple[Sample, str]]  # with the sub-folder of each image
 _SEEDS = 1 << 32  # different seeds of a generator
@@ -32,8 +33,7 @@ def check_seeds(seeds: Sequence[int]) -> list[str]:
     alike = [f"{one} and {other}" for one, other in pairs if one != other]
     if not alike:
         return []
-    more = ", ..." if len(alike) > 5 else ""
-    return [f"seeds equal modulo 2^32 give equal images: {', '.join(alike[:5])}{more}"]
+    return [f"seeds equal modulo 2^32 give equal images: {some(alike, 5)}"]
 
 
 @dataclass(frozen=True)

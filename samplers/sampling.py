@@ -1,7 +1,6 @@
 """A model with the settings to sample it: checked to fit each other, and put together once."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from diffusion.guidance import autoguidance, classifier_free, clipped, condition
 from samplers.levels import solver_of, visited_levels
 from samplers.settings import GenerationSettings
 from samplers.solvers.derivatives import check_continuous
+from samplers.solvers.interface import Solver
 from samplers.stability import VISIBLE, excess_noise, least_steps
 from torch_utils.errors import UserError
 
@@ -40,7 +40,7 @@ class Sampling:
         return torch.float64 if self.settings.solver_dtype == "float64" else torch.float32
 
     @property
-    def solver(self) -> Callable[..., Tensor]:
+    def solver(self) -> Solver:
         """The sampler with its options, for this model and these levels."""
         return solver_of(self.settings, *_range(self.denoiser, self.guide), len(self.sigmas) - 1)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from samplers.levels import solver_of, visited_levels
 from samplers.settings import GenerationSettings
+from samplers.solvers.interface import Solver
 from torch_utils.errors import UserError
 
 # standard deviations of the data: of directions in which images in [-1, 1] vary little
@@ -25,7 +26,7 @@ _MOST_STEPS = 1000  # to look for a number of steps that suffices
 Range = tuple[float, float, Callable[[float], float], Any]  # as of `visited_levels`
 
 
-def excess_noise(sampler: Callable[..., Tensor], sigmas: Sequence[float]) -> float:
+def excess_noise(sampler: Solver, sigmas: Sequence[float]) -> float:
     """The largest excess of the result's standard deviation over the data's.
 
     Args:

@@ -6,6 +6,7 @@ between `<!-- name -->` and `<!-- end -->`; help texts are the files of docs/hel
 
 import ast
 import importlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,11 +16,13 @@ import click
 import torch
 
 import losses
+from data.sources import KINDS
 from diffusion import GRIDS, SCHEDULES, preconditioning
 from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import PRESETS
 from importers.spellings import FLAG_SPELLINGS, SPELLINGS, SYSTEMS
 from samplers import SAMPLERS
+from tests.samplers.test_orders import ON_DEFAULT_GRIDS
 from tests.test_layering import ALLOWED
 from torch_utils.registry import Row
 
@@ -53,6 +56,7 @@ def sampler_table() -> str:
             row.summary,
             f"`{row.grid}`",
             f"{row.order:g}{f' ({row.order_note})' if row.order_note else ''}",
+            f"{ON_DEFAULT_GRIDS.get(name, math.nan):.2f}",
             str(row.num_calls(STEPS, row.options)),
             "yes" if row.is_stochastic(row.options) else "no",
             options_of(row),
@@ -61,8 +65,8 @@ def sampler_table() -> str:
         for name, row in SAMPLERS.items()
     ]
     calls = f"calls for {STEPS} steps"
-    head = ["sampler", "what it is", "grid", "order", calls, "draws noise", "options", "source"]
-    return table(head, body)
+    head = ["sampler", "what it is", "grid", "order", "measured", calls, "draws noise", "options"]
+    return table([*head, "source"], body)
 
 
 def preset_table() -> str:
@@ -105,6 +109,12 @@ def effective_weight_table() -> str:
             cells.append("**1**" if is_one else ", ".join(f"{v:.2g}" for v in values.tolist()))
         body.append([f"`{name}`", *cells])
     return table(["output", *(f"`{weight}`" for weight in chosen)], body)
+
+
+def source_table() -> str:
+    """One row for each kind of source that dataset_tool.py takes."""
+    body = [[row.summary, row.path, row.labels] for row in reversed(tuple(KINDS.values()))]
+    return table(["source", "`--source`", "labels"], body)
 
 
 def layer_table() -> str:
@@ -177,6 +187,7 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "layers": layer_table,
+    "sources": source_table,
     "samplers": sampler_table,
     "grids": lambda: registry_table("grid", GRIDS),
     "schedules": lambda: registry_table("schedule", SCHEDULES),

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -12,6 +12,7 @@ import losses
 import networks
 from diffusion import GRIDS, SCHEDULES, outputs, preconditioning, schedules
 from diffusion.grids import SPACINGS
+from diffusion.guidance import CLIPS
 from diffusion.preconditioning import PRESETS
 from diffusion.steps import VARIANCES
 from losses import COUNTED_GRIDS, NOISE_LEVELS, TERMS, WEIGHTS
@@ -19,7 +20,7 @@ from metrics import detectors
 from metrics.detectors import DETECTORS
 from networks import NETWORKS
 from samplers import SAMPLERS
-from samplers.settings import flat_with_numbers, generation_settings
+from samplers.settings import Clip, flat_with_numbers, generation_settings
 from samplers.solvers.derivatives import FIRST
 from samplers.solvers.taylor_steps import SCHEMES
 from tests.networks.small import SMALL
@@ -167,6 +168,10 @@ def test_choices_are_the_functions_that_there_are(
     row: Row, option: str, functions: Mapping[str, Any]
 ) -> None:
     assert set(row.choices[option]) == functions.keys()
+
+
+def test_what_guidance_may_clip_is_what_there_is() -> None:
+    assert set(get_args(Clip)) == CLIPS.keys()
 
 
 def test_numbers_that_were_left_as_text_are_read_by_the_type_of_the_option() -> None:

@@ -194,3 +194,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         if not match or not int(match[1]) or not int(match[2]):
             self.fail(f"{value!r} is not a size like 32x32")
         return int(match[1]), int(match[2])
+
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)

@@ -127,18 +127,6 @@ class World:
         # on the CPU, so that asking never waits for a GPU's queue
         return [bool(total) for total in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist()]
 
-    def agree(self, value: int) -> bool:
-        """Whether all processes gave the same 62-bit number. All processes must ask."""
-        if not self.is_group:
-            return True
-        low, high = self.max(torch.tensor([-value, value], dtype=torch.int64)).tolist()
-        return bool(-low == high)
-
-    def barrier(self) -> None:
-        """Wait until every process is here, for at most `COLLECTIVE_LIMIT`."""
-        if self.is_group:
-            dist.barrier()
-
     def meet(self) -> None:
         """Wait until every process is here, however long the work of the others takes.
 

@@ -1,6 +1,7 @@
 """Names from outside in messages: a terminal gets only what it can show."""
 
 import unicodedata
+from collections.abc import Sequence
 
 _JOINERS = "\u200c\u200d"  # without a picture of their own, but part of scripts and emoji
 
@@ -23,3 +24,8 @@ def _shown(character: str) -> str:
     if character.isprintable() or is_space or character in _JOINERS:
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def some(items: Sequence[object], most: int = 10) -> str:
+    """The first items of a list for a message: `3, 5, 8, ...`."""
+    return ", ".join(map(str, items[:most])) + (", ..." if len(items) > most else "")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from diffusion.denoiser import Denoiser
+from diffusion.preconditioning import PRESETS
 from losses import NOISE_LEVELS, PUBLISHED_OBJECTIVES, TERMS, WEIGHTS
 from networks import NETWORKS
 from torch_utils.registry import Row, split_name
@@ -16,9 +17,6 @@ from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData
 from training.labels import labels_of
 from training.preview import plan_preview
-
-# the schedules of presets, by name; iddpm's is fixed, so a config cannot name it
-_SCHEDULES = {"vp": "vp", "ddpm": "beta_linear", "vdiff": "logsnr_cosine", "flow": "flow"}
 
 
 def shown(config: ResolvedConfig, data: TrainingData, blank: Denoiser) -> str:
@@ -65,17 +63,18 @@ def _numbers(config: ResolvedConfig, data: TrainingData, blank: Denoiser) -> Ite
 
 def _of_preset(config: ResolvedConfig, blank: Denoiser) -> dict[str, Any]:
     """The parts of the preconditioning that a recipe may set."""
-    name, parts = config.preconditioning.name, blank.preconditioning
+    parts = blank.preconditioning
     found: dict[str, Any] = {"sigma_min": parts.sigma_min}
     if parts.sigma_max < float("inf"):
         found["sigma_max"] = parts.sigma_max
     if parts.uses_sigma_data:
         found["sigma_data"] = parts.sigma_data
-    if name != "iddpm":  # its parts are fixed
+    row = PRESETS[config.preconditioning.name]
+    if not row.is_fixed:
         for key in ("output", "input_scale", "conditioning"):
             found[key] = getattr(parts, key)
-        if parts.uses_schedule and name in _SCHEDULES:
-            found["schedule"] = _SCHEDULES[name]
+        if parts.uses_schedule:
+            found["schedule"] = row.options["schedule"]
         if parts.table is not None:
             found["quantize"] = parts.quantize
     return found

@@ -45,9 +45,12 @@ def wanted_config(
         base = read_run_config(run_of(resume)).model_dump()
         base["data"]["key"] = base["run"]["batch_gpu"] = None  # found anew, and compared
     given = {key: value for key, value in (options or {}).items() if value is not None}
-    preset, is_cdm = _preset_of(given.pop("preconditioning.name", None))
-    if preset is not None:
-        given["preconditioning.name"] = preset
+    preset = given.get("preconditioning.name")
+    is_cdm = preset == "cdm"
+    if is_cdm:
+        given["preconditioning.name"] = "edm"
+    elif preset is not None and preset not in PRESETS:
+        raise unknown_name("preconditioning", preset, [*PRESETS, "cdm"])
     terms, tree = dict[str, Any](), dict[str, Any]()
     for key, value in given.items():
         if key.startswith(_TERMS):
@@ -60,19 +63,6 @@ def wanted_config(
     if config.data.path is None:
         raise UserError("no data set: give --data=ZIP|DIR or data.path in the recipe")
     return config
-
-
-def _preset_of(precond: str | None) -> tuple[str | None, bool]:
-    """What --precond stands for: the preconditioning, and whether it brings CDM's term.
-
-    Raises:
-        UserError: no preconditioning has this name.
-    """
-    if precond == "cdm":
-        return "edm", True
-    if precond is not None and precond not in PRESETS:
-        raise unknown_name("preconditioning", precond, [*PRESETS, "cdm"])
-    return precond, False
 
 
 def _with_terms(

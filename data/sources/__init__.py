@@ -4,10 +4,13 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from data.sources.interface import Source
 from torch_utils.errors import UserError
 from torch_utils.registry import Row
+
+if TYPE_CHECKING:  # dataset_tool.py --help reads the table and must not wait for numpy
+    from data.sources.interface import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +19,15 @@ class Kind(Row):
 
     Attributes:
         matches: whether a path is of this kind.
+        path: what to give as --source.
+        labels: what labels its images have.
         takes: keywords that `target` knows beside the path: `split`, the name of a part or "" for
             its default; `skip_bad`, to leave out folders that cannot be read.
     """
 
     matches: Callable[[str], bool]
+    path: str
+    labels: str
     takes: tuple[str, ...] = ()
 
 
@@ -57,37 +64,57 @@ KINDS: Mapping[str, Kind] = {
         target="data.sources.downloads:open_torchvision",
         matches=lambda path: path.startswith("torchvision:"),
         takes=("split",),
-        summary="torchvision:NAME, or torchvision:NAME@FOLDER for where downloads are kept",
+        path="`torchvision:NAME`, or `torchvision:NAME@FOLDER` for where downloads are kept",
+        labels="classes; CelebA: tags",
+        summary="download by torchvision:NAME",
     ),
     "cifar": Kind(
         target="data.sources.cifar:open_cifar",
         matches=_named(r"cifar-100?-python\.tar\.gz"),
         takes=("split",),
-        summary="cifar-10-python.tar.gz and cifar-100-python.tar.gz",
+        path="`cifar-10-python.tar.gz`, `cifar-100-python.tar.gz`",
+        labels="10 classes or 100 fine classes, with names",
+        summary="CIFAR-10 or CIFAR-100 as .tar.gz",
     ),
     "idx": Kind(
         target="data.sources.idx:open_idx",
         matches=_named(r"(train|t10k)-images[-.]idx3-ubyte(\.gz)?"),
-        summary="train-images-idx3-ubyte.gz of MNIST or Fashion-MNIST, beside its labels",
+        path="`train-images-idx3-ubyte.gz` or `t10k-...`, with the labels file beside it",
+        labels="10 classes",
+        summary="MNIST or Fashion-MNIST as idx3-ubyte.gz",
     ),
     "arrays": Kind(
         target="data.sources.arrays:open_arrays",
         matches=_named(r"(?i:.*\.np[yz])"),
-        summary="array of images in a .npy, or with labels in a .npz",
+        path="`.npy`, `.npz`",
+        labels="`labels`, `arr_1` or `y` in the `.npz`: integers or vectors",
+        summary=".npy or .npz array",
     ),
     "lmdb": Kind(
-        target="data.sources.lmdbs:open_lmdb", matches=_is_lmdb, summary="LSUN or CelebA-HQ lmdb"
+        target="data.sources.lmdbs:open_lmdb",
+        matches=_is_lmdb,
+        path="folder or file ending in `_lmdb` or `.lmdb`, or folder with `data.mdb`",
+        labels="no labels",
+        summary="lmdb of LSUN or CelebA-HQ",
     ),
     "celeba": Kind(
         target="data.sources.celeba:open_celeba",
         matches=lambda path: attribute_list(path) is not None,
         takes=("split", "skip_bad"),
-        summary="CelebA or CelebA-HQ: image folder beside its attribute list",
+        path="folder with "
+        + ", or with ".join(
+            f"`{images}/` and `{listing}`" for listing, images in ATTRIBUTE_LISTS.items()
+        ),
+        labels="40 tags with names",
+        summary="CelebA or CelebA-HQ with its list of attributes",
     ),
     "images": Kind(
         target="data.sources.folders:open_archive",
         matches=lambda path: True,
         takes=("skip_bad",),
+        path="the folder or `x.zip`",
+        labels="those of `dataset.json`; otherwise two or more top folders are classes, in the "
+        "order of their names",
         summary="folder or zip of images",
     ),
 }
@@ -99,7 +126,7 @@ def open_source(
     split: str | None = None,
     *,
     skip_bad: bool = False,
-) -> Source:
+) -> "Source":
     """Open whatever dataset_tool.py takes as --source.
 
     Args:

@@ -40,16 +40,9 @@ def ablation(
 ) -> Tensor:
     """Integrate the ODE of the state s(t) x over the time t with sigma(t) the noise level.
 
-    Args:
-        denoise: D(x, sigma).
-        x: state at sigmas[0], [N, C, H, W], without the scaling.
-        sigmas: strictly decreasing noise levels, n + 1 of them; the last is 0, or positive to
-            stop early.
-        noise: returns unit normals of the shape of its argument. Called once a step if S_churn
-            is not 0, as in `heun`.
-        round_sigma: nearest level that the model knows, for the raised levels.
-        project: applied to the state after each step, with its noise level.
-        callback: called with (step, sigma, x, D) after each step's first evaluation.
+    State and result are without the scaling. Noise is drawn and levels are rounded as in `heun`.
+
+    Args: those of `Solver`, and
         solver: euler, or heun for two slopes a step.
         schedule: sigma(t), one of vp, ve and linear.
         scaling: s(t), vp or none, which is 1.
@@ -58,9 +51,6 @@ def ablation(
         S_churn, S_min, S_max, S_noise: as in `heun`.
         sigma_min, sigma_max: range to which the vp schedule is fitted; by default that of sigmas.
         epsilon_s: time at which the vp schedule reaches sigma_min.
-
-    Returns:
-        The state at sigmas[-1], without the scaling.
     """
     low = min(sigma for sigma in sigmas if sigma > 0) if sigma_min is None else sigma_min
     high = sigmas[0] if sigma_max is None else sigma_max

@@ -26,20 +26,11 @@ def ddim(
 ) -> Tensor:
     """Keep the direction of the noise and replace a share of it by fresh noise.
 
-    Args:
-        denoise: D(x, sigma).
-        x: state at sigmas[0], [N, C, H, W].
-        sigmas: noise levels that do not increase, n + 1 of them; the last is 0, or positive to
-            stop early. A repeated level is a step that changes nothing.
-        noise: returns unit normals of the shape of its argument. Called once a step if eta is not
-            0, but not in a step to 0, which returns D.
-        round_sigma: not used.
-        project: applied to the state after each step, with its noise level.
-        callback: called with (step, sigma, x, D) after each evaluation.
-        eta: 0 is deterministic, 1 is ancestral sampling with the small variance.
+    A repeated noise level is a step that changes nothing. Noise is drawn once a step if eta is not
+    0, but not in a step to 0, which returns D.
 
-    Returns:
-        The state at sigmas[-1].
+    Args: those of `Solver`, and
+        eta: 0 is deterministic, 1 is ancestral sampling with the small variance.
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)

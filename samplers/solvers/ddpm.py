@@ -29,22 +29,13 @@ def ddpm(
 
     DDPM, Eq. 6-7 and sec. 3.2; Nichol and Dhariwal 2021, Eq. 15.
 
-    Args:
-        denoise: D(x, sigma).
-        x: state at sigmas[0], [N, C, H, W].
-        sigmas: noise levels that do not increase, n + 1 of them; the last is 0, or positive to
-            stop early. A repeated level is a step that changes nothing.
-        noise: returns unit normals of the shape of its argument. Called once a step, but not in a
-            step to 0, which returns D.
-        round_sigma: not used.
-        project: applied to the state after each step, with its noise level.
-        callback: called with (step, sigma, x, D) after each evaluation.
+    A repeated noise level is a step that changes nothing. Noise is drawn once a step, but not in a
+    step to 0, which returns D.
+
+    Args: those of `Solver`, and
         variance: small (exact for a point mass), large (exact for unit normals; in DDPM's terms
             beta-tilde and beta) or interpolated.
         fraction: of the interpolation between their logarithms; 0 is small, 1 is large.
-
-    Returns:
-        The state at sigmas[-1].
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)

@@ -22,18 +22,7 @@ def euler(
 ) -> Tensor:
     """Follow the slope of each step's start. The same numbers as DDIM without noise.
 
-    Args:
-        denoise: D(x, sigma).
-        x: state at sigmas[0], [N, C, H, W].
-        sigmas: strictly decreasing noise levels, n + 1 of them; the last is 0, or positive to
-            stop early.
-        noise: not used.
-        round_sigma: not used.
-        project: applied to the state after each step, with its noise level.
-        callback: called with (step, sigma, x, D) after each evaluation.
-
-    Returns:
-        The state at sigmas[-1].
+    Noise is not drawn.
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)

@@ -28,22 +28,12 @@ def heun(
 ) -> Tensor:
     """Integrate the probability-flow ODE by Heun's method, raising the noise before each step.
 
-    Args:
-        denoise: D(x, sigma).
-        x: state at sigmas[0], [N, C, H, W].
-        sigmas: strictly decreasing noise levels, n + 1 of them; the last is 0, or positive to
-            stop early.
-        noise: returns unit normals of the shape of its argument. Called once a step if S_churn
-            is not 0.
-        round_sigma: nearest level that the model knows, for the raised levels.
-        project: applied to the state after each step, with its noise level.
-        callback: called with (step, sigma, x, D) after each step's first evaluation.
+    Noise is drawn once a step if S_churn is not 0; raised levels are rounded to the model's.
+
+    Args: those of `Solver`, and
         S_churn: total amount of noise added, spread over the steps; 0 is deterministic.
         S_min, S_max: noise is added at levels in this interval.
         S_noise: standard deviation of the added noise relative to the exact one.
-
-    Returns:
-        The state at sigmas[-1].
     """
     churn = len(sigmas) - 1, S_churn, S_min, S_max, S_noise
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):

@@ -44,15 +44,11 @@ def ito_taylor(
     a mixture about the error of Euler-Maruyama, unless D is affine in x or g^2 = O(h).
     `sra1` reaches both orders without derivatives; benchmarks/solver_errors.py compares.
 
-    Args:
-        denoise: D(x, sigma), differentiable in both; sigma is a float or a 0-d tensor.
-        x: state at sigmas[0], [N, C, H, W].
-        sigmas: strictly decreasing noise levels, the last 0, or positive to stop early.
-        noise: returns unit normals of the shape of its argument. Not called if beta is 0, nor on
-            the step to 0.
-        round_sigma: nearest level that the model knows; must not round.
-        project: applied to the state after each step, with its noise level.
-        callback: called with (step, sigma, x, D) of each step's start, after the noise of churn.
+    D must be differentiable in x and in sigma, which is a float or a 0-d tensor, and the model must
+    not round noise levels. Noise is not drawn if beta is 0, nor on the step to 0. The callback sees
+    each step's start, after the noise of churn.
+
+    Args: those of `Solver`, and
         scheme: one of SCHEMES.
         beta: amount of noise, 0 adds nothing: g^2 = -2 beta sigma sigma'; for churn and published a
             factor on the added variance.
@@ -63,9 +59,6 @@ def ito_taylor(
             saves one call in each step but the first, and costs accuracy; published always does.
         rho: exponent of the time variable, that of the grid.
         S_max: for published, the level above which its second-order branch is taken.
-
-    Returns:
-        The state at sigmas[-1].
 
     Raises:
         UserError: `laplacian` with a scheme that has no such term, or a model that rounds its noise

@@ -28,25 +28,16 @@ def reverse_sde(
 ) -> Tensor:
     """Integrate the reverse SDE by Euler-Maruyama or with a second slope.
 
-    Args:
-        denoise: D(x, sigma).
-        x: state at sigmas[0], [N, C, H, W].
-        sigmas: strictly decreasing noise levels, n + 1 of them; the last is 0, or positive to
-            stop early.
-        noise: returns unit normals of the shape of its argument. Called once a step, twice with
-            the published corrector, but not in a step to 0 that denoises.
-        round_sigma: not used.
-        project: applied to the state after each step, with its noise level.
-        callback: called with (step, sigma, x, D) after each step's first evaluation.
+    Noise is drawn once a step, twice with the published corrector, but not in a step to 0 that
+    denoises.
+
+    Args: those of `Solver`, and
         corrector: none, of weak order 1. published: take the step again with the mean of both ends'
             slopes and fresh noise. The second slope does not know that noise: weak order 1.
             shared: take it again with the same noise, of the exact variance. This is Heun's
             method for additive noise, of weak order 2.
         last_step: denoise, the step to 0 returns D; or published, it is an Euler-Maruyama step,
             noise included, which overshoots: it leaves 2 D - x and noise of twice the variance.
-
-    Returns:
-        The state at sigmas[-1].
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)

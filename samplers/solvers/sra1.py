@@ -38,20 +38,12 @@ def sra1(
     It has no Laplacian term to estimate and no derivative to take. With beta = 0 it is Ralston's
     method of order 2 for the probability-flow ODE.
 
-    Args:
-        denoise: D(x, sigma).
-        x: state at sigmas[0], [N, C, H, W].
-        sigmas: strictly decreasing noise levels, the last 0, or positive to stop early.
-        noise: returns unit normals of the shape of its argument; called twice a step, but not if
-            beta is 0, nor on the step to 0.
-        round_sigma: nearest level that the model knows, for the second stage.
-        project: applied to the state after each step, with its noise level.
-        callback: called with (step, sigma, x, D) after each step's first evaluation.
+    Noise is drawn twice a step, but not if beta is 0, nor on the step to 0. The level of the second
+    stage is rounded to one of the model's.
+
+    Args: those of `Solver`, and
         beta: amount of noise: g^2 = -2 beta sigma sigma'; 1 is the reverse SDE.
         rho: exponent of the time variable, that of the grid.
-
-    Returns:
-        The state at sigmas[-1].
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)

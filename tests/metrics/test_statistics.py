@@ -30,15 +30,6 @@ def test_streamed_statistics_equal_those_of_the_whole(features: np.ndarray) -> N
     assert gaussian.num == 100
 
 
-def test_merged_collectors_equal_one_collector(features: np.ndarray) -> None:
-    first, second = collect([features[:30]]), collect([features[30:]])
-    first.merge(second)
-    merged, whole = first.finalize(), collect([features]).finalize()
-    np.testing.assert_allclose(merged.mu, whole.mu, rtol=1e-12)
-    np.testing.assert_allclose(merged.sigma, whole.sigma, rtol=1e-11, atol=1e-12)
-    assert merged.num == whole.num
-
-
 def test_float32_features_are_summed_in_float64() -> None:
     values = np.tile(np.array([[1000.0], [1001.0]], dtype=np.float32), (5000, 1))
     gaussian = collect(np.array_split(values, 7)).finalize()

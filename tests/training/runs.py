@@ -1,4 +1,8 @@
-"""A training run small enough for tests, with everything random switched on."""
+"""A training run small enough for tests, with everything random switched on.
+
+Its images are in memory and in no file. `training.launch.run` reads a data set, so that the loop is
+called here; tests of the whole road from a config to a run call `launch.run` or a program.
+"""
 
 from pathlib import Path
 from typing import Any
