@@ -4,7 +4,6 @@ The options of samplers and grids come from the tables: `Row.flags` names and ex
 row has their types, choices and defaults. No torch is imported here, so that `--help` is quick.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -13,6 +12,7 @@ import click
 
 from diffusion import DEFAULT_STEPS
 from samplers import DEFAULT_SAMPLER, GRIDS, SAMPLERS
+from samplers.idle import idle_settings
 from samplers.settings import (
     Batch,
     Clip,
@@ -102,8 +102,9 @@ def _flags() -> list[Flag]:
 
 
 FLAGS = _flags()
+# setting -> how it is given
+NAMES = {flag.key: flag.name for flag in FLAGS} | {"clip": "--clip", "guide": "--guidance-network"}
 ABLATION = ("solver", "disc", "schedule", "scaling")
-CHURN = ("S_min", "S_max", "S_noise")
 PUBLISHED_UNREAD = ("S_churn", "S_min", "S_noise")
 
 
@@ -151,7 +152,8 @@ def settings_of(
         unread = [f"--{key}" for key in PUBLISHED_UNREAD if given.pop(key, None) is not None]
     settings = generation_settings(overlay(stored, given))
     warnings = [f"{flag} has no effect: --beta sets the noise of ito_taylor" for flag in unread]
-    warnings += _warnings(given, settings, has_guide)
+    idle = idle_settings(given, settings, has_guide=has_guide)
+    warnings += [f"{NAMES.get(key, key)} has no effect: {why}" for key, why in idle]
     remarks = _remarks(given, settings)
     if values.get("randn_like") == "ddb":
         remarks.insert(0, _correlated_noise(str(settings.options["scheme"])))
@@ -258,28 +260,3 @@ def _correlated_noise(scheme: str) -> str:
         f"--randn_like=ddb: sampler ito_taylor, scheme {scheme}; what the published program "
         "computes is --scheme=published"
     )
-
-
-def _warnings(given: Mapping[str, Any], settings: GenerationSettings, has_guide: bool) -> list[str]:
-    """One line for each option that was given and changes nothing."""
-    options = settings.options
-    idle: list[tuple[str, str]] = []
-    if not options.get("S_churn", math.inf):
-        idle += [(f"--{key}", "S_churn is 0") for key in CHURN if key in given]
-    if "S_max" in given and options.get("scheme", "published") != "published":
-        idle += [("--S_max", f"scheme {options['scheme']} does not read it")]
-    if "fraction" in given and options.get("variance") != "interpolated":
-        idle += [("fraction", f"variance is {options['variance']}, not interpolated")]
-    guidance = settings.guidance
-    parts = given.get("guidance", {})
-    parts = parts if isinstance(parts, Mapping) else {"scale": parts}
-    if guidance is None or not guidance.is_active:
-        why = "there is no guidance" if guidance is None else "a guidance scale of 1 is no guidance"
-        idle += [(f"--guidance-{key}", why) for key in ("interval", "batch") if key in parts]
-        idle += [("--guidance-clip", why)] if "clip" in parts and guidance is None else []
-        idle += [("--guidance-network", why)] if guidance is not None and has_guide else []
-    elif "batch" in parts and has_guide:
-        idle += [("--guidance-batch", "two networks are always called one after the other")]
-    if "clip" in given and guidance is not None and guidance.clip is not None:
-        idle += [("--clip", f"the guidance has clip {guidance.clip}")]
-    return [f"{flag} has no effect: {why}" for flag, why in idle]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffusion.denoiser import Denoiser
 from samplers.generate import Sample, generate, not_finite, some_seeds
+from samplers.idle import idle_settings
 from samplers.label_rows import label_rows
 from samplers.labels import LabelSource
 from samplers.requests import LabelWords, requests
@@ -61,7 +62,9 @@ def float_images(
     random_device = choose_device(rng_device)
     settings = generation_settings(overlay(stored, given))
     sampling = sampling_of(settings, denoiser, guide)
-    notes = [*sampling.notes, *sampling.cautions(label_dropout=label_dropout)]
+    idle = idle_settings(given, settings, has_guide=guide is not None)
+    notes = [f"{key} has no effect: {why}" for key, why in idle]
+    notes += [*sampling.notes, *sampling.cautions(label_dropout=label_dropout)]
     if label is None:
         samples = [sample for sample, _ in requests(seeds, LabelWords(), source)]
     else:
@@ -83,7 +86,7 @@ def float_images(
             for start in range(0, len(samples), batch_size):
                 with numerics():  # left before the caller gets the batch
                     images = next(found).images
-                lost = not_finite(images).nonzero().flatten().tolist()
+                lost = not_finite(images).cpu().nonzero().flatten().tolist()
                 if lost:
                     raise Failure(
                         f"images of {some_seeds([seeds[start + place] for place in lost])} are not "

@@ -222,6 +222,42 @@ def test_cautions_are_warnings_and_lost_images_failures(classes: Path, tmp_path:
         model.sample([1, 9], steps=2)
 
 
+@pytest.mark.filterwarnings("ignore:guidance 0 needs a model")
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"S_noise": 1.003}, "S_noise has no effect: S_churn is 0"),
+        (
+            {"guidance": {"scale": 1, "interval": [1, 2]}},
+            "guidance.interval has no effect: a guidance scale of 1 is no guidance",
+        ),
+        ({"guidance": {"batch": "split"}}, "guidance.batch has no effect: there is no guidance"),
+        (
+            {"guidance": {"scale": 0, "clip": "both"}, "clip": True},
+            "clip has no effect: the guidance has clip both",
+        ),
+    ],
+)
+def test_a_setting_without_effect_draws_a_warning(
+    options: dict[str, Any], line: str, classes: Path
+) -> None:
+    model = driftless.load(classes)
+    with pytest.warns(UserWarning, match=f"^{re.escape(line)}$"):
+        model.batches([1], steps=4, **options)
+
+
+def test_a_setting_that_is_none_is_not_given(classes: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        driftless.load(classes).batches([1], steps=4, S_noise=None, guidance={"interval": None})
+
+
+def test_a_guide_without_effect_draws_a_warning(classes: Path) -> None:
+    model = driftless.load(classes)
+    with pytest.warns(UserWarning, match="^guide has no effect: a guidance scale of 1 is no"):
+        model.batches([1], steps=4, guidance=1, guide=model)
+
+
 def test_denoising_has_gradients_dtypes_and_labels(classes: Path) -> None:
     model = driftless.load(classes)
     noisy = torch.randn(2, 1, 8, 6, dtype=torch.float64, requires_grad=True)

@@ -23,6 +23,7 @@ CHECKS = (
     "data_are_uploaded_once",
     "sampling_does_not_wait",
     "sampling_is_that_of_the_cpu",
+    "the_door_is_that_of_the_cpu",
     "layouts_stay",
     "a_denoiser_call_can_be_captured",
     "float32_is_not_rounded",

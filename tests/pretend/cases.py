@@ -111,9 +111,8 @@ SAMPLING = [
 ]
 
 
-def model(device: str, preset: str = "edm", label_dim: int = 0, seed: int = 0) -> Denoiser:
-    """A small denoiser with attention, for images of 8x16."""
-    torch.manual_seed(seed)
+def model_config(preset: str = "edm", label_dim: int = 0) -> ModelConfig:
+    """A small model with attention, for images of 8x16."""
     network = {
         "name": "ddpmpp",
         "model_channels": 16,
@@ -121,7 +120,7 @@ def model(device: str, preset: str = "edm", label_dim: int = 0, seed: int = 0) -
         "num_blocks": 1,
         "attn_resolutions": [4],
     }
-    config = ModelConfig.model_validate(
+    return ModelConfig.model_validate(
         {
             "img_resolution": [8, 16],
             "img_channels": 3,
@@ -130,7 +129,12 @@ def model(device: str, preset: str = "edm", label_dim: int = 0, seed: int = 0) -
             "preconditioning": {"name": preset},
         }
     )
-    return build(config).eval().requires_grad_(False).to(device)
+
+
+def model(device: str, preset: str = "edm", label_dim: int = 0, seed: int = 0) -> Denoiser:
+    """The denoiser of `model_config`."""
+    torch.manual_seed(seed)
+    return build(model_config(preset, label_dim)).eval().requires_grad_(False).to(device)
 
 
 def sampling(device: str, case: Sampling) -> Callable[[], Tensor]:

@@ -7,19 +7,24 @@ one line of JSON, [name, error or null].
 import json
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import driftless
 import networks
 from diffusion.preconditioning import PRESETS
+from models.snapshot import SnapshotInfo, save_snapshot
 from networks.layers import GroupNorm
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
-from tests.pretend.cases import SAMPLING, STEPS, Sampling, model, sampling, training
+from tests.pretend.cases import SAMPLING, STEPS, Sampling, model, model_config, sampling, training
 from tests.pretend.computing import run
 from tests.pretend.events import WAITS, Events
 from torch_utils.distributed import world
@@ -85,6 +90,53 @@ def sampling_is_that_of_the_cpu() -> None:
 
 def _images(device: str, case: Sampling) -> Tensor:
     return sampling(device, case)().cpu()
+
+
+def the_door_is_that_of_the_cpu() -> None:
+    """`import driftless` gives the CPU's images, waits for little, and leaves PyTorch as it was."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_snapshot(
+            path,
+            model("cpu", label_dim=10).state_dict(),
+            SnapshotInfo(model_config(label_dim=10), label_kind="class"),
+        )
+        torch.cuda.set_device(1)
+        try:
+            _check_the_door(path)
+        finally:
+            torch.cuda.set_device(0)
+
+
+def _check_the_door(path: Path) -> None:
+    given, sigma, label = torch.linspace(-1, 1, 3 * 3 * 8 * 16).view(3, 3, 8, 16), 0.5, [3, 1, 4]
+    options: dict[str, Any] = {"steps": 6, "S_churn": 8, "progress": False}
+
+    def outputs(device: str) -> list[Tensor]:
+        own = driftless.load(path, device)
+        images = own.sample(range(3), label=label, **options)
+        clean = own.denoise(given.to(device), sigma, label)
+        assert images.device == clean.device == torch.device(device)
+        return [images.cpu(), clean.cpu()]
+
+    expected = outputs("cpu")
+    before = _process()
+    found = run(partial(outputs, DEVICE))
+    assert _process() == before
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+    batches = driftless.load(path, DEVICE).batches(range(9), batch=3, label=3, **options)
+    next(batches)
+    with Events() as events:
+        next(batches)
+    # one mask comes back, of what is finite; it is looked at on the host
+    assert [events.counts[kind] for kind in (*WAITS, "d2h")] == [1, 0, 1, 0], str(events)
+
+
+def _process() -> list[object]:
+    """Current device and default generators, as text."""
+    states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+    return [torch.cuda.current_device(), *(str(state.tolist()) for state in states)]
 
 
 def layouts_stay() -> None:
@@ -167,6 +219,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         data_are_uploaded_once,
         sampling_does_not_wait,
         sampling_is_that_of_the_cpu,
+        the_door_is_that_of_the_cpu,
         layouts_stay,
         a_denoiser_call_can_be_captured,
         float32_is_not_rounded,

@@ -151,7 +151,8 @@ def _filled(made: Any, true: Any) -> Any:
         if isinstance(ours, Tensor) and ours.is_cuda and isinstance(theirs, Tensor)
     ]
     if any(ours.shape != theirs.shape for ours, theirs in pairs):  # shapes that depend on values
-        return _mapped(_on_device, true)
+        device = pairs[0][0].device
+        return _mapped(lambda leaf: _on_device(leaf, device), true)
     for ours, theirs in pairs:
         memory = host(ours)
         if memory is not None and ours.numel() and memory.data_ptr() != theirs.data_ptr():
@@ -159,10 +160,10 @@ def _filled(made: Any, true: Any) -> Any:
     return made
 
 
-def _on_device(leaf: Any) -> Any:
+def _on_device(leaf: Any, device: torch.device) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
-    moved = torch.empty_like(leaf, device="cuda")
+    moved = torch.empty_like(leaf, device=device)
     memory = host(moved)
     if memory is not None:
         memory.copy_(leaf)

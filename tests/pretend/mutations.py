@@ -22,6 +22,9 @@ _LAYOUT = _check("layouts_stay")
 
 # file -> (test, text, what takes its place)
 _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "samplers/float_images.py": (
+        (_check("the_door_is_that_of_the_cpu"), "not_finite(images).cpu()", "not_finite(images)"),
+    ),
     "torch_utils/devices.py": (
         (_STEP, 'or tensor.device.type != "cpu":', ":"),
         (_STEP, "tensor.pin_memory().to(device", "tensor.to(device"),
