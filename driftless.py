@@ -9,6 +9,7 @@ This module only calls the packages beside it. They are imported with the first 
 """
 
 import importlib.util
+import operator
 import os
 import sys
 import warnings
@@ -116,7 +117,7 @@ class Model:
         label: Any = None,
         batch: int = 64,
         guide: "Model | None" = None,
-        rng_device: str = "cpu",
+        rng_device: "torch.device | str" = "cpu",
         progress: bool = True,
         **settings: Any,
     ) -> "Iterator[Tensor]":
@@ -145,10 +146,21 @@ class Model:
         from samplers.labels import label_source
 
         if "sampler" in settings:
+            if "name" in settings:
+                raise UserError("sampler and name mean the same: give one of them")
             settings["name"] = settings.pop("sampler")
+        if guide is not None and not isinstance(guide, Model):
+            raise UserError(f"guide is {guide!r}: it must be a model, made by driftless.load")
+        try:
+            numbers, batch = [operator.index(seed) for seed in seeds], operator.index(batch)
+        except TypeError:
+            raise UserError(
+                f"seeds is {seeds!r} and batch is {batch!r}: they must be a sequence of whole "
+                "numbers and a whole number"
+            ) from None
         images, notes = float_images(
             self.denoiser,
-            [int(seed) for seed in seeds],
+            numbers,
             label=label,
             source=label_source(**self.info.labels),
             stored=self.info.sampling,
@@ -156,7 +168,7 @@ class Model:
             guide=None if guide is None else guide.denoiser,
             label_dropout=self.info.label_dropout,
             batch_size=batch,
-            rng_device=rng_device,
+            rng_device=str(rng_device),
             progress=progress,
         )
         is_inner = sys._getframe(1).f_globals is globals()  # called by `sample`

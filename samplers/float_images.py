@@ -115,11 +115,16 @@ def denoised(
             lacks.
     """
     shape = denoiser.img_channels, *denoiser.img_resolution
-    if noisy.shape[1:] != shape or not noisy.is_floating_point():
+    if not isinstance(noisy, Tensor):
+        raise UserError(f"noisy is of type {type(noisy).__name__}: it must be a tensor")
+    if noisy.shape[1:] != shape or not len(noisy) or not noisy.is_floating_point():
         given = f"{noisy.dtype} {tuple(noisy.shape)}"
         raise UserError(f"noisy is {given}: the model takes floats (N, {str(shape)[1:]}")
-    if isinstance(sigma, (int, float)) and not 0 < sigma < math.inf:
-        raise UserError(f"sigma is {sigma}: it must be a positive number")
+    if isinstance(sigma, Tensor):
+        if sigma.shape not in ((), (len(noisy),)):
+            raise UserError(f"sigma has shape {tuple(sigma.shape)}: it must be () or [N]")
+    elif not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf:
+        raise UserError(f"sigma is {sigma!r}: it must be a positive number, or a tensor of them")
     rows = None
     if labels is not None:
         rows = label_rows(labels, len(noisy), source).to(noisy.device)

@@ -94,7 +94,7 @@ class Sampling:
         is_guided = guidance is not None and guidance.is_active
         if guidance is not None and is_guided and self.guide is None and not label_dropout:
             what = f"guidance {guidance.scale:g} needs a model that knows the null label"
-            how = "train with run.label_dropout, or guide by --guidance-network"
+            how = "train with run.label_dropout, or guide by a second network"
             if label_dropout is None:
                 lines.append(f"{what}, and the snapshot does not say whether this one does: {how}")
             else:

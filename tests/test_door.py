@@ -184,6 +184,9 @@ def test_tags_and_vectors_are_labels(tmp_path: Path) -> None:
         ({"sampler": "ddimm"}, "unknown sampler 'ddimm': did you mean 'ddim'"),
         ({"steps": 0}, "steps"),
         ({"batch": 0}, "batch is 0: it must be 1 or more"),
+        ({"batch": 2.5}, "batch is 2.5: .* a whole number"),
+        ({"guide": "runs/other"}, "guide is 'runs/other': it must be a model"),
+        ({"sampler": "ddim", "name": "heun"}, "sampler and name mean the same"),
     ],
 )
 def test_wrong_options_are_refused_at_the_call(
@@ -192,6 +195,12 @@ def test_wrong_options_are_refused_at_the_call(
     model = driftless.load(classes)
     with pytest.raises(driftless.UserError, match=message):
         model.batches(range(3), **options)
+
+
+@pytest.mark.parametrize("seeds", [5, "0-3", [1.5], None])
+def test_seeds_are_whole_numbers(seeds: Any, classes: Path) -> None:
+    with pytest.raises(driftless.UserError, match=r"seeds is .* a sequence of whole numbers"):
+        driftless.load(classes).sample(seeds)
 
 
 def test_what_cannot_be_loaded_is_answered_with_what_can(tmp_path: Path) -> None:
@@ -270,7 +279,11 @@ def test_denoising_has_gradients_dtypes_and_labels(classes: Path) -> None:
     expected = model.denoiser(noisy, torch.tensor([0.5, 2.0]), hots)
     assert torch.equal(model.denoise(noisy, torch.tensor([0.5, 2.0]), ["bee", "cow"]), expected)
     assert not torch.equal(model.denoise(noisy, 0.5, "bee"), clean)
-    for x, sigma in ((noisy[0], 0.5), (noisy.to(torch.int64), 0.5), (noisy, 0), (noisy, math.nan)):
+    wrong: list[tuple[Any, Any]] = [
+        *((x, 0.5) for x in (noisy[0], noisy[:0], noisy.to(torch.int64), noisy.tolist())),
+        *((noisy, sigma) for sigma in (0, math.nan, "1", [0.5, 1.0], torch.ones(3))),
+    ]
+    for x, sigma in wrong:
         with pytest.raises(driftless.UserError):
             model.denoise(x, sigma)
 
