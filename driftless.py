@@ -240,7 +240,7 @@ def train(
         config: a recipe, such as configs/digits.yaml, or the same as a mapping.
         overrides: "section.key=value", such as "run.duration=600it".
         outdir: where run directories go.
-        subdir: make a numbered directory in `outdir`, or use `outdir` itself.
+        subdir: make a numbered directory in `outdir`; otherwise use `outdir` itself.
         resume: a run directory or a state to go on with; "latest" is the newest in `outdir` with
             this config, and starts one if there is none.
         allow_config_change: resume although the config differs from the run's.
@@ -248,7 +248,7 @@ def train(
         progress: show a bar, and print the lines of log.txt.
 
     Raises:
-        UserError: what was asked for cannot be.
+        UserError: the config, the data, or the run or snapshot to start from cannot be used.
         Failure: the disk is full, or too many steps in a row were not finite.
     """
     from torch_utils.progress import print_line, silenced

@@ -87,7 +87,7 @@ def index_folder(names: Iterable[str], images: Iterable[str]) -> tuple[str | Non
         images: those that are images.
 
     Returns:
-        Its folder, "" or with a slash, None if there is none; and every other dataset.json.
+        Its folder, "" or with a slash, None if it does not exist; and every other dataset.json.
     """
     found = [name for name in names if name.endswith(INDEX_NAME) and not is_hidden(name)]
     folders = [name.removesuffix(INDEX_NAME) for name in found]

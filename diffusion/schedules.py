@@ -282,7 +282,7 @@ def create(entry: str | Mapping[str, Any]) -> Schedule:
         entry: a name in `diffusion.SCHEDULES`, or a mapping with a name and options.
 
     Raises:
-        UserError: an unknown name or option, or a value that cannot be.
+        UserError: an unknown name or option, or an invalid value.
     """
     _, row, options = resolve_entry("schedule", SCHEDULES, entry)
     schedule: Schedule = row.load()(**options)

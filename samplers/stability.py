@@ -53,7 +53,7 @@ def excess_noise(sampler: Solver, sigmas: Sequence[float]) -> float:
     return excess if math.isfinite(excess) else math.inf
 
 
-def falls_apart(settings: GenerationSettings, model: Range) -> bool:
+def is_unstable(settings: GenerationSettings, model: Range) -> bool:
     """Whether the images of a sampler would be visibly noisy, whatever the model.
 
     Args:
@@ -72,7 +72,7 @@ def least_steps(settings: GenerationSettings, model: Range) -> int | None:
     """The smallest number of steps, above that of the settings, with which a sampler is stable.
 
     Args:
-        settings, model: as of `falls_apart`.
+        settings, model: as of `is_unstable`.
 
     Returns:
         The number, exact below 20 and to a tenth above; None if the search ends without one.
@@ -80,7 +80,7 @@ def least_steps(settings: GenerationSettings, model: Range) -> int | None:
     steps = settings.steps
     while (steps := steps + max(1, steps // 10)) <= _MOST_STEPS:
         try:
-            if not falls_apart(settings.model_copy(update={"steps": steps}), model):
+            if not is_unstable(settings.model_copy(update={"steps": steps}), model):
                 return steps
         except UserError:  # the model has not so many levels
             return None

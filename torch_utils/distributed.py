@@ -172,7 +172,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """The device that `auto`, `cpu`, `cuda`, or one GPU such as `cuda:1`, means for this process.
 
     Raises:
-        UserError: no such name, or CUDA was asked for and there is none.
+        UserError: no such name, or CUDA was asked for and is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -96,8 +96,7 @@ def old_run(
     Args:
         wanted: what was asked for.
         resume: a run directory, or a state in it; or `latest`, the newest run in `outdir` that has
-            this config. If no run has it and changes are allowed, that is the newest run that can
-            go on with it.
+            this config. If changes are allowed, it is the newest run whose state fits this config.
         outdir: results root, or a run directory itself.
         lock: holds the run from now on; None to look without holding it.
 

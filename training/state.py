@@ -104,8 +104,8 @@ def newest_state(folder: Path) -> tuple[Path | None, dict[str, Any] | None, list
     """The newest state of a run that is whole.
 
     Returns:
-        (file, state, problems): problems names the damaged files that were passed over; file and
-        state are None if there is none.
+        (file, state, problems): problems names the damaged files that were skipped; file and state
+        are None if the run has no state.
 
     Raises:
         UserError: there are states, and all are damaged.

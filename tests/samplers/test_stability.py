@@ -12,7 +12,7 @@ from samplers import SAMPLERS
 from samplers.levels import solver_of, visited_levels
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
-from samplers.stability import DATA_STDS, excess_noise, falls_apart, least_steps
+from samplers.stability import DATA_STDS, excess_noise, is_unstable, least_steps
 from tests.samplers.orders import final_variance
 from tests.samplers.test_generate import model
 
@@ -31,7 +31,7 @@ def variants(name: str) -> list[dict[str, Any]]:
 def test_the_default_number_of_steps_is_enough_for_every_variant(name: str) -> None:
     for options in variants(name):
         settings = generation_settings({"name": name, **options})
-        assert not falls_apart(settings, EDM), options
+        assert not is_unstable(settings, EDM), options
         fewest = generation_settings({"name": name, **options, "steps": 1})
         least = least_steps(fewest, EDM)
         assert least is not None
