@@ -79,3 +79,20 @@ def test_what_is_cited_is_in_the_repository() -> None:
     for page in TEXTS:
         missing = missing_references(page.read_text(encoding="utf-8"), page.parent)
         assert not missing, f"{page.relative_to(ROOT)} cites {missing}"
+
+
+# constructions that a reader has to read twice
+RIDDLES = (
+    "that is " + "none",
+    "which is " + "none",
+    "Nothing can be " + "seen of",
+    "it is cut " + "what",
+)
+
+
+def test_no_sentence_is_a_riddle() -> None:
+    pages = [*TEXTS, *(ROOT / "docs").rglob("*.txt"), *(ROOT / "configs").glob("*.yaml")]
+    for page in pages:
+        text = " ".join(page.read_text(encoding="utf-8").split())
+        found = [words for words in RIDDLES if words in text and page != Path(__file__)]
+        assert not found, f"{page.relative_to(ROOT)} says {found}"
