@@ -55,5 +55,5 @@ def test_a_class_without_images_cannot_be_asked_for_and_is_none_of_each() -> Non
     images = requests([7], LabelWords(class_="each"), source)
     assert [(sample.class_index, folder) for sample, folder in images] == [(0, "ant"), (2, "cow")]
     for chosen in ("bee", "1"):
-        with pytest.raises(UserError, match=f"--class={chosen}: no training image is of it"):
+        with pytest.raises(UserError, match=f"--class={chosen}: no training image has it"):
             requests([7], LabelWords(class_=chosen), source)
