@@ -172,6 +172,8 @@ def test_options_beat_the_snapshots_settings(conditional: Path, tmp_path: Path) 
         (["--steps=0"], ["steps", "at least 1"]),
         (["--seeds="], ["--seeds"]),
         (["--seeds=5-3"], ["5-3", "empty"]),
+        (["--seeds=0-1000000000000"], ["0-1000000000000", "more than 10,000,000"]),
+        ([f"--seeds={'9' * 5000}"], ["is not a list of integers"]),
         (["--seeds=a"], ["'a'"]),
         (["--seeds=1-3,2"], ["seed 2 more than once"]),
         (["--class=3"], ["class 3", "0 to 2"]),

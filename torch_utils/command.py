@@ -156,6 +156,9 @@ class Group(Command, click.Group):
         return super().resolve_command(ctx, args)
 
 
+MAX_INTS = 10_000_000  # in one list: more would fill the memory before the work begins
+
+
 class IntList(click.ParamType):  # type: ignore[type-arg]
     """Comma-separated integers and inclusive ranges: `0,3,7-9` is [0, 3, 7, 8, 9]."""
 
@@ -169,12 +172,14 @@ class IntList(click.ParamType):  # type: ignore[type-arg]
             return value
         numbers: list[int] = []
         for part in str(value).split(","):
-            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+            match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
             if not match:
                 self.fail(f"{value!r} is not a list of integers like 0,3,7-9")
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
                 self.fail(f"the range {part.strip()} is empty")
+            if len(numbers) + last - first >= MAX_INTS:
+                self.fail(f"{value!r} names more than {MAX_INTS:,} integers")
             numbers.extend(range(first, last + 1))
         return numbers
 
