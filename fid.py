@@ -14,6 +14,7 @@ import click
 
 from importers.spellings import explain
 from metrics import detectors
+from metrics.names import shown_name
 from torch_utils.command import Command, Group, device_option
 from torch_utils.errors import UserError, explain_names_with
 
@@ -70,6 +71,8 @@ def calc(
     images: str, ref: str, num: int, seed: int, batch: int, detector: str, device: str
 ) -> None:
     """Print the distance of images from a reference, and the classifier score."""
+    import scipy.special
+
     from data.dataset import ImageDataset
     from metrics.frechet import frechet_distance
     from metrics.reference import load_reference
@@ -94,11 +97,11 @@ def calc(
     _warn_of_bias(len(dataset), reference.gaussian)
     reference_num = reference.gaussian.num or "unknown number of"
     print(
-        f"{detectors.distance_name(detector)}: {distance:g}   "
+        f"{shown_name('fid', detector, len(dataset))}: {distance:g}   "
         f"{len(dataset)} images vs {Path(ref).name} ({reference_num} images)"
     )
-    if found.probabilities is not None:
-        _print_scores(detector, found.probabilities)
+    if found.logits is not None:
+        _print_scores(detector, scipy.special.softmax(found.logits.astype("f8"), axis=1))
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)
@@ -197,7 +200,7 @@ def _print_scores(detector: str, probabilities: np.ndarray) -> None:
     from metrics.scores import NUM_SPLITS, classifier_score, split_score
 
     num, whole = len(probabilities), classifier_score(probabilities)
-    name = detectors.score_name(detector)
+    name = shown_name("is", detector, num)
     if num < NUM_SPLITS:
         print(f"{name}: {whole:g}   {num} images at once; published scores use {NUM_SPLITS} splits")
         return

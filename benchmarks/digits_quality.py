@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from scipy.special import softmax
 
 from data.dataset import ImageDataset
 from metrics.detectors import load
@@ -69,8 +70,8 @@ def main(images: str, grid: str) -> None:
     memory = memorization_ratio(pictures / 255.0, train / 255.0, held_out / 255.0)
     found = evaluate(load("digits", "cpu"), [pictures], pictures.shape[1:])
     real_found = evaluate(load("digits", "cpu"), [real], real.shape[1:])
-    assert found.probabilities is not None
-    assert real_found.probabilities is not None
+    assert found.logits is not None
+    assert real_found.logits is not None
 
     rows = [
         ("", "generated", "real digits"),
@@ -87,8 +88,8 @@ def main(images: str, grid: str) -> None:
         ),
         (
             "classifier score (digits)",
-            f"{classifier_score(found.probabilities):.2f}",
-            f"{classifier_score(real_found.probabilities):.2f}",
+            f"{classifier_score(softmax(found.logits, axis=1)):.2f}",
+            f"{classifier_score(softmax(real_found.logits, axis=1)):.2f}",
         ),
         (
             "nearest training / nearest held-out",

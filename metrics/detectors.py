@@ -1,32 +1,41 @@
 """The table of detectors, which turn uint8 images into the features that a metric compares.
 
 No torch here, so that `--help` can list them; a row's function is imported when it is loaded.
-A number means nothing without its detector, so the names of the numbers are made here too.
+A number means nothing without its detector: `metrics.names` makes the names of the numbers.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch_utils.errors import UserError
 from torch_utils.registry import Row, lookup
 
 if TYPE_CHECKING:
     import torch
 
+DEFAULT = "inception"  # what the field means by FID
+_CPU_BATCH = 16  # more gain nothing there, and take memory
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorRow(Row):
-    """One row of the table; its target is a function `load(device, **options)`.
-
-    It returns the detector's `extract`.
+    """One row of the table; its target is a function `load(device, **options) -> Loaded`.
 
     Attributes:
-        classifies: whether it gives class probabilities, and so a classifier score.
-        is_fid: whether its Frechet distance is what the field calls FID (Inception only).
+        classifies: whether it gives class logits, and so a classifier score.
+        is_fid: whether its numbers are what the field calls FID, IS and KID (Inception only).
+        batch: images that it computes at once on a GPU.
     """
 
     classifies: bool = False
     is_fid: bool = False
+    batch: int = 64
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a user may give a file of weights."""
+        return "weights" in self.options
 
 
 DETECTORS: dict[str, DetectorRow] = {
@@ -48,11 +57,26 @@ class Features:
 
     Attributes:
         features: [N, F], floating point.
-        probabilities: [N, K] class probabilities, or None if the detector has no classes.
+        logits: [N, K] logits of the classes, whose softmax are probabilities; None if the detector
+            has no classes.
     """
 
     features: "torch.Tensor"
-    probabilities: "torch.Tensor | None" = None
+    logits: "torch.Tensor | None" = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a row's function returns.
+
+    Attributes:
+        extract: uint8 [N, C, H, W] on the device -> `Features`; raises UserError for images of a
+            size or channel count that it does not take.
+        weights_sha256: hash of the file of weights, 64 hexadecimal digits; empty if there is none.
+    """
+
+    extract: "Callable[[torch.Tensor], Features]"
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,21 +86,45 @@ class Detector:
     Attributes:
         name: its name in `DETECTORS`.
         device: where it computes.
-        extract: uint8 [N, C, H, W] on `device` -> `Features`; raises UserError for images of a
-            size or channel count that it does not take.
+        extract, weights_sha256: as in `Loaded`.
+        batch: images that it computes at once, always: a kernel may round a batch of another size
+            differently, so the last one is filled up.
     """
 
     name: str
     device: "torch.device"
     extract: "Callable[[torch.Tensor], Features]"
+    weights_sha256: str = ""
+    batch: int = 64
 
     def __call__(self, images: "torch.Tensor") -> Features:
-        """Compute the features of uint8 images [N, C, H, W]."""
-        assert images.ndim == 4, images.shape
-        assert str(images.dtype) == "torch.uint8", images.dtype
+        """Compute the features of uint8 images [N, C, H, W], N >= 1, in batches of one size.
+
+        What it computes for an image does not depend on N.
+        """
+        import torch
+
         from torch_utils.devices import upload
 
-        return self.extract(upload(images, self.device))
+        assert images.ndim == 4, images.shape
+        assert images.dtype == torch.uint8, images.dtype
+        parts = [self.extract(upload(part, self.device)) for part in _filled(images, self.batch)]
+        num = len(images)
+        logits = [part.logits for part in parts if part.logits is not None]
+        return Features(
+            torch.cat([part.features for part in parts])[:num],
+            torch.cat(logits)[:num] if logits else None,
+        )
+
+
+def _filled(images: "torch.Tensor", batch: int) -> "list[torch.Tensor]":
+    """Batches of exactly that size; the last one is filled up with zeros."""
+    import torch
+
+    missing = -len(images) % batch
+    if missing:
+        images = torch.cat([images, images.new_zeros([missing, *images.shape[1:]])])
+    return list(torch.split(images, batch))
 
 
 def row(name: str) -> DetectorRow:
@@ -103,14 +151,19 @@ def load(name: str, device: "torch.device | str" = "cpu", **options: Any) -> Det
     target = torch.device(device)
     chosen = row(name)
     options = chosen.resolve(f"detector {name}", options)
-    return Detector(name, target, chosen.load()(target, **options))
+    loaded = chosen.load()(target, **options)
+    batch = min(chosen.batch, _CPU_BATCH) if target.type == "cpu" else chosen.batch
+    return Detector(name, target, loaded.extract, loaded.weights_sha256, batch)
 
 
-def distance_name(name: str) -> str:
-    """The name under which a Frechet distance of this detector's features may be printed."""
-    return "FID" if row(name).is_fid else f"frechet distance ({name})"
+def check_weights(name: str, weights: str | None) -> dict[str, str]:
+    """The options of a detector for which a file of weights was given, or none.
 
-
-def score_name(name: str) -> str:
-    """The name under which a score of this detector's probabilities may be printed."""
-    return "IS" if row(name).is_fid else f"classifier score ({name})"
+    Raises:
+        UserError: the detector has no such option.
+    """
+    if weights is None:
+        return {}
+    if not row(name).has_weights:
+        raise UserError(f"--weights={weights}: detector {name!r} has its own weights, or none")
+    return {"weights": weights}

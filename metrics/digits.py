@@ -7,13 +7,12 @@ numbers compare models of this one data set and are neither FID nor Inception sc
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from metrics.detectors import Features
+from metrics.detectors import Features, Loaded
 from torch_utils.errors import UserError
 
 WEIGHTS = Path(__file__).resolve().with_name("digits-detector.safetensors")
@@ -59,7 +58,7 @@ def metadata(path: str | os.PathLike[str] = WEIGHTS) -> dict[str, Any]:
     return record
 
 
-def load(device: torch.device) -> Callable[[torch.Tensor], Features]:
+def load(device: torch.device) -> Loaded:
     """Load the shipped classifier.
 
     It computes in float64: the network is tiny, and a number then depends on batch size and device
@@ -69,8 +68,8 @@ def load(device: torch.device) -> Callable[[torch.Tensor], Features]:
         device: where it will compute.
 
     Returns:
-        uint8 [N, 1, 8, 8] -> `Features` with features [N, 64] (the layer before the classes) and
-        probabilities [N, 10] (softmax), float64.
+        An extractor that gives features [N, 64] (the layer before the classes) and logits [N, 10]
+        of uint8 [N, 1, 8, 8], float64.
 
     Raises:
         UserError: the file of weights is missing, or is not the one of this version.
@@ -94,7 +93,6 @@ def load(device: torch.device) -> Callable[[torch.Tensor], Features]:
                 "detector 'digits' takes 1x8x8 images (channels x height x width), these are "
                 f"{channels}x{height}x{width}: use another detector"
             )
-        features, logits = net(to_network_range(images, torch.float64))
-        return Features(features, logits.softmax(1))
+        return Features(*net(to_network_range(images, torch.float64)))
 
-    return extract
+    return Loaded(extract, WEIGHTS_SHA256)

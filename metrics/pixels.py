@@ -3,16 +3,14 @@
 It sees only first and second moments of the pixels; published numbers are never made with it.
 """
 
-from collections.abc import Callable
-
 import torch
 
-from metrics.detectors import Features
+from metrics.detectors import Features, Loaded
 
 
-def load(device: torch.device) -> Callable[[torch.Tensor], Features]:
+def load(device: torch.device) -> Loaded:
     """The extractor; it has no weights to put on `device`."""
-    return extract
+    return Loaded(extract)
 
 
 def extract(images: torch.Tensor) -> Features:
