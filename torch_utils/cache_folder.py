@@ -14,13 +14,15 @@ from torch_utils.notes import warn
 
 DATASETS = "datasets"  # decoded and converted data sets
 TORCHVISION = "torchvision"  # downloads of public ones
+DOWNLOADS = "downloads"  # weights of detectors
+REFERENCES = "references"  # statistics of public data sets that images are compared with
 
 
 def cache_folder(part: str) -> Path:
     """The folder for one part of the cache; it need not exist.
 
     Args:
-        part: DATASETS or TORCHVISION. DRIFTLESS_CACHE itself is the folder of the data sets.
+        part: one of the names above. DRIFTLESS_CACHE itself is the folder of the data sets.
 
     Raises:
         UserError: no folder is given, there is no home, and no private temporary folder either.
@@ -60,7 +62,7 @@ def _private_temporary_folder() -> Path:
             raise PermissionError(f"{folder} is another user's")
     except OSError as error:
         raise UserError(
-            f"there is no folder to keep data sets in ({error.strerror or error}): "
+            f"there is no folder to keep files in ({error.strerror or error}): "
             "name one by DRIFTLESS_CACHE"
         ) from None
     return folder

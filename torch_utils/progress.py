@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any, ClassVar
 
 from tqdm.auto import tqdm  # in a notebook a widget
 
@@ -37,16 +38,18 @@ class Progress:
     """A bar where one can be drawn, otherwise a line at intervals; silent for short work.
 
     Args:
-        total: the number of images that will be done.
+        total: the number of images that will be done; None if nobody knows.
         what: the words before the bar.
         shown: False for processes that should be silent.
         delay: seconds before anything is shown.
         interval: seconds between lines when stderr is no terminal.
     """
 
+    _units: ClassVar[dict[str, Any]] = {"unit": "img"}  # of the bar
+
     def __init__(
         self,
-        total: int,
+        total: int | None,
         what: str,
         *,
         shown: bool = True,
@@ -55,7 +58,7 @@ class Progress:
     ) -> None:
         shown = shown and is_shown()
         is_hidden = None if shown else True  # None: hidden unless stderr is a terminal or notebook
-        self._bar = tqdm(total=total, desc=what, unit="img", delay=delay, disable=is_hidden)
+        self._bar = tqdm(total=total, desc=what, delay=delay, disable=is_hidden, **self._units)
         self._total, self._what, self._interval = total, what, interval
         self._has_lines = shown and self._bar.disable
         self._done, self._start = 0, time.monotonic()
@@ -70,10 +73,13 @@ class Progress:
         self._bar.update(self._done - self._bar.n)
         now = time.monotonic()
         if self._has_lines and now >= self._next_line:
-            rate = self._done / (now - self._start)
-            line = f"{self._what}: {self._done} of {self._total} images, {rate:.0f} img/s"
-            print(line, file=sys.stderr, flush=True)
+            line = self._line(self._done / (now - self._start))
+            print(f"{self._what}: {line}", file=sys.stderr, flush=True)
             self._next_line = now + self._interval
+
+    def _line(self, rate: float) -> str:
+        """What a line says after so much work at a rate per second."""
+        return f"{self._done} of {self._total} images, {rate:.0f} img/s"
 
     def within(self, num: int, share: float) -> None:
         """Show that a share of the next `num` images is done, which `update` will count."""
@@ -81,3 +87,13 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+
+
+class ByteProgress(Progress):
+    """The same for bytes: `update` counts them, and they are shown in MB."""
+
+    _units: ClassVar[dict[str, Any]] = {"unit": "B", "unit_scale": True}
+
+    def _line(self, rate: float) -> str:
+        total = "" if self._total is None else f" of {self._total / 1e6:.1f}"
+        return f"{self._done / 1e6:.1f}{total} MB, {rate / 1e6:.1f} MB/s"

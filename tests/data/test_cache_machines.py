@@ -261,5 +261,5 @@ def test_a_home_that_cannot_be_had_does_not_end_the_work(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(archive))  # where no folder can be made
     assert_decoded_into_memory(ImageDataset(archive), capsys, "DRIFTLESS_CACHE")
-    with pytest.raises(UserError, match="no folder to keep data sets in"):
+    with pytest.raises(UserError, match="no folder to keep files in"):
         cache_folder()
