@@ -187,7 +187,7 @@ def compare(
     """Score folders, data sets, snapshots and runs in one table. A network makes seeds 0 on."""
     from scoring.judge import judge_of
     from scoring.report import Subject, write_report
-    from scoring.results import as_json, check_writable, made_with, table_of
+    from scoring.results import as_json, check_writable, table_of
     from scoring.run import open_entry, score_entry
     from torch_utils.distributed import choose_device, world
     from torch_utils.leaving import ended_by_sigterm
@@ -208,7 +208,7 @@ def compare(
                 several.append(scores)
     if several:
         _warn(judge.cautions(num))
-        _say(table_of(several) + [made_with(several[0])])
+        _say(table_of(several))
         _write(json_file, [as_json(scores) for scores in several])
         if html is not None:
             subjects = [

@@ -3,6 +3,7 @@
 Everything that can be wrong is found out here, before images are read or generated.
 """
 
+import platform
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -154,7 +155,7 @@ class Judge:
                 "count": reference.num,
                 "sha256": reference.sha256,
             },
-            "versions": {"torch": str(torch.__version__), "driftless": version()},
+            "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
         }
 
     def cautions(self, count: int) -> list[str]:

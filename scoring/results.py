@@ -107,12 +107,8 @@ def append_log(path: str, scores: Scores) -> None:
 
 def lines_of(scores: Scores) -> list[str]:
     """A line for each number, and one on what made them."""
-    count, reference = scores.facts["count"], scores.facts["reference"]
+    count, against = scores.facts["count"], _against(scores)
     values, lines = scores.values, []
-    against = ""
-    if reference is not None:
-        theirs = reference["count"] or "unknown number of"
-        against = f" vs {reference['name']} ({theirs} images)"
     if "fid" in values:
         lines.append(f"{scores.shown('fid')}: {values['fid']:g}   {count} images{against}")
     if "is" in values:
@@ -125,6 +121,14 @@ def lines_of(scores: Scores) -> list[str]:
         lines.append(f"{scores.shown('precision')}: {pair}   k = 3{against}")
     lines.append(made_with(scores))
     return lines
+
+
+def _against(scores: Scores) -> str:
+    reference = scores.facts["reference"]
+    if reference is None:
+        return ""
+    theirs = reference["count"] or "unknown number of"
+    return f" vs {reference['name']} ({theirs} images)"
 
 
 def _score_line(scores: Scores) -> str:
@@ -142,29 +146,48 @@ def _score_line(scores: Scores) -> str:
 
 def made_with(scores: Scores) -> str:
     """One line: detector, weights, and for generated images seeds, sampler, calls and network."""
-    facts = scores.facts
-    detector = facts["detector"]
-    weights = detector["weights_sha256"][:HASH_DIGITS] or "none"
-    parts = [f"detector {detector['name']}", f"weights {weights}"]
-    if facts.get("network"):
-        steps = f"{facts['sampler']}, {facts['steps']} steps, {facts['calls']} calls"
-        parts += [f"network {facts['network']}", f"seeds {facts['seeds']}", f"sampler {steps}"]
-    if (facts["reference"] or {}).get("sha256"):
-        parts.append(f"reference {facts['reference']['sha256'][:HASH_DIGITS]}")
+    facts, parts = scores.facts, _common(scores)
+    if "network" in facts:
+        parts += [f"network {facts['network']}", *_sampling(facts)]
     return "  made with " + ", ".join(parts)
 
 
+def _sampling(facts: Mapping[str, Any]) -> list[str]:
+    """How the images of a network were made."""
+    steps = f"{facts['steps']} steps, {facts['calls']} calls"
+    return [f"seeds {facts['seeds']}", f"sampler {facts['sampler']}", steps]
+
+
+def _common(scores: Scores) -> list[str]:
+    """What several sets of images share."""
+    detector, reference = scores.facts["detector"], scores.facts["reference"] or {}
+    weights = detector["weights_sha256"][:HASH_DIGITS] or "none"
+    parts = [f"detector {detector['name']}", f"weights {weights}"]
+    if reference.get("sha256"):
+        parts.append(f"reference {reference['sha256'][:HASH_DIGITS]}")
+    return parts
+
+
 def table_of(several: Sequence[Scores]) -> list[str]:
-    """A table for people: a row for each set of images, a column for each number."""
+    """A table for people: a row for each set of images, a column for each number.
+
+    The lines after it say what they share, and how the images of networks were made.
+    """
     columns = [value for value in MAIN_VALUES if any(value in s.values for s in several)]
     first = several[0]
     head = ["", *(first.shown(value) for value in columns)]
     rows = [head] + [[s.what, *(_cell(s, value) for value in columns)] for s in several]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return [
+    lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
         for row in rows
     ]
+    lines.append(f"  {first.facts['count']} images each{_against(first)}")
+    lines.append("  made with " + ", ".join(_common(first)))
+    for scores in several:
+        if "network" in scores.facts:
+            lines.append(f"  {scores.facts['network']}: {', '.join(_sampling(scores.facts))}")
+    return lines
 
 
 def _cell(scores: Scores, value: str) -> str:
