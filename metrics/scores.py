@@ -15,6 +15,12 @@ NUM_SPLITS = 10
 SPLIT_SEED = 2020  # permutation and splits of the published Inception scores (torch-fidelity)
 
 
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Class probabilities, float64 [N, K]: the softmax of logits [N, K], computed in float64."""
+    chances: np.ndarray = scipy.special.softmax(np.asarray(logits, dtype=np.float64), axis=1)
+    return chances
+
+
 def classifier_score(probabilities: np.ndarray) -> float:
     """The score over all images at once.
 

@@ -16,6 +16,7 @@ SHA256_DIGITS = 64
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PINNED = re.compile(r"sha256=([0-9A-Fa-f]{64})")
 _MAX_NAME = 80  # letters of an address that become part of a file's name
+_MAX_SUFFIX = 16
 
 
 def is_url(text: str) -> bool:
@@ -39,12 +40,12 @@ def address_of(text: str) -> tuple[str, str | None]:
     pinned = _PINNED.fullmatch(rest)
     if mark and not pinned:
         raise UserError(
-            f"{shown(url)}#{rest}: after the # of an address comes sha256= and the file's SHA-256, "
+            f"{shown(text)}: after the # of an address comes sha256= and the file's SHA-256, "
             f"{SHA256_DIGITS} hexadecimal digits"
         )
     problem = refusal(url)
     if problem:
-        raise UserError(f"{shown(url)}: {problem}")
+        raise UserError(f"{shown(text)}: {problem}")
     return quote(url, safe=string.punctuation), pinned[1].lower() if pinned else None
 
 
@@ -56,6 +57,8 @@ def refusal(url: str, *, may_be_local: bool = True) -> str | None:
         may_be_local: False for where another machine redirects to.
     """
     parts = _split(url)
+    if parts is not None and parts.scheme == "file":
+        return "give the path of a local file without file://"
     if parts is None or not parts.hostname:
         return "this is not an address: one looks like https://host/file"
     if not url.isprintable() or " " in url:
@@ -65,8 +68,6 @@ def refusal(url: str, *, may_be_local: bool = True) -> str | None:
         return "it leads to a server on this machine"
     if parts.scheme == "https" or (parts.scheme == "http" and is_local):
         return None
-    if parts.scheme == "file":
-        return "give the path of a local file without file://"
     if parts.scheme == "http":
         return "what comes over http can be changed on its way: use https"
     return "only https addresses are fetched"
@@ -81,10 +82,13 @@ def is_local(url: str) -> bool:
 def shown(url: str) -> str:
     """An address as messages show it: without a password, and without a query that may be one."""
     parts = _split(url)
-    if parts is None:
-        return url.split("?")[0].rpartition("@")[2]
-    place = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{place}{parts.path}{'?...' if parts.query else ''}"
+    if parts is not None:
+        place = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{place}{parts.path}{'?...' if parts.query else ''}"
+    scheme, mark, rest = url.partition("://")
+    if "@" in rest:  # a password may be anywhere before it
+        return f"{scheme}{mark}..."
+    return scheme + mark + re.split(r"[?#]", rest)[0]
 
 
 def file_name(url: str) -> str:
@@ -93,10 +97,15 @@ def file_name(url: str) -> str:
     Two addresses whose files have one name do not collide; the suffix stays.
     """
     parts = _split(url)
-    last = PurePosixPath(unquote(parts.path if parts else "")).name
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", last).lstrip(".-")[-_MAX_NAME:]
-    path = PurePosixPath(plain or "file")
-    return f"{path.stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{path.suffix}"
+    last = PurePosixPath(unquote(parts.path if parts else ""))
+    stem, suffix = _plain(last.stem)[-_MAX_NAME:], _plain(last.suffix)[:_MAX_SUFFIX]
+    digits = hashlib.sha256(url.encode()).hexdigest()[:8]
+    return f"{stem or 'file'}-{digits}{'.' if suffix else ''}{suffix}"
+
+
+def _plain(name: str) -> str:
+    """A part of a name with the letters that every file system has."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")
 
 
 def _split(url: str) -> SplitResult | None:

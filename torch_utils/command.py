@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from torch_utils import leaving
+from torch_utils.addresses import address_of, is_url, shown
 from torch_utils.errors import Failure, UserError, explained, nearest, unknown_name
 from torch_utils.files import DISK_FULL
 from torch_utils.leaving import exit_process
@@ -134,20 +135,41 @@ class Command(click.Command):
             raise Failure(f"cannot write{where}: {error.strerror}; make room") from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; a URL is refused as it was typed, because no program reads one."""
-        for text in args:
-            if re.match(r"(?:[\w.-]+=)?[A-Za-z][A-Za-z0-9+.-]*://", text):
-                raise UserError(
-                    f"{text}: this program reads local files, not URLs: download it, and give the "
-                    "file"
-                )
+        """Parse; a URL is refused as it was typed, except where a parameter is `UrlOrPath`."""
+        self._refuse_urls(args)
         return super().parse_args(ctx, args)
+
+    def _refuse_urls(self, args: list[str]) -> None:
+        """Refuse URLs for parameters that take none, before they are looked for on the disk."""
+        options = {flag: p for p in self.params if isinstance(p, click.Option) for flag in p.opts}
+        words = [p for p in self.params if isinstance(p, click.Argument)]
+        takers = {p.opts[0] for p in options.values() if isinstance(p.type, UrlOrPath)}
+        for before, text in zip(["", *args], args, strict=False):
+            match = re.fullmatch(r"(?:([\w.-]+)=)?([A-Za-z][A-Za-z0-9+.-]*://.*)", text, re.DOTALL)
+            if not match:
+                continue
+            flag, url = match[1], match[2]
+            option = options.get(flag or before)
+            is_value = option is not None and not option.is_flag
+            owners = [option] if is_value else [] if flag else words
+            if any(owner and isinstance(owner.type, UrlOrPath) for owner in owners):
+                continue
+            reads = "this program reads local files, not URLs"
+            if takers:
+                reads = f"URLs are for {' and '.join(sorted(takers))} only"
+            given = f"{flag}={shown(url)}" if flag else shown(url)
+            raise UserError(f"{given}: {reads}: download it, and give the file")
 
 
 class Group(Command, click.Group):
     """A group of subcommands with the same error reporting."""
 
     command_class = Command
+
+    def _refuse_urls(self, args: list[str]) -> None:
+        """Refuse those before the name of the subcommand, which looks at the others itself."""
+        names = (i for i, text in enumerate(args) if text[:1] != "-" and not is_url(text))
+        super()._refuse_urls(args[: next(names, len(args))])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the subcommand; an unknown one is reported with the nearest name."""
@@ -182,6 +204,22 @@ class IntList(click.ParamType):  # type: ignore[type-arg]
                 self.fail(f"{value!r} names more than {MAX_INTS:,} integers")
             numbers.extend(range(first, last + 1))
         return numbers
+
+
+class UrlOrPath(click.ParamType):  # type: ignore[type-arg]
+    """A path, a name, or a URL that may be fetched: `https://host/file`, or with `#sha256=HEX`.
+
+    An option or argument of this type takes URLs; every other one refuses them.
+    """
+
+    name = "path or URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check a URL before the work; nothing is fetched, and a path is not looked for."""
+        text = str(value)
+        if is_url(text):
+            address_of(text)
+        return text
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
