@@ -4,7 +4,7 @@ The published names are for Inception's numbers only; any other is named by its 
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -170,14 +170,12 @@ def gen(
 @click.option(
     "--num", type=click.IntRange(2), default=50000, show_default=True, help="Images of each."
 )
-@click.option("--html", metavar="FILE", help="Also write a page with pictures and curves.")
 @judging_options
 @rng_device_option
 @sampler_options
 def compare(
     paths: Sequence[str],
     num: int,
-    html: str | None,
     json_file: str | None,
     batch: int,
     device: str,
@@ -186,17 +184,14 @@ def compare(
 ) -> None:
     """Score folders, data sets, snapshots and runs in one table. A network makes seeds 0 on."""
     from scoring.judge import judge_of
-    from scoring.report import Subject, write_report
     from scoring.results import as_json, check_writable, table_of
     from scoring.run import open_entry, score_entry
     from torch_utils.distributed import choose_device, world
     from torch_utils.leaving import ended_by_sigterm
-    from training.run_log import find_stats
 
     criteria, several = criteria_of(options), []
     choose_device(rng_device)
-    for file in (json_file, html):
-        check_writable(file)
+    check_writable(json_file)
     with world(device) as here, ended_by_sigterm():
         entries = [open_entry(path, num, options, here) for path in paths]
         judge = judge_of(criteria, here, [entry.subject for entry in entries], batch=batch)
@@ -210,12 +205,6 @@ def compare(
         _warn(judge.cautions(num))
         _say(table_of(several))
         _write(json_file, [as_json(scores) for scores in several])
-        if html is not None:
-            subjects = [
-                Subject(entry.name, [scores], entry.pictures, find_stats(entry.name))
-                for entry, scores in zip(entries, several, strict=True)
-            ]
-            write_report(html, subjects, title="Driftless: scores")
 
 
 def _print_left_out(path: str) -> None:

@@ -247,9 +247,7 @@ def _with_computed(judge: Judge, images: Images, subjects: Sequence[Subject], ba
     cached = None
     if world.is_main:
         key = images.content_key()
-        cached = cached_reference(
-            key, detector.name, detector.weights_sha256, judge.needs_features
-        )
+        cached = cached_reference(key, detector.name, detector.weights_sha256, judge.needs_features)
     world.meet()  # the key of a large folder takes long
     (is_cached,) = world.any(cached is not None)
     if is_cached:

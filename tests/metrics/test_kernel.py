@@ -1,4 +1,4 @@
-"""The kernel distance against its definition, torch-fidelity, and samples of known distributions."""
+"""The kernel distance against its definition, torch-fidelity, and known distributions."""
 
 import numpy as np
 import pytest
