@@ -61,9 +61,12 @@ def test_another_content_detector_or_weights_is_another_entry(
     assert cached_reference(key, detector, weights, False) is None
 
 
-def test_an_entry_with_features_serves_a_request_without_and_not_the_reverse() -> None:
+def test_an_entry_with_features_serves_a_request_without_and_not_the_reverse(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     store_reference(KEY, reference())
     assert cached_reference(KEY, "pixels", WEIGHTS, True) is None
+    assert capsys.readouterr().err == ""  # nothing is wrong with the entry
     store_reference(KEY, reference(FEATURES, "copy"))
     found = cached_reference(KEY, "pixels", WEIGHTS, True)
     assert found is not None
