@@ -113,9 +113,10 @@ def chunks(response: http.client.HTTPResponse, most: int, timeout: float) -> Ite
     if announced is not None and announced > most:
         raise Failed(f"it has {announced:,} bytes, more than {most:,}")
     start, done = time.monotonic(), 0
-    while True:
+    while announced is None or done < announced:
+        left = _CHUNK if announced is None else announced - done
         try:
-            chunk = response.read1(_CHUNK)
+            chunk = response.read1(min(_CHUNK, left))
         except _NETWORK_ERRORS as error:
             raise Failed(_reason(error, timeout), is_passing=True) from None
         if not chunk:

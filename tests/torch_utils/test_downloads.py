@@ -99,7 +99,8 @@ def test_the_first_hash_is_kept_and_checked_ever_after(tmp_path: Path, server: S
     assert f"had {SHA256} at first: it has changed; delete it to have it fetched again" in line
     server.answers["/file"] = OTHER
     path.unlink()
-    assert f"expected {SHA256}" in refused(tmp_path, url)  # another file at the address
+    line = refused(tmp_path, url)  # there is another file at the address
+    assert f"had {SHA256} at first; to take it as it is, delete {beside}" in line
     beside.write_text("no hash")
     assert "does not begin with a SHA-256: delete it" in refused(tmp_path, url)
     beside.unlink()
@@ -304,7 +305,8 @@ def test_the_proxy_of_the_environment_is_used_but_not_for_this_machine(
 ) -> None:
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, server.url(""))
-    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     assert "502 Bad Gateway" in refused(tmp_path, "https://example.org/file")
     assert [path for path, _ in server.asked] == ["example.org:443"]
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
