@@ -3,8 +3,7 @@
 The published names are for Inception's numbers only; any other is named by its detector.
 """
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -16,6 +15,9 @@ from scoring.command_line import (
     judging_options,
     reference_options,
     rng_device_option,
+    say_all,
+    say_left_out,
+    warn_all,
 )
 from torch_utils.command import Command, Group, IntList
 from torch_utils.errors import explain_names_with
@@ -45,7 +47,7 @@ def calc(
     """Print the distance of images from a reference, and the classifier score."""
     from scoring.images import open_images
     from scoring.judge import Subject, judge_of
-    from scoring.results import as_json, check_writable, lines_of
+    from scoring.results import as_json, check_writable, lines_of, write_json
     from scoring.run import score_images
     from torch_utils.distributed import world
 
@@ -56,10 +58,10 @@ def calc(
         judge = judge_of(criteria_of(how), here, [subject], batch=batch)
         scores = score_images(judge, opened, what=images, batch=batch, subset_seed=seed)
     if scores is not None:
-        _print_left_out(images)
-        _warn(judge.cautions(len(opened)))
-        _say(lines_of(scores))
-        _write(json_file, as_json(scores))
+        say_left_out(images)
+        warn_all(judge.cautions(len(opened)))
+        say_all(lines_of(scores))
+        write_json(json_file, as_json(scores))
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)
@@ -84,9 +86,9 @@ def ref(data: str, dest: str, features: bool, batch: int, device: str, **how: An
         made = make_reference(opened, criteria, here, batch=batch, keep_features=features)
     if not here.is_main:
         return
-    _print_left_out(data)
+    say_left_out(data)
     num, num_features = made.gaussian.num, len(made.gaussian.mu)
-    _warn(bias_lines(num_features, {"the reference's ": num}))
+    warn_all(bias_lines(num_features, {"the reference's ": num}))
     save_reference(dest, made)
     print(f"{dest}: {num_features} features ({criteria.detector}) of {num} images")
 
@@ -127,7 +129,14 @@ def gen(
     """Score the images of a network as it makes them: the same numbers as through PNGs."""
     from scoring.judge import Subject, judge_of
     from scoring.network import Pictures, check_ranges, open_network, score_ranges
-    from scoring.results import append_log, check_writable, lines_of, ranges_as_json, summary_lines
+    from scoring.results import (
+        append_log,
+        check_writable,
+        lines_of,
+        ranges_as_json,
+        summary_lines,
+        write_json,
+    )
     from torch_utils.distributed import choose_device, world
     from torch_utils.leaving import ended_by_sigterm
 
@@ -144,8 +153,8 @@ def gen(
         subject = Subject(network, opened.image_shape, len(seeds[0]))
         judge = judge_of(criteria, here, [subject], batch=batch)
         if here.is_main:
-            _warn(warnings + opened.warnings + judge.cautions(len(seeds[0])))
-            _say(opened.remarks)
+            warn_all(warnings + opened.warnings + judge.cautions(len(seeds[0])))
+            say_all(opened.remarks)
         scored = score_ranges(
             judge,
             opened,
@@ -157,12 +166,12 @@ def gen(
         )
         for scores in scored:
             several.append(scores)
-            _say(lines_of(scores))
+            say_all(lines_of(scores))
             if log is not None:
                 append_log(log, scores)
     if several:
-        _say(summary_lines(several))
-        _write(json_file, ranges_as_json(several))
+        say_all(summary_lines(several))
+        write_json(json_file, ranges_as_json(several))
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)
@@ -184,7 +193,7 @@ def compare(
 ) -> None:
     """Score folders, data sets, snapshots and runs in one table. A network makes seeds 0 on."""
     from scoring.judge import judge_of
-    from scoring.results import as_json, check_writable, table_of
+    from scoring.results import as_json, check_writable, table_of, write_json
     from scoring.run import open_entry, score_entry
     from torch_utils.distributed import choose_device, world
     from torch_utils.leaving import ended_by_sigterm
@@ -197,38 +206,14 @@ def compare(
         judge = judge_of(criteria, here, [entry.subject for entry in entries], batch=batch)
         for entry in entries:
             if here.is_main:
-                _warn(entry.warnings)
+                warn_all(entry.warnings)
             scores = score_entry(judge, entry, batch=batch, rng_device=rng_device)
             if scores is not None:
                 several.append(scores)
     if several:
-        _warn(judge.cautions(num))
-        _say(table_of(several))
-        _write(json_file, [as_json(scores) for scores in several])
-
-
-def _print_left_out(path: str) -> None:
-    from scoring.images import own_grids
-
-    if grids := own_grids(path):
-        print(f"left out: {', '.join(sorted(grids))} (grids of generate.py)")
-
-
-def _warn(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(f"warning: {line}", file=sys.stderr)
-
-
-def _say(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line, flush=True)
-
-
-def _write(json_file: str | None, content: Any) -> None:
-    from scoring.results import write_json
-
-    if json_file is not None:
-        write_json(json_file, content)
+        warn_all(judge.cautions(num))
+        say_all(table_of(several))
+        write_json(json_file, [as_json(scores) for scores in several])
 
 
 if __name__ == "__main__":

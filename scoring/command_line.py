@@ -1,4 +1,4 @@
-"""The options that the commands of `fid.py` share. No torch here, so that `--help` answers."""
+"""What the commands of `fid.py` share: options and lines. No torch here, as `--help` needs none."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -108,3 +108,23 @@ def criteria_of(options: dict[str, Any]) -> "Criteria":
         metrics=options.pop("metrics", None),
         reference=options.pop("ref", None),
     )
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Print lines on stdout at once, so that a long command shows what it has."""
+    for line in lines:
+        click.echo(line)
+
+
+def warn_all(lines: Iterable[str]) -> None:
+    """Print warnings on stderr."""
+    for line in lines:
+        click.echo(f"warning: {line}", err=True)
+
+
+def say_left_out(path: str) -> None:
+    """Print which pictures of a folder are not scored, because generate.py made them as grids."""
+    from scoring.images import own_grids
+
+    if grids := own_grids(path):
+        click.echo(f"left out: {', '.join(sorted(grids))} (grids of generate.py)")

@@ -198,12 +198,14 @@ def _cell(scores: Scores, value: str) -> str:
     return text if std is None else f"{text} +- {std:.2g}"
 
 
-def write_json(path: str, content: Any) -> None:
-    """Write strict JSON, whole or not at all.
+def write_json(path: str | None, content: Any) -> None:
+    """Write strict JSON, whole or not at all, if there is a file to write.
 
     Raises:
         UserError: the file cannot be written.
     """
+    if path is None:
+        return
     with writing(path), replacing(path) as temporary:
         text = json.dumps(content, indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
