@@ -70,7 +70,7 @@ def open_reference(
         raise UserError(f"no such reference file: {place}")
     start = _beginning(place)
     for known, what in _OTHERS.items():
-        if start.lower().startswith(known):
+        if start.lstrip().lower().startswith(known):
             raise UserError(f"{place} is {what}; {_EXPECTED}")
     suffix = place.suffix.lower()
     if start.startswith(_NPY) or suffix == ".npy":

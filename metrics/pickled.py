@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from metrics.reference import Reference, is_published_for
+from metrics.reference import PUBLISHED_DETECTOR, Reference, is_published_for
 from metrics.reference_checks import checked_gaussian
 from torch_utils.bounded import read_file
 from torch_utils.errors import UserError
@@ -23,8 +23,8 @@ from torch_utils.text import printable, some
 MAX_BYTES = 2**28  # a covariance of 2,048 features has 32 MiB
 _LIMITS = Limits(bytes=MAX_BYTES, string=MAX_BYTES, items=10_000, depth=8)
 _RULES = {**BASIC_RULES, **BOXED_RULES}
-_DINOV2 = "dinov2"
-_KEYS = {"fid": "inception", "fd_dinov2": _DINOV2}  # key in a file of several -> detector
+# key in a file of several -> detector
+_KEYS = {"fid": PUBLISHED_DETECTOR, "fd_dinov2": "dinov2"}
 _EXPECTED = "expected a dict with mu and sigma, or with fid or fd_dinov2 that hold them"
 
 
@@ -86,7 +86,7 @@ def _values(name: str, tree: Any, detector: str) -> dict[Any, Any]:
         raise UserError(f"{name} holds a {type(tree).__name__}: {_EXPECTED}")
     made_with = {_KEYS[key]: tree[key] for key in _KEYS if key in tree}
     if not made_with:
-        made_with = {"inception": tree}
+        made_with = {PUBLISHED_DETECTOR: tree}
     values = next((made_with[each] for each in made_with if _is_for(each, detector)), None)
     if values is None:
         raise UserError(
@@ -100,7 +100,7 @@ def _values(name: str, tree: Any, detector: str) -> dict[Any, Any]:
 
 
 def _is_for(made_with: str, detector: str) -> bool:
-    return made_with == detector or (made_with == "inception" and is_published_for(detector))
+    return made_with == detector or (made_with == PUBLISHED_DETECTOR and is_published_for(detector))
 
 
 def _named(values: dict[Any, Any]) -> str:

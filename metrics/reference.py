@@ -66,9 +66,8 @@ class Reference:
 
 
 def is_published_for(detector: str) -> bool:
-    """Whether the published files, which do not name their detector, are for this one."""
-    row = DETECTORS.get(detector)
-    return detector == PUBLISHED_DETECTOR or (row is not None and row.is_fid)
+    """Whether files that do not name their detector are for this one: some form of Inception."""
+    return detector in DETECTORS and DETECTORS[detector].is_fid
 
 
 def no_features(name: str) -> UserError:

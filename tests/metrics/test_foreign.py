@@ -57,6 +57,19 @@ def test_dicts_are_read_in_every_protocol(tmp_path: Path, form: str, protocol: i
     check(open_reference(path, "inception"), f"a.{form}")
 
 
+@pytest.mark.parametrize("form", [*FORMS, "npz"])
+def test_both_forms_of_inception_use_published_statistics(tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"a.{form}"
+    if form == "npz":
+        np.savez(path, **GOOD)  # type: ignore[arg-type]
+    else:
+        FORMS[form](path, GOOD)
+    found = open_reference(path, "inception-torchscript")
+    check(found, path.name)
+    assert isinstance(found, Reference)
+    assert found.detector == "inception-torchscript"
+
+
 def test_what_numpy_itself_saves_of_a_dict_is_read(tmp_path: Path) -> None:
     path = tmp_path / "cifar10_train_stat.npy"
     np.save(path, GOOD, allow_pickle=True)  # type: ignore[arg-type]
@@ -170,6 +183,47 @@ def test_an_array_of_several_objects_is_refused_in_a_pickle(tmp_path: Path) -> N
     path = pkl(tmp_path / "a.pkl", {"mu": np.array([{}, {}], dtype=object), "sigma": SIGMA})
     with pytest.raises(UserError, match="an array of several objects"):
         open_reference(path, "inception")
+
+
+BOX = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\0tC\1btR"
+OBJECTS = b"cnumpy\ndtype\n(X\2\0\0\0O8\x89\x88tR"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BOX + b"(K\1)" + OBJECTS + b"\x89(]ltb.", "holds a ndarray: expected a dict"),
+        (BOX + 2 * (b"(K\1)" + OBJECTS + b"\x89(]ltb") + b".", "it fills an array twice"),
+        (BOX + b"(K\1)" + OBJECTS + b"\x89(]]ltb.", "it has an array of several objects"),
+        (BOX + b"(K\1)" + OBJECTS + b"\x89C\x08\0\0\0\0\0\0\0\0tb.", "several objects"),
+        (BOX + b"(K\1(K\1t" + OBJECTS + b"\x89(]ltb.", "it has an array of several objects"),
+        (
+            b"cnumpy.core.multiarray\nscalar\n(" + OBJECTS + b"C\x08\1\0\0\0\0\0\0\0tR.",
+            "it has objects as bytes",
+        ),
+        (
+            b"cnumpy.core.numeric\n_frombuffer\n(C\x08\1\0\0\0\0\0\0\0"
+            + OBJECTS
+            + b"(K\1tX\1\0\0\0CtR.",
+            "it has objects as bytes",
+        ),
+    ],
+    ids=["one", "twice", "two", "address", "axis", "scalar", "buffer"],
+)
+def test_addresses_are_never_taken_for_objects(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        open_reference(tmp_path / "a.pkl", "inception")
+
+
+def test_a_box_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    box = np.empty((), dtype=object)
+    box[()] = {"mu": box, "sigma": SIGMA}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(box[()], 2))
+    with pytest.raises(UserError, match="mu has shape"):
+        open_reference(tmp_path / "a.pkl", "inception")
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -119,6 +119,20 @@ def test_wrong_features_and_hashes_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow  # 450 MB on disk
+def test_a_whole_published_count_of_features_is_read(tmp_path: Path) -> None:
+    num, width = 50_000, 2048
+    features = np.zeros((num, width), np.float32)
+    features[-1, -1] = 1
+    save_reference(
+        tmp_path / "ref.npz",
+        Reference(Gaussian(np.zeros(width), np.eye(width), num), "pixels", "", None, features),
+    )
+    found = load_reference(tmp_path / "ref.npz", "pixels", wants_features=True).features
+    assert found is not None
+    assert (found.shape, found[-1, -1], found[:-1].max()) == ((num, width), 1, 0)
+
+
 def test_features_of_other_layouts_are_read(tmp_path: Path) -> None:
     for features in (FEATURES.astype(">f4"), np.asfortranarray(FEATURES), FEATURES.astype("f8")):
         np.savez(tmp_path / "ref.npz", **{**WITH_FEATURES, "features": features})
