@@ -67,7 +67,7 @@ def store_reference(content_key: str, reference: Reference) -> Path | None:
         path = present[0] if present else path
         if present and reference.features is None and cached_reference(*identity, True):
             return path  # another process kept more meanwhile
-        save_reference(path, reference)
+        save_reference(path, dataclasses.replace(reference, content_key=content_key))
         drop_temporaries(path.parent, older_than=_ABANDONED)
     except UserError as error:
         warn(f"{error}: the reference is not kept, and is computed again next time")

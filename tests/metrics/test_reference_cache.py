@@ -36,6 +36,7 @@ def test_what_was_stored_is_found_as_it_was(folder: Path) -> None:
     assert found is not None
     np.testing.assert_array_equal(found.gaussian.sigma, GAUSSIAN.sigma)
     assert (found.name, found.source, found.num) == ("my data/1", "my data/1", 9)
+    assert found.content_key == KEY
     assert (found.sha256, found.weights_sha256, found.image_shape) == ("", WEIGHTS, (1, 1, 3))
 
 
