@@ -12,7 +12,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[tensorboard,lmdb,test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[tensorboard,lmdb,dinov2,test,lint]'
 	touch $@
 
 demo: .venv/ready

@@ -21,28 +21,11 @@ from data.shapes import describe_shape, remedy
 from torch_utils.errors import UserError
 from torch_utils.notes import warn
 from torch_utils.progress import Progress
+from torch_utils.subsets import subset_indices
 from torch_utils.text import printable
 
 _CHANNELS = {"L": 1, "RGB": 3}
 _CHUNK = 64  # images that one thread decodes at a time
-
-
-def subset_indices(num: int, max_size: int | None, seed: int = 0) -> np.ndarray:
-    """Choose which images of a dataset to use: the published rule of EDM's `max_size`.
-
-    Args:
-        num: images in the dataset.
-        max_size: images to keep; None, or a number not below `num`, keeps all.
-        seed: seed of the choice, taken modulo 2^31.
-
-    Returns:
-        int64 [min(num, max_size)], ascending.
-    """
-    indices = np.arange(num, dtype=np.int64)
-    if max_size is not None and max_size < num:
-        np.random.RandomState(seed % 2**31).shuffle(indices)
-        indices = np.sort(indices[:max_size])
-    return indices
 
 
 def held_out_indices(num: int, max_size: int | None, seed: int = 0) -> np.ndarray:

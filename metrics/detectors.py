@@ -39,6 +39,25 @@ class DetectorRow(Row):
 
 
 DETECTORS: dict[str, DetectorRow] = {
+    "inception": DetectorRow(
+        target="metrics.inception:load",
+        options={"weights": ""},
+        summary="Inception-v3, which defines FID and IS; gray or RGB, any size",
+        classifies=True,
+        is_fid=True,
+    ),
+    "inception-torchscript": DetectorRow(
+        target="metrics.inception_torchscript:load",
+        options={"weights": ""},
+        summary="the same network from StyleGAN2-ADA's TorchScript file",
+        classifies=True,
+        is_fid=True,
+    ),
+    "dinov2": DetectorRow(
+        target="metrics.dinov2:load",
+        options={"weights": ""},
+        summary="DINOv2 ViT-L/14 for FD_DINOv2; gray or RGB, any size; needs driftless[dinov2]",
+    ),
     "pixels": DetectorRow(
         target="metrics.pixels:load",
         summary="the values themselves, in [0,1]; any image size",

@@ -4,9 +4,9 @@ The files are statistics of data sets that their authors computed with the detec
 EDM's (arXiv:2206.00364) and EDM2's (arXiv:2312.02696). No torch here.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch_utils.addresses import address_of, file_name, is_url
 from torch_utils.errors import nearest, unknown_name
@@ -64,7 +64,8 @@ def published(text: str, table: Mapping[str, Published] = PUBLISHED) -> Publishe
     families = {name.partition(":")[0] for name in table}
     family, mark, _ = text.partition(":")
     is_like_a_name = bool(mark) and family.casefold() in families
-    if is_like_a_name or (not Path(text).exists() and nearest(text, table)):
+    is_a_path = "/" in text or os.path.exists(text)
+    if is_like_a_name or (not is_a_path and nearest(text, table)):
         raise unknown_name("reference", text, table)
     return None
 

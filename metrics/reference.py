@@ -1,41 +1,110 @@
 """Reference statistics as .npz files: images are compared with them.
 
-Keys `mu` and `sigma` as in EDM's files (Karras et al., 2022), and `detector`, `num`, `source`,
-`image_shape`, which EDM's lack. Nothing in a file is ever unpickled.
+Keys `mu` and `sigma` as in EDM's files (Karras et al., 2022), and `detector`, `weights_sha256`,
+`num`, `source`, `image_shape` and `features`, which EDM's lack. Nothing in a file is unpickled.
 """
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from metrics.statistics import MAX_FEATURES, Gaussian, is_covariance
+from metrics.detectors import DETECTORS, Detector
+from metrics.evaluate import Evaluation
+from metrics.reference_checks import (
+    checked_features,
+    checked_gaussian,
+    checked_hash,
+    checked_shape,
+)
+from metrics.statistics import MAX_FEATURES, Gaussian
+from torch_utils.downloads import sha256_of
 from torch_utils.errors import UserError
 from torch_utils.files import prepare_folder, replacing, writing
-from torch_utils.npys import read_npz
+from torch_utils.npys import names_in, read_npz
+from torch_utils.text import printable, some
 from torch_utils.zips import BAD_ZIP
 
 PUBLISHED_DETECTOR = "inception"  # the detector of files without the key `detector`
-MAX_BYTES = 2 * 8 * MAX_FEATURES**2
-_STRIPE = 256  # rows that are compared at once
+MAX_BYTES = 2 * 8 * MAX_FEATURES**2  # of everything but the features
+MAX_FEATURE_BYTES = 2**36  # four million images of 2,048 features in float64
+_HEADER = 2**16  # of an array
+_STATISTICS = ("mu", "sigma", "detector", "weights_sha256", "num", "source", "image_shape")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics of a data set.
+    """What is known of a data set.
 
     Attributes:
         gaussian: mean and covariance of its features.
         detector: the name of the detector that made the features.
         source: the name of the data set; empty if the file does not say.
         image_shape: (C, H, W) of its images; None if the file does not say.
+        features: float32 [N, F] in the order of the images; None if they were not kept.
+        weights_sha256: hash of the detector's weights; empty if it has none, or if the file does
+            not say.
+        name: what to call it: the name of the file, or of the images that it was computed from.
+        sha256: hash of the file; empty if it was computed from images.
     """
 
     gaussian: Gaussian
     detector: str
     source: str
     image_shape: tuple[int, int, int] | None = None
+    features: np.ndarray | None = None
+    weights_sha256: str = ""
+    name: str = ""
+    sha256: str = ""
+
+    @property
+    def num(self) -> int | None:
+        """Images that it was computed from; None if the file does not say."""
+        return self.gaussian.num
+
+
+def is_published_for(detector: str) -> bool:
+    """Whether files that do not name their detector are for this one: some form of Inception."""
+    return detector in DETECTORS and DETECTORS[detector].is_fid
+
+
+def no_features(name: str) -> UserError:
+    """The error for statistics where the features of every image are needed."""
+    return UserError(
+        f"{name} holds mean and covariance only, but kid and pr need features: give the data set "
+        "itself (--ref=DATA.zip), or make the reference with fid.py ref --features"
+    )
+
+
+def reference_of(
+    evaluation: Evaluation,
+    detector: Detector,
+    source: str,
+    image_shape: tuple[int, int, int],
+) -> Reference:
+    """A reference from what a detector saw of all images of a data set.
+
+    Args:
+        evaluation: of all processes; its features become part of the reference.
+        detector: which saw it.
+        source: the name of the data set.
+        image_shape: (C, H, W).
+
+    Raises:
+        UserError: fewer than two images.
+    """
+    features = evaluation.features
+    return Reference(
+        evaluation.statistics.finalize(),
+        detector.name,
+        source,
+        image_shape,
+        None if features is None else features.astype(np.float32, copy=False),
+        detector.weights_sha256,
+        name=source,
+    )
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:
@@ -70,100 +139,115 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         values["num"] = np.array(reference.gaussian.num, dtype=np.int64)
     if reference.image_shape is not None:
         values["image_shape"] = np.array(reference.image_shape, dtype=np.int64)
+    if reference.weights_sha256:
+        values["weights_sha256"] = np.array(reference.weights_sha256)
+    if reference.features is not None:
+        values["features"] = reference.features.astype(np.float32, copy=False)
     with writing(path), replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=False, **values)
 
 
-def load_reference(path: str | os.PathLike[str], detector: str) -> Reference:
+def load_reference(
+    path: str | os.PathLike[str],
+    detector: str,
+    weights_sha256: str = "",
+    wants_features: bool = False,
+) -> Reference:
     """Read a reference for features of one detector.
 
     Args:
         path: the .npz file.
         detector: the detector that is about to be used.
+        weights_sha256: hash of its weights; empty if it has none.
+        wants_features: whether the features of every image are needed.
 
     Returns:
-        The reference, its values checked.
+        The reference, its values checked; without features if they are not wanted.
 
     Raises:
         UserError: the file does not exist or is not an .npz; keys are missing, shapes wrong, values
-            not finite, or sigma is not a covariance; or it was made with another detector. A file
-            that does not name its detector counts as Inception's.
+            not finite, or sigma is not a covariance; it was made with another detector or other
+            weights; or it has no features. A file that does not name its detector counts as
+            Inception's.
     """
     name = os.fspath(path)
-    values = _read(name)
+    if not os.path.isfile(name):
+        raise UserError(f"no such reference file: {name}")
+    values = _read(name, _STATISTICS, MAX_BYTES)
     missing = [key for key in ("mu", "sigma") if key not in values]
     if missing:
-        raise UserError(f"{name} is not a reference: it has no {' and no '.join(missing)}")
-    if "detector" not in values and detector != PUBLISHED_DETECTOR:
+        raise UserError(
+            f"{name} is not a reference: it has no {' and no '.join(missing)}, only "
+            f"{some([printable(key)[:40] for key in array_names(name)]) or 'nothing'}"
+        )
+    _check_detector(name, values, detector)
+    made_with = checked_hash(name, values.get("weights_sha256"))
+    if made_with and weights_sha256 and made_with != weights_sha256:
+        raise UserError(
+            f"{name} was made with {detector} weights of SHA-256 {made_with[:12]}..., in use are "
+            f"{weights_sha256[:12]}...: their numbers cannot be compared; use the same weights "
+            "(--weights), or make another reference with fid.py ref"
+        )
+    gaussian = checked_gaussian(name, values)
+    shape = checked_shape(name, values.get("image_shape"))
+    return Reference(
+        gaussian,
+        detector,
+        str(values.get("source", "")),
+        shape,
+        _features(name, gaussian) if wants_features else None,
+        made_with,
+        printable(Path(path).name),
+        sha256_of(Path(path)),
+    )
+
+
+def _check_detector(name: str, values: dict[str, np.ndarray], detector: str) -> None:
+    if "detector" not in values:
+        if is_published_for(detector):
+            return
         raise UserError(
             f"{name} does not say its detector, so it is one of {PUBLISHED_DETECTOR} features, "
             f"not {detector}: make one with fid.py ref --detector={detector}"
         )
-    made_with = str(values.get("detector", PUBLISHED_DETECTOR))
+    made_with = str(values["detector"])
     if made_with != detector:
         raise UserError(
             f"{name} was made with detector {made_with!r}, not {detector!r}: "
             f"use --detector={made_with} or make another reference"
         )
-    gaussian = _gaussian(name, values)
-    shape = _image_shape(name, values.get("image_shape"))
-    return Reference(gaussian, detector, str(values.get("source", "")), shape)
 
 
-def _image_shape(name: str, value: np.ndarray | None) -> tuple[int, int, int] | None:
-    """Check the shape of the images, if it is there."""
-    if value is None:
-        return None
-    if value.shape != (3,) or value.dtype.kind not in "iu" or not (value > 0).all():
-        raise UserError(f"{name} is not a reference: image_shape must be three positive integers")
-    channels, height, width = map(int, value)
-    return channels, height, width
+def _features(name: str, gaussian: Gaussian) -> np.ndarray:
+    """Read the features, which statistics say how many there are of."""
+    if "features" not in array_names(name):
+        raise no_features(name)
+    if gaussian.num is None:
+        raise UserError(f"{name} is not a reference: it has features, but not their num")
+    size = gaussian.num * len(gaussian.mu) * np.dtype(np.float64).itemsize
+    values = _read(name, ("features",), min(size, MAX_FEATURE_BYTES) + _HEADER)
+    return checked_features(name, values["features"], gaussian)
 
 
-def _read(name: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, without unpickling and within a bound of memory."""
-    if not os.path.isfile(name):
-        raise UserError(f"no such reference file: {name}")
+def array_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the arrays in an .npz.
+
+    Raises:
+        UserError: it is damaged or not an .npz.
+    """
     try:
-        wanted = ("mu", "sigma", "detector", "num", "source", "image_shape")
-        return read_npz(name, wanted, MAX_BYTES)
+        return names_in(path)
+    except UserError:
+        raise
+    except BAD_ZIP as error:
+        raise UserError(f"{os.fspath(path)} is damaged or not an .npz file") from error
+
+
+def _read(name: str, wanted: Collection[str], limit: int) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file, without unpickling and within a bound of memory."""
+    try:
+        return read_npz(name, wanted, limit)
     except UserError:
         raise
     except (*BAD_ZIP, TypeError) as error:
         raise UserError(f"{name} is damaged or not an .npz file") from error
-
-
-def _gaussian(name: str, values: dict[str, np.ndarray]) -> Gaussian:
-    """Check mean and covariance."""
-    mu, sigma = values["mu"], values["sigma"]
-    if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
-        raise UserError(
-            f"{name} is not a reference: mu has shape {mu.shape} and sigma {sigma.shape}, "
-            "expected (F,) and (F, F)"
-        )
-    if mu.dtype.kind != "f" or sigma.dtype.kind != "f":
-        raise UserError(f"{name} is not a reference: mu and sigma must be floating point")
-    mu, sigma = mu.astype(np.float64), sigma.astype(np.float64, copy=False)
-    if not (np.isfinite(mu).all() and np.isfinite([sigma.min(), sigma.max()]).all()):
-        raise UserError(f"{name} holds values that are not finite: make it again")
-    if not _is_symmetric(sigma):
-        raise UserError(f"{name} is not a reference: sigma is not symmetric")
-    if not is_covariance(sigma):
-        raise UserError(
-            f"{name} is damaged: sigma is not a covariance, as it is not positive semidefinite; "
-            "make it again"
-        )
-    num = values.get("num")
-    if num is not None and (num.shape != () or num.dtype.kind not in "iu" or num < 2):
-        raise UserError(f"{name} is not a reference: num must be an integer from 2 on")
-    return Gaussian(mu, sigma, None if num is None else int(num))
-
-
-def _is_symmetric(sigma: np.ndarray) -> bool:
-    """Whether a matrix is its own transpose; by stripes, because a comparison makes copies."""
-    tolerance = 1e-7 * max(sigma.max(), -sigma.min())
-    stripes = (slice(start, start + _STRIPE) for start in range(0, len(sigma), _STRIPE))
-    return all(
-        np.allclose(sigma[stripe], sigma[:, stripe].T, rtol=1e-5, atol=tolerance)
-        for stripe in stripes
-    )

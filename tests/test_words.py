@@ -27,7 +27,10 @@ def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) 
         ("train", "missing option --outdir=DIR: where run directories go"),
         ("generate --outdir=x", "missing option --network=FILE|DIR: snapshot, or a run for its "),
         ("generate --network=x", "missing option --outdir=DIR: where the images go"),
-        ("fid calc --images=x --ref=y", "missing option --detector=[pixels|digits]: pixels: "),
+        (
+            "fid calc --images=x --ref=y",
+            "missing option --detector=[inception|inception-tor",
+        ),
         ("fid calc --detector=pixels", "missing option --images=PATH: folder or zip of the images"),
         (
             "fid ref --data=x --detector=pixels",

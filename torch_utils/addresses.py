@@ -40,12 +40,12 @@ def address_of(text: str) -> tuple[str, str | None]:
     pinned = _PINNED.fullmatch(rest)
     if mark and not pinned:
         raise UserError(
-            f"{shown(url)}#{rest}: after the # of an address comes sha256= and the file's SHA-256, "
+            f"{shown(text)}: after the # of an address comes sha256= and the file's SHA-256, "
             f"{SHA256_DIGITS} hexadecimal digits"
         )
     problem = refusal(url)
     if problem:
-        raise UserError(f"{shown(url)}: {problem}")
+        raise UserError(f"{shown(text)}: {problem}")
     return quote(url, safe=string.punctuation), pinned[1].lower() if pinned else None
 
 
@@ -86,7 +86,9 @@ def shown(url: str) -> str:
         place = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{place}{parts.path}{'?...' if parts.query else ''}"
     scheme, mark, rest = url.partition("://")
-    return scheme + mark + re.split(r"[?#]", rest.rpartition("@")[2])[0]  # it may be anywhere
+    if "@" in rest:  # a password may be anywhere before it
+        return f"{scheme}{mark}..."
+    return scheme + mark + re.split(r"[?#]", rest)[0]
 
 
 def file_name(url: str) -> str:

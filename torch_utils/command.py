@@ -143,7 +143,7 @@ class Command(click.Command):
         """Refuse URLs for parameters that take none, before they are looked for on the disk."""
         options = {flag: p for p in self.params if isinstance(p, click.Option) for flag in p.opts}
         words = [p for p in self.params if isinstance(p, click.Argument)]
-        takers = [flag for flag, option in options.items() if isinstance(option.type, UrlOrPath)]
+        takers = {p.opts[0] for p in options.values() if isinstance(p.type, UrlOrPath)}
         for before, text in zip(["", *args], args, strict=False):
             match = re.fullmatch(r"(?:([\w.-]+)=)?([A-Za-z][A-Za-z0-9+.-]*://.*)", text, re.DOTALL)
             if not match:
@@ -156,7 +156,7 @@ class Command(click.Command):
                 continue
             reads = "this program reads local files, not URLs"
             if takers:
-                reads = f"URLs are for {' and '.join(takers)} only"
+                reads = f"URLs are for {' and '.join(sorted(takers))} only"
             given = f"{flag}={shown(url)}" if flag else shown(url)
             raise UserError(f"{given}: {reads}: download it, and give the file")
 

@@ -81,14 +81,18 @@ def _array(content: bytes) -> np.ndarray:
     return array.reshape(shape, order="F" if is_fortran else "C")
 
 
-def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(file: Any, kinds: str = _KINDS) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read the header of a .npy file.
+
+    Args:
+        file: the file; of one that others made, a bounded part, as a header can be large.
+        kinds: codes of numpy for the types that it may have; plain numbers and texts by default.
 
     Returns:
         Shape, whether the order is Fortran's, and type.
 
     Raises:
-        ValueError: it is damaged, or not of plain numbers or texts.
+        ValueError: it is damaged, or of another type.
     """
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -99,7 +103,7 @@ def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         shape, is_fortran, dtype = readers[version](file)
     except Exception as error:  # a header is a piece of Python, which can be wrong in many ways
         raise ValueError(f"its header is damaged ({type(error).__name__})") from None
-    if dtype.kind not in _KINDS or not dtype.itemsize:
+    if dtype.kind not in kinds or not dtype.itemsize:
         raise ValueError(f"an array of type {dtype}")
     if len(shape) > _MAX_DIMENSIONS or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"an array of shape {shape}")

@@ -1,4 +1,7 @@
-"""Rules for numpy in a pickle: arrays, scalars and dtypes of plain numbers, from their bytes."""
+"""Rules for numpy in a pickle: arrays, scalars and dtypes of plain numbers, from their bytes.
+
+Rules of their own also read what `np.save` makes of a dict: an array without axes that holds it.
+"""
 
 import math
 from collections.abc import Mapping
@@ -38,6 +41,8 @@ def _dtype_state(dtype: Dtype, state: Any) -> None:
 def _plain(dtype: Any) -> np.dtype[Any]:
     if not isinstance(dtype, Dtype):
         raise Refused("it has an array without a type")
+    if dtype.numpy.hasobject:
+        raise Refused("it has objects as bytes")
     return dtype.numpy
 
 
@@ -99,5 +104,37 @@ NUMPY_RULES: Mapping[str, Rule] = {
             ("multiarray", "scalar", Rule(_scalar)),
             ("numeric", "_frombuffer", Rule(_array)),
         )
+    },
+}
+
+_OBJECT_TYPES = frozenset(["O4", "O8"])  # by the size of a pointer
+
+
+def _any_dtype(spec: Any, align: Any = False, copy: Any = True) -> Dtype:
+    if isinstance(spec, str) and spec.lstrip("|") in _OBJECT_TYPES:
+        return Dtype(np.dtype(object))
+    return _dtype(spec, align, copy)
+
+
+def _any_array_state(array: np.ndarray, state: Any) -> None:
+    version, shape, dtype, _, content = state
+    if array.dtype.hasobject:
+        raise Refused("it fills an array twice")
+    if not isinstance(dtype, Dtype) or dtype.numpy != np.dtype(object):
+        _array_state(array, state)
+        return
+    if version != 1 or shape != () or not isinstance(content, list) or len(content) != 1:
+        raise Refused("it has an array of several objects")
+    checked: Any = (1, (), dtype.numpy, False, content)
+    array.__setstate__(checked)
+
+
+# as NUMPY_RULES, and an array without axes may hold one object
+BOXED_RULES: Mapping[str, Rule] = {
+    **NUMPY_RULES,
+    "numpy dtype": Rule(_any_dtype, _dtype_state),
+    **{
+        f"numpy.{core}.multiarray _reconstruct": Rule(_empty_array, _any_array_state)
+        for core in ("core", "_core")
     },
 }

@@ -17,10 +17,12 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
 from torch_utils.addresses import is_local, refusal, shown
+from torch_utils.text import printable
 
 TIMEOUT = 30.0  # seconds without an answer, or with hardly any bytes
 _LEAST_RATE = 1000.0  # bytes per second after that time
 _CHUNK = 2**20  # bytes at once
+_MAX_TEXT = 200  # letters of a system's message
 _NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError)  # that urllib raises
 _BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 
@@ -53,7 +55,8 @@ def opened(url: str, timeout: float) -> Iterator[http.client.HTTPResponse]:
         error.close()
         raise Failed(_status(error.code), is_passing=_is_passing(error.code)) from None
     except _NETWORK_ERRORS as error:
-        raise Failed(_reason(error, timeout)) from None
+        is_passing = isinstance(error, ConnectionResetError)  # hung up without an answer, too
+        raise Failed(_reason(error, timeout), is_passing=is_passing) from None
     with response:
         problem = _wrong_kind(response, url)
         if problem:
@@ -110,9 +113,10 @@ def chunks(response: http.client.HTTPResponse, most: int, timeout: float) -> Ite
     if announced is not None and announced > most:
         raise Failed(f"it has {announced:,} bytes, more than {most:,}")
     start, done = time.monotonic(), 0
-    while True:
+    while announced is None or done < announced:
+        left = _CHUNK if announced is None else announced - done
         try:
-            chunk = response.read1(_CHUNK)
+            chunk = response.read1(min(_CHUNK, left))
         except _NETWORK_ERRORS as error:
             raise Failed(_reason(error, timeout), is_passing=True) from None
         if not chunk:
@@ -165,6 +169,8 @@ def _reason(error: Exception, timeout: float) -> str:
         return "the connection ended early"
     if isinstance(cause, socket.gaierror):
         return "the name of the server is not known"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return type(cause).__name__ if isinstance(cause, Exception) else "no connection"
+    if isinstance(cause, OSError):  # also a server that hangs up
+        return cause.strerror or printable(cause)[:_MAX_TEXT]
+    if isinstance(cause, http.client.HTTPException):
+        return "the answer is not HTTP"
+    return "no connection can be made"

@@ -10,15 +10,16 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
-from torch_utils.bounded import open_regular
+from torch_utils.bounded import CHUNK, open_regular
 from torch_utils.errors import UserError
 
 MAX_MEMBERS = 2**22
 _LOCAL_HEADER = 30  # bytes before a member's name
 _ENCRYPTED = 1
+_PACKED_CHUNK = 2**16  # packed bytes that are read at once: what is left of them is copied
 _LZMA_HEADER = 9  # version, length of the properties, properties
 
 # What a damaged or unusual zip raises, e.g. RuntimeError for an encrypted member.
@@ -138,3 +139,88 @@ def _unpack(packed: bytes, member: zipfile.ZipInfo) -> bytes:
     if member.compress_type not in _UNPACKERS:
         raise zipfile.BadZipFile(f"it is packed by the method {member.compress_type}")
     return _UNPACKERS[member.compress_type](packed, member.file_size + 1)
+
+
+class MemberStream:
+    """The content of a member from front to back, part by part, however large it is.
+
+    Only stored and deflated members: the other methods unpack in large pieces. The checksum is
+    verified at the end, unless a part of a stored member was skipped.
+
+    Args:
+        archive: from `open_zip`; its file is this stream's until the end.
+        member: of it.
+
+    Attributes:
+        position: bytes of the content that lie behind.
+
+    Raises:
+        BadZipFile: the member's header is damaged, or it is encrypted or packed in another way.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+        is_stored = member.compress_type == zipfile.ZIP_STORED
+        if not is_stored and member.compress_type != zipfile.ZIP_DEFLATED:
+            raise zipfile.BadZipFile(f"it is packed by the method {member.compress_type}")
+        if is_stored and member.compress_size != member.file_size:
+            raise zipfile.BadZipFile("it has two sizes")
+        self._file = seek_member(archive, member)
+        self._member = member
+        self._inflater = None if is_stored else zlib.decompressobj(-zlib.MAX_WBITS)
+        self._left = member.compress_size  # packed bytes in the file
+        self._rest = b""  # packed bytes that were read already
+        self._checksum: int | None = 0
+        self.position = 0
+
+    def parts(self, num: int) -> Iterator[bytes]:
+        """The next `num` bytes, in parts.
+
+        Raises:
+            those of `BAD_ZIP`: there are fewer, or they are damaged.
+        """
+        stop = self.position + num
+        while self.position < stop:
+            part = self._next(min(stop - self.position, CHUNK))
+            if not part:
+                raise EOFError("it ends too early")
+            self.position += len(part)
+            if self._checksum is not None:
+                self._checksum = zlib.crc32(part, self._checksum)
+            if self.position == self._member.file_size:
+                self._verify()
+            yield part
+
+    def skip(self, num: int) -> None:
+        """Pass over the next `num` bytes.
+
+        Raises:
+            those of `BAD_ZIP`, as `parts`.
+        """
+        if self._inflater is not None or not num:
+            for _ in self.parts(num):
+                pass
+            return
+        self._checksum = None
+        self._file.seek(num, os.SEEK_CUR)
+        self._left -= num
+        self.position += num
+
+    def _next(self, limit: int) -> bytes:
+        """Some bytes of the content; none at its end."""
+        if self._inflater is None:
+            part = self._file.read(min(limit, max(self._left, 0)))
+            self._left -= len(part)
+            return part
+        while True:
+            if not self._rest:
+                self._rest = self._file.read(min(_PACKED_CHUNK, self._left))
+                self._left -= len(self._rest)
+            is_last = not self._rest
+            part = self._inflater.decompress(self._rest, limit)
+            self._rest = self._inflater.unconsumed_tail
+            if part or is_last:
+                return part
+
+    def _verify(self) -> None:
+        if self._checksum is not None and self._checksum != self._member.CRC:
+            raise zipfile.BadZipFile("its checksum is wrong")

@@ -8,9 +8,10 @@ import PIL.Image
 import pytest
 from sklearn.datasets import load_digits
 
-from data.dataset import ImageDataset, held_out_indices, subset_indices
+from data.dataset import ImageDataset, held_out_indices
 from tests.data.files import encoded, index, random_image, write_folder, write_zip
 from torch_utils.errors import UserError
+from torch_utils.subsets import subset_indices
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 IMAGES = {f"{i // 4}/{i:02d}.png": random_image(i) for i in range(10)}

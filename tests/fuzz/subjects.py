@@ -4,7 +4,7 @@ import functools
 import gzip
 import io
 import json
-import pickle  # only to make the batches of CIFAR
+import pickle  # only to make the batches of CIFAR and the statistics of EDM2
 import struct
 import tarfile
 import zipfile
@@ -294,6 +294,30 @@ def _read_reference(path: Path) -> None:
     load_reference(path, "pixels")
 
 
+def _dict_npy() -> Files:
+    tree: Any = {"mu": np.zeros(3), "sigma": np.eye(3)}
+    return {"a.npy": _saved(lambda file: np.save(file, tree, allow_pickle=True))}
+
+
+def _dict_pkl(protocol: int) -> Callable[[], Files]:
+    tree = {"mu": np.zeros(3), "sigma": np.eye(3)}
+    return lambda: {"a.pkl": pickle.dumps({"fid": tree, "fd_dinov2": tree}, protocol)}
+
+
+def _samples() -> Files:
+    images = np.stack([random_image(n) for n in range(3)])
+    return {"arr_0.npy": _saved(lambda file: np.save(file, images))}
+
+
+def _read_foreign(path: Path) -> None:
+    from metrics.foreign import NpzImages, open_reference
+
+    found = open_reference(path, "inception")
+    if isinstance(found, NpzImages):
+        list(found.batches(2))
+        found.content_key()
+
+
 def _into(name: str, method: int = zipfile.ZIP_DEFLATED) -> Callable[[Files], Files]:
     return lambda files: {name: _zip(files, method)}
 
@@ -320,5 +344,12 @@ SUBJECTS: Mapping[str, Subject] = {
     "checkpoint": Subject(_checkpoint, _read_checkpoint, _itself),
     "recipe": Subject(_recipe, _read_recipe, _itself),
     "reference": Subject(_reference, _read_reference, _into("a.npz")),
+    "reference-npy": Subject(_dict_npy, _read_foreign, _itself),
+    "reference-pkl": Subject(_dict_pkl(4), _read_foreign, _itself),
+    "reference-pkl-0": Subject(_dict_pkl(0), _read_foreign, _itself),
+    "samples": Subject(_samples, _read_foreign, _into("a.npz")),
+    "samples-stored": Subject(
+        lambda: _into("a.npz", zipfile.ZIP_STORED)(_samples()), _read_foreign, _itself
+    ),
     "reference-zip": Subject(lambda: _into("a.npz")(_reference()), _read_reference, _itself),
 }

@@ -16,6 +16,7 @@ from metrics.evaluate import evaluate, num_features
 from torch_utils.errors import UserError
 
 DATASET = Path(__file__).resolve().parents[2] / "assets" / "digits-8x8.zip"
+SHIPPED = [name for name, row in detectors.DETECTORS.items() if not row.has_weights]
 
 
 def random_images(num: int) -> torch.Tensor:
@@ -24,7 +25,7 @@ def random_images(num: int) -> torch.Tensor:
     return torch.randint(0, 256, [num, 1, 8, 8], generator=generator).to(torch.uint8)
 
 
-@pytest.mark.parametrize("name", detectors.DETECTORS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_detector_keeps_the_contract(name: str) -> None:
     detector = detectors.load(name)
     found = detector(random_images(5))
@@ -36,7 +37,7 @@ def test_every_detector_keeps_the_contract(name: str) -> None:
     assert re.fullmatch("[0-9a-f]{64}|", detector.weights_sha256)
 
 
-@pytest.mark.parametrize("name", detectors.DETECTORS)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_results_do_not_depend_on_the_batch_size(name: str) -> None:
     images = random_images(23).numpy()
     detector = detectors.load(name)

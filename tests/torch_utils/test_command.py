@@ -7,7 +7,7 @@ import click
 import pytest
 
 from torch_utils import leaving
-from torch_utils.command import Command, Group
+from torch_utils.command import Command, Group, UrlOrPath
 from torch_utils.errors import Failure, UserError
 
 
@@ -31,6 +31,26 @@ def work(num: int) -> int:
     if num in problems:
         raise problems[num]
     return 2 * num
+
+
+@program.command(cls=Command)
+@click.option("--ref", "-r", type=UrlOrPath())
+@click.option("--also", type=UrlOrPath())
+@click.option("--images")
+@click.option("--quick", is_flag=True)
+@click.argument("keys", nargs=-1)
+def compare(**values: object) -> list[object]:
+    """Return what was given."""
+    return [value for value in values.values() if value]
+
+
+@program.command(cls=Command)
+@click.argument("places", nargs=-1, type=UrlOrPath())
+@click.option("--num", type=int)
+@click.option("--quick", is_flag=True)
+def look(places: tuple[str, ...], num: int | None, quick: bool) -> tuple[str, ...]:
+    """Return what was given."""
+    return places
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "after a group"])
@@ -99,3 +119,49 @@ def test_every_script_can_be_called_from_python(script: str) -> None:
     main = importlib.import_module(script).main
     with pytest.raises(UserError, match="unknown option --no-such-thing"):
         main(["--no-such-thing"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        ("compare --ref=https://a.b/c", ["https://a.b/c"]),
+        ("compare --ref https://a.b/c", ["https://a.b/c"]),
+        ("compare -r https://a.b/c", ["https://a.b/c"]),
+        ("compare --ref=a.npz --also=http://127.0.0.1/c", ["a.npz", "http://127.0.0.1/c"]),
+        ("compare --ref=edm:cifar10-32x32 x=y", ["edm:cifar10-32x32", ("x=y",)]),
+        ("look https://a.b/c d", ("https://a.b/c", "d")),
+        ("look --num 3 https://a.b/c", ("https://a.b/c",)),
+        ("look --quick https://a.b/c", ("https://a.b/c",)),
+        ("look -- https://a.b/c", ("https://a.b/c",)),
+    ],
+)
+def test_a_url_is_taken_where_one_is_asked_for(words: str, values: object) -> None:
+    assert program.main(words.split(), standalone_mode=False) == values
+
+
+ONLY = "URLs are for --also and --ref only: download it, and give the file"
+LOCAL = "this program reads local files, not URLs: download it, and give the file"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("compare --images=https://a.b/c", f"--images=https://a.b/c: {ONLY}"),
+        ("compare --images https://a.b/c", f"https://a.b/c: {ONLY}"),
+        ("compare https://a.b/c", f"https://a.b/c: {ONLY}"),
+        ("compare --quick https://a.b/c", f"https://a.b/c: {ONLY}"),
+        ("compare ref=https://a.b/c", f"ref=https://a.b/c: {ONLY}"),
+        ("compare --ref=x --images=https://me:pw@a.b/c?key", f"--images=https://a.b/c?...: {ONLY}"),
+        ("work --num=https://a.b/c", f"--num=https://a.b/c: {LOCAL}"),
+        ("look --num https://a.b/c", f"https://a.b/c: {LOCAL}"),
+        ("https://a.b/c work", f"https://a.b/c: {LOCAL}"),
+        ("--no=https://a.b/c work", f"--no=https://a.b/c: {LOCAL}"),
+        ("compare --ref=http://a.b/c", "http://a.b/c: what comes over http can be changed on its"),
+        ("compare --ref=file:///c", "file:///c: give the path of a local file without file://"),
+        ("compare --ref=https://a.b/c#sha256=1", "https://a.b/c: after the # of an address comes"),
+    ],
+)
+def test_a_url_is_refused_everywhere_else_as_it_was_typed(words: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        program.main(words.split(), standalone_mode=False)
+    assert str(caught.value).startswith(line)

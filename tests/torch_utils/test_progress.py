@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from torch_utils.progress import Progress, silenced
+from torch_utils.progress import ByteProgress, Progress, silenced
 
 
 class Terminal(io.StringIO):
@@ -32,6 +32,21 @@ def test_shares_of_a_batch_are_shown_and_counted_once(monkeypatch: pytest.Monkey
     found = [int(part.split("/8")[0].split()[-1]) for part in parts]
     assert sorted(found) == found
     assert {0, 2, 4, 8} <= set(found) <= {0, 2, 3, 4, 5, 8}
+
+
+@pytest.mark.parametrize("total", [25_000_000, None], ids=["known", "unknown"])
+def test_bytes_are_shown_in_millions(total: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, file = Terminal(), io.StringIO()
+    for stream in (screen, file):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with ByteProgress(total, "weights", delay=0, interval=0) as bar:
+            bar.update(5_000_000)
+            bar.update(5_000_000)
+    assert "10.0M" in screen.getvalue()
+    assert "B/s" in screen.getvalue()
+    expected = "weights: 10.0 of 25.0 MB, " if total else "weights: 10.0 MB, "
+    assert file.getvalue().splitlines()[-1].startswith(expected)
+    assert file.getvalue().endswith(" MB/s\n")
 
 
 def test_a_silenced_block_shows_neither_a_bar_nor_lines_and_silences_no_other_thread(
