@@ -153,7 +153,7 @@ def _best(entries: Sequence[Entry], column: _Key) -> set[str]:
     """Letters of the subjects with the best number, if there is something to compare."""
     numbers = {entry.letter: _compared(entry, column) for entry in entries}
     known = {letter: number for letter, number in numbers.items() if number is not None}
-    if len(known) < 2 or len(_bases(entries, column)) > 1:
+    if len(set(known.values())) < 2 or len(_bases(entries, column)) > 1:
         return set()
     choose = min if _ROW_OF_VALUE[column[0]].is_distance else max
     target = choose(known.values())

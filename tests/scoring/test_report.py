@@ -186,19 +186,22 @@ def test_names_are_text_and_never_markup() -> None:
 
 
 def test_the_table_has_a_row_a_subject_and_marks_the_best_in_words_and_bold() -> None:
-    page = report_html([subject("a", rows=[scores(5.0, is_=9.0)]), subject("b")], title="t")
+    several = [scores(5.0, is_=9.0), scores(5.0), scores(6.0)]
+    page = report_html(
+        [subject(s, rows=[r]) for s, r in zip("abc", several, strict=True)], title="t"
+    )
     names = ["frechet distance (digits)", "classifier score (digits)"]
-    head, first, second = cells(page)
+    head, *rows = cells(page)
     assert head[:4] == ["Scored", "Images", f"{names[0]} ↓", f"{names[1]} ↑"]
-    assert first == ["A a", "2,000", "★5.000 (best)", "★9.000 (best)", "± 0.100", *_equal_pair()]
-    assert second == ["B b", "2,000", "★5.000 (best)", "8.000", "± 0.100", *_equal_pair()]
-    best = [cell for cell in parse(page).all("td") if "best" in cell.classes]
-    assert len(best) == 7
+    same = ["0.7000", "0.5000"]  # precision and recall: no subject is better than another
+    assert rows == [
+        ["A a", "2,000", "★5.000 (best)", "★9.000 (best)", "± 0.100", *same],
+        ["B b", "2,000", "★5.000 (best)", "8.000", "± 0.100", *same],
+        ["C c", "2,000", "6.000", "8.000", "± 0.100", *same],
+    ]
+    best = [cell.words() for cell in parse(page).all("td") if "best" in cell.classes]
+    assert best == ["★5.000 (best)", "★9.000 (best)", "★5.000 (best)"]
     assert ".best { font-weight: 700; }" in page
-
-
-def _equal_pair() -> list[str]:
-    return ["★0.7000 (best)", "★0.5000 (best)"]
 
 
 def test_one_subject_is_not_the_best_of_anything() -> None:
