@@ -154,7 +154,7 @@ def gen(
         if here.is_main:
             warn_all(warnings + opened.warnings + judge.cautions(len(seeds[0])))
             say_all(opened.remarks)
-        how = {"batch": batch, "rng_device": rng_device, "pictures": pictures}
+        how: Any = {"batch": batch, "rng_device": rng_device, "pictures": pictures}
         for scores in score_ranges(judge, opened, seeds, name=network, **how):
             several.append(scores)
             say_all(lines_of(scores))

@@ -104,7 +104,7 @@ class Entry:
         return Subject(self.name, self.network.image_shape, len(self.seeds))
 
     def reported(self, rows: list[Scores], stats: list[dict[str, Any]] | None) -> ReportSubject:
-        """Its part of a report: its scores, pictures, and statistics of training if there are any."""
+        """Its part of a report: scores, pictures, and statistics of training if there are any."""
         pictures = np.stack(self.shown) if self.shown else None
         return ReportSubject(self.name, rows, pictures, stats)
 
