@@ -142,8 +142,7 @@ def gen(
 
     criteria, several = criteria_of(options), []
     choose_device(rng_device)
-    for file in (json_file, log):
-        check_writable(file)
+    check_writable(json_file, log)
     warnings = check_ranges(seeds)
     with world(device) as here, ended_by_sigterm():
         opened = open_network(network, options, here, guidance_network)
@@ -155,16 +154,8 @@ def gen(
         if here.is_main:
             warn_all(warnings + opened.warnings + judge.cautions(len(seeds[0])))
             say_all(opened.remarks)
-        scored = score_ranges(
-            judge,
-            opened,
-            seeds,
-            name=network,
-            batch=batch,
-            rng_device=rng_device,
-            pictures=pictures,
-        )
-        for scores in scored:
+        how: Any = {"batch": batch, "rng_device": rng_device, "pictures": pictures}
+        for scores in score_ranges(judge, opened, seeds, name=network, **how):
             several.append(scores)
             say_all(lines_of(scores))
             if log is not None:
@@ -179,12 +170,14 @@ def gen(
 @click.option(
     "--num", type=click.IntRange(2), default=50000, show_default=True, help="Images of each."
 )
+@click.option("--html", metavar="FILE", help="Also write a page with pictures and curves.")
 @judging_options
 @rng_device_option
 @sampler_options
 def compare(
     paths: Sequence[str],
     num: int,
+    html: str | None,
     json_file: str | None,
     batch: int,
     device: str,
@@ -200,7 +193,7 @@ def compare(
 
     criteria, several = criteria_of(options), []
     choose_device(rng_device)
-    check_writable(json_file)
+    check_writable(json_file, html)
     with world(device) as here, ended_by_sigterm():
         entries = [open_entry(path, num, options, here) for path in paths]
         judge = judge_of(criteria, here, [entry.subject for entry in entries], batch=batch)
@@ -214,6 +207,13 @@ def compare(
         warn_all(judge.cautions(num))
         say_all(table_of(several))
         write_json(json_file, [as_json(scores) for scores in several])
+    if several and html is not None:
+        from scoring.report import write_report
+        from training.run_log import find_stats
+
+        pairs = zip(entries, several, strict=True)
+        subjects = [entry.reported([scores], find_stats(entry.name)) for entry, scores in pairs]
+        write_report(html, subjects, title="Driftless: scores")
 
 
 if __name__ == "__main__":

@@ -211,13 +211,15 @@ def write_json(path: str | None, content: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def check_writable(path: str | None) -> None:
-    """Check before the work that a file can be written.
+def check_writable(*paths: str | None) -> None:
+    """Check before the work that files can be written; None stands for no file.
 
     Raises:
-        UserError: it cannot, or it is a folder.
+        UserError: one cannot, or is a folder.
     """
-    if path is not None:
+    for path in paths:
+        if path is None:
+            continue
         if os.path.isdir(path):
             raise UserError(f"{path} is a folder: give a file")
         prepare_folder(os.path.dirname(os.path.abspath(path)))

@@ -11,6 +11,7 @@ from metrics.reference import Reference, reference_of
 from scoring.images import Images, open_images
 from scoring.judge import Criteria, Judge, Subject
 from scoring.network import NUM_SHOWN, Network, is_network, open_network, score_network
+from scoring.report import Subject as ReportSubject
 from scoring.results import Scores
 from torch_utils.distributed import World
 
@@ -95,17 +96,17 @@ class Entry:
         return [] if self.network is None else self.network.warnings
 
     @property
-    def pictures(self) -> np.ndarray | None:
-        """What `shown` holds, uint8 [N, C, H, W]; None if there is nothing."""
-        return np.stack(self.shown) if self.shown else None
-
-    @property
     def subject(self) -> Subject:
         """What is known of it before the work."""
         if self.images is not None:
             return Subject(self.name, self.images.image_shape, len(self.images))
         assert self.network is not None
         return Subject(self.name, self.network.image_shape, len(self.seeds))
+
+    def reported(self, rows: list[Scores], stats: list[dict[str, Any]] | None) -> ReportSubject:
+        """Its part of a report: scores, pictures, and statistics of training if there are any."""
+        pictures = np.stack(self.shown) if self.shown else None
+        return ReportSubject(self.name, rows, pictures, stats)
 
 
 def open_entry(
