@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from metrics.scores import classifier_score, split_score
+from metrics.scores import classifier_score, probabilities, split_score
 from torch_utils.errors import UserError
 
 
@@ -39,3 +40,20 @@ def test_splits_are_contiguous_parts_of_the_published_permutation() -> None:
 def test_fewer_images_than_splits_are_refused() -> None:
     with pytest.raises(UserError, match="10 splits needs as many images, got 9"):
         split_score(np.full((9, 2), 0.5))
+
+
+def test_probabilities_are_the_softmax_also_of_large_float32_logits() -> None:
+    logits = np.array([[0, np.log(3), 0], [1000, 1000, -1000]], dtype=np.float32)
+    expected = [[0.2, 0.6, 0.2], [0.5, 0.5, 0]]
+    found = probabilities(logits)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-15)
+
+
+def test_the_score_agrees_with_torch_fidelity() -> None:
+    metric_isc = pytest.importorskip("torch_fidelity.metric_isc")
+    logits = np.random.default_rng(0).normal(size=(205, 30)).astype(np.float32) * 3
+    theirs = metric_isc.isc_features_to_metric(torch.from_numpy(logits))
+    expected = [theirs["inception_score_mean"], theirs["inception_score_std"]]
+    assert split_score(probabilities(logits)) == pytest.approx(expected, rel=1e-9)
