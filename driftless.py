@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = (
     *("data", "diffusion", "importers", "losses", "metrics", "models", "networks", "samplers"),
-    *("torch_utils", "training"),
+    *("scoring", "torch_utils", "training"),
 )
 
 

@@ -1,214 +1,219 @@
-"""Score images: `fid.py calc` compares them with a reference, `fid.py ref` makes one.
+"""Score images and models: FID, IS, KID, precision and recall, with what each was computed from.
 
-The distance is called FID only with Inception's features; any other is named by its detector.
+The published names are for Inception's numbers only; any other is named by its detector.
 """
 
-from __future__ import annotations
-
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from importers.spellings import explain
-from metrics import detectors
-from metrics.names import shown_name
-from torch_utils.command import Command, Group, device_option
-from torch_utils.errors import UserError, explain_names_with
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from data.dataset import ImageDataset
-    from metrics.detectors import Detector
-    from metrics.evaluate import Evaluation
-    from metrics.reference import Reference
-    from metrics.statistics import Gaussian
-    from torch_utils.distributed import World
-    from torch_utils.progress import Progress
+from samplers.command_line import sampler_options
+from scoring.command_line import (
+    criteria_of,
+    judging_options,
+    reference_options,
+    rng_device_option,
+    say_all,
+    say_left_out,
+    warn_all,
+)
+from torch_utils.command import Command, Group, IntList
+from torch_utils.errors import explain_names_with
 
 explain_names_with(explain)
 
-
-def _known_detector(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    detectors.row(value)
-    return value
-
-
-detector_option = click.option(
-    "--detector",
-    required=True,
-    callback=_known_detector,
-    metavar=f"[{'|'.join(detectors.DETECTORS)}]",
-    help="; ".join(f"{name}: {row.summary}" for name, row in detectors.DETECTORS.items()) + ".",
-)
-batch_option = click.option(
-    "--batch", type=click.IntRange(1), default=64, show_default=True, help="Images at a time."
-)
 NEEDS_LESS = "compute fewer images at once (--batch)"
 
 
 @click.group(cls=Group)
 def main() -> None:
-    """Compare images with a data set by the Frechet distance of their features."""
+    """Score images, or the images of a model, against a data set."""
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)
-@click.option("--images", required=True, metavar="PATH", help="Folder or zip of the images.")
-@click.option("--ref", required=True, metavar="NPZ", help="Reference made by `fid.py ref`.")
+@click.option("--images", required=True, metavar="PATH", help="Folder, zip or .npz of the images.")
 @click.option(
     "--num", type=click.IntRange(2), default=50000, show_default=True, help="Images to use."
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Picks the subset if there are more."
 )
-@batch_option
-@detector_option
-@device_option
+@judging_options
 def calc(
-    images: str, ref: str, num: int, seed: int, batch: int, detector: str, device: str
+    images: str, num: int, seed: int, batch: int, json_file: str | None, device: str, **how: Any
 ) -> None:
     """Print the distance of images from a reference, and the classifier score."""
-    import scipy.special
-
-    from data.dataset import ImageDataset
-    from metrics.frechet import frechet_distance
-    from metrics.reference import load_reference
+    from scoring.images import open_images
+    from scoring.judge import Subject, judge_of
+    from scoring.results import as_json, check_writable, lines_of, write_json
+    from scoring.run import score_images
     from torch_utils.distributed import world
 
-    reference = load_reference(ref, detector)
-    grids = _own_grids(images)
-    dataset = ImageDataset(images, max_size=num, subset_seed=seed, leave_out=grids)
-    if len(dataset) < num:
-        raise UserError(
-            f"Found {len(dataset)} images, but expected at least {num}: "
-            f"generate more or give --num={len(dataset)}"
-        )
+    check_writable(json_file)
+    opened = open_images(images, num, seed)
     with world(device) as here:
-        loaded = detectors.load(detector, here.device)
-        _check_images(loaded, dataset, ref, reference)
-        found = _evaluate(loaded, dataset, batch, here)
-    if not here.is_main:
-        return
-    _print_left_out(grids)
-    distance = frechet_distance(found.statistics.finalize(), reference.gaussian)
-    _warn_of_bias(len(dataset), reference.gaussian)
-    reference_num = reference.gaussian.num or "unknown number of"
-    print(
-        f"{shown_name('fid', detector, len(dataset))}: {distance:g}   "
-        f"{len(dataset)} images vs {Path(ref).name} ({reference_num} images)"
-    )
-    if found.logits is not None:
-        _print_scores(detector, scipy.special.softmax(found.logits.astype("f8"), axis=1))
+        subject = Subject(images, opened.image_shape, len(opened))
+        judge = judge_of(criteria_of(how), here, [subject], batch=batch)
+        scores = score_images(judge, opened, what=images, batch=batch, subset_seed=seed)
+    if scores is not None:
+        say_left_out(images)
+        warn_all(judge.cautions(len(opened)))
+        say_all(lines_of(scores))
+        write_json(json_file, as_json(scores))
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)
 @click.option("--data", required=True, metavar="PATH", help="Folder or zip of the data set.")
 @click.option("--dest", required=True, metavar="NPZ", help="Reference file to write.")
-@batch_option
-@detector_option
-@device_option
-def ref(data: str, dest: str, batch: int, detector: str, device: str) -> None:
+@click.option(
+    "--features", is_flag=True, help="Also keep the features of every image, for kid and pr."
+)
+@reference_options
+def ref(data: str, dest: str, features: bool, batch: int, device: str, **how: Any) -> None:
     """Write the reference statistics of all images of a data set."""
-    from data.dataset import ImageDataset
-    from metrics.reference import Reference, check_destination, save_reference
+    from metrics.reference import check_destination, save_reference
+    from scoring.images import open_images
+    from scoring.judge import bias_lines
+    from scoring.run import make_reference
     from torch_utils.distributed import world
 
-    grids = _own_grids(data)
-    dataset = ImageDataset(data, leave_out=grids)
+    opened = open_images(data)
     check_destination(dest)
     with world(device) as here:
-        loaded = detectors.load(detector, here.device)
-        gaussian = _evaluate(loaded, dataset, batch, here).statistics.finalize()
+        criteria = criteria_of(how)
+        made = make_reference(opened, criteria, here, batch=batch, keep_features=features)
     if not here.is_main:
         return
-    _print_left_out(grids)
-    _warn_of_bias(None, gaussian)
-    save_reference(dest, Reference(gaussian, detector, dataset.name, dataset.image_shape))
-    print(f"{dest}: {len(gaussian.mu)} features ({detector}) of {gaussian.num} images")
+    say_left_out(data)
+    num, num_features = made.gaussian.num, len(made.gaussian.mu)
+    warn_all(bias_lines(num_features, {"the reference's ": num}))
+    save_reference(dest, made)
+    print(f"{dest}: {num_features} features ({criteria.detector}) of {num} images")
 
 
-def _own_grids(images: str) -> frozenset[str]:
-    """The grids of generate.py in a folder, which are not images to be scored."""
-    from torch_utils.images import is_grid
-
-    found = (path for path in Path(images).rglob("*.png") if is_grid(path))
-    return frozenset(path.relative_to(images).as_posix() for path in found)
-
-
-def _print_left_out(grids: frozenset[str]) -> None:
-    if grids:
-        print(f"left out: {', '.join(sorted(grids))} (grids of generate.py)")
-
-
-def _check_images(
-    detector: Detector, dataset: ImageDataset, ref: str, reference: Reference
+@main.command(cls=Command, needs_less=NEEDS_LESS)
+@click.option(
+    "--network", required=True, metavar="FILE|DIR", help="Snapshot, or a run for its newest."
+)
+@click.option(
+    "--seeds",
+    type=IntList(),
+    multiple=True,
+    default=["0-49999"],
+    show_default=True,
+    metavar="LIST",
+    help="Seeds, one image each; repeat it to score several ranges.",
+)
+@click.option("--outdir", metavar="DIR", help="Also keep the images there.")
+@click.option("--subdirs", is_flag=True, help="A folder for every thousand seeds in --outdir.")
+@click.option("--log", metavar="FILE", help="Append a line with the numbers.")
+@click.option("--guidance-network", metavar="FILE|DIR", help="Guide by this snapshot.")
+@judging_options
+@rng_device_option
+@sampler_options
+def gen(
+    network: str,
+    seeds: Sequence[list[int]],
+    outdir: str | None,
+    subdirs: bool,
+    log: str | None,
+    guidance_network: str | None,
+    json_file: str | None,
+    batch: int,
+    device: str,
+    rng_device: str,
+    **options: Any,
 ) -> None:
-    """Check before the work that the reference is about images of this shape."""
-    from metrics.evaluate import num_features
-
-    shape = "x".join(map(str, dataset.image_shape))
-    expected = reference.image_shape
-    if expected not in (None, dataset.image_shape):
-        raise UserError(
-            f"{ref} was made of {'x'.join(map(str, expected))} images (channels x height x width), "
-            f"these are {shape}: compare images of one shape"
-        )
-    found, known = num_features(detector, dataset.image_shape), len(reference.gaussian.mu)
-    if found != known:
-        raise UserError(
-            f"{ref} has {known} features ({detector.name}), {shape} images have {found}: "
-            "use a reference of images of the same size"
-        )
-
-
-def _warn_of_bias(num: int | None, reference: Gaussian) -> None:
-    """Warn that a distance is too large if a covariance comes from too few images."""
-    features = len(reference.mu)
-    for whose, count in (("", num), ("the reference's ", reference.num)):
-        if count is not None and count <= features:
-            print(
-                f"warning: {whose}{count:,} images are too few for {features:,} features: the "
-                "distance is biased upwards; compare it with those of as many images only",
-                file=sys.stderr,
-            )
-
-
-def _evaluate(detector: Detector, dataset: ImageDataset, batch: int, here: World) -> Evaluation:
-    """Run the detector over this process's share and put the shares together."""
-    from metrics.evaluate import combine, evaluate
-    from torch_utils.progress import Progress
-
-    first, stop = here.range_of(len(dataset))
-    with Progress(stop - first, dataset.name, shown=here.is_main) as bar:
-        batches = _counted(dataset.batches(batch, first, stop), bar)
-        part = evaluate(detector, batches, dataset.image_shape)
-    here.meet()  # some have slower images than others
-    return combine(part, first, len(dataset), here)
-
-
-def _counted(batches: Iterator[np.ndarray], bar: Progress) -> Iterator[np.ndarray]:
-    for batch in batches:
-        yield batch
-        bar.update(len(batch))
-
-
-def _print_scores(detector: str, probabilities: np.ndarray) -> None:
-    """Print the score over all images and, if there are enough, over splits of them."""
-    from metrics.scores import NUM_SPLITS, classifier_score, split_score
-
-    num, whole = len(probabilities), classifier_score(probabilities)
-    name = shown_name("is", detector, num)
-    if num < NUM_SPLITS:
-        print(f"{name}: {whole:g}   {num} images at once; published scores use {NUM_SPLITS} splits")
-        return
-    mean, std = split_score(probabilities)
-    print(
-        f"{name}: {mean:g} +- {std:g}   over {NUM_SPLITS} splits of {num} images, as published; "
-        f"{whole:g} over all at once"
+    """Score the images of a network as it makes them: the same numbers as through PNGs."""
+    from scoring.judge import Subject, judge_of
+    from scoring.network import Pictures, check_ranges, open_network, score_ranges
+    from scoring.results import (
+        append_log,
+        check_writable,
+        lines_of,
+        ranges_as_json,
+        summary_lines,
+        write_json,
     )
+    from torch_utils.distributed import choose_device, world
+    from torch_utils.leaving import ended_by_sigterm
+
+    criteria, several = criteria_of(options), []
+    choose_device(rng_device)
+    check_writable(json_file, log)
+    warnings = check_ranges(seeds)
+    with world(device) as here, ended_by_sigterm():
+        opened = open_network(network, options, here, guidance_network)
+        pictures = None if outdir is None else Pictures(outdir, subdirs)
+        if pictures is not None:
+            warnings += pictures.check(opened, [seed for part in seeds for seed in part])
+        subject = Subject(network, opened.image_shape, len(seeds[0]))
+        judge = judge_of(criteria, here, [subject], batch=batch)
+        if here.is_main:
+            warn_all(warnings + opened.warnings + judge.cautions(len(seeds[0])))
+            say_all(opened.remarks)
+        how: Any = {"batch": batch, "rng_device": rng_device, "pictures": pictures}
+        for scores in score_ranges(judge, opened, seeds, name=network, **how):
+            several.append(scores)
+            say_all(lines_of(scores))
+            if log is not None:
+                append_log(log, scores)
+    if several:
+        say_all(summary_lines(several))
+        write_json(json_file, ranges_as_json(several))
+
+
+@main.command(cls=Command, needs_less=NEEDS_LESS)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "--num", type=click.IntRange(2), default=50000, show_default=True, help="Images of each."
+)
+@click.option("--html", metavar="FILE", help="Also write a page with pictures and curves.")
+@judging_options
+@rng_device_option
+@sampler_options
+def compare(
+    paths: Sequence[str],
+    num: int,
+    html: str | None,
+    json_file: str | None,
+    batch: int,
+    device: str,
+    rng_device: str,
+    **options: Any,
+) -> None:
+    """Score folders, data sets, snapshots and runs in one table. A network makes seeds 0 on."""
+    from scoring.judge import judge_of
+    from scoring.results import as_json, check_writable, table_of, write_json
+    from scoring.run import open_entry, score_entry
+    from torch_utils.distributed import choose_device, world
+    from torch_utils.leaving import ended_by_sigterm
+
+    criteria, several = criteria_of(options), []
+    choose_device(rng_device)
+    check_writable(json_file, html)
+    with world(device) as here, ended_by_sigterm():
+        entries = [open_entry(path, num, options, here) for path in paths]
+        judge = judge_of(criteria, here, [entry.subject for entry in entries], batch=batch)
+        for entry in entries:
+            if here.is_main:
+                warn_all(entry.warnings)
+            scores = score_entry(judge, entry, batch=batch, rng_device=rng_device)
+            if scores is not None:
+                several.append(scores)
+    if several:
+        warn_all(judge.cautions(num))
+        say_all(table_of(several))
+        write_json(json_file, [as_json(scores) for scores in several])
+    if several and html is not None:
+        from scoring.report import write_report
+        from training.run_log import find_stats
+
+        pairs = zip(entries, several, strict=True)
+        subjects = [entry.reported([scores], find_stats(entry.name)) for entry, scores in pairs]
+        write_report(html, subjects, title="Driftless: scores")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch_utils.errors import UserError
-from torch_utils.registry import Row, lookup
+from torch_utils.registry import Row, Rule, lookup
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT = "inception"  # what the field means by FID
 _CPU_BATCH = 16  # more gain nothing there, and take memory
+
+
+_FILE = Rule("a path, or empty for the published file", lambda value: isinstance(value, str))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,7 @@ DETECTORS: dict[str, DetectorRow] = {
     "inception": DetectorRow(
         target="metrics.inception:load",
         options={"weights": ""},
+        rules={"weights": _FILE},
         summary="Inception-v3, which defines FID and IS; gray or RGB, any size",
         classifies=True,
         is_fid=True,
@@ -49,6 +53,7 @@ DETECTORS: dict[str, DetectorRow] = {
     "inception-torchscript": DetectorRow(
         target="metrics.inception_torchscript:load",
         options={"weights": ""},
+        rules={"weights": _FILE},
         summary="the same network from StyleGAN2-ADA's TorchScript file",
         classifies=True,
         is_fid=True,
@@ -56,6 +61,7 @@ DETECTORS: dict[str, DetectorRow] = {
     "dinov2": DetectorRow(
         target="metrics.dinov2:load",
         options={"weights": ""},
+        rules={"weights": _FILE},
         summary="DINOv2 ViT-L/14 for FD_DINOv2; gray or RGB, any size; needs driftless[dinov2]",
     ),
     "pixels": DetectorRow(

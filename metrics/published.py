@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch_utils.addresses import address_of, file_name, is_url
-from torch_utils.errors import nearest, unknown_name
+from torch_utils.errors import UserError, nearest, unknown_name
 
 LIMIT = 8 * 2**30  # bytes; references of images are the largest
 
+_INCEPTION = ("inception", "inception-torchscript")  # two forms of one network
 _EDM = "https://nvlabs-fi-cdn.nvidia.com/edm/fid-refs"
 _EDM2 = "https://nvlabs-fi-cdn.nvidia.com/edm2/dataset-refs"
 
@@ -35,18 +36,16 @@ class Published:
 
 
 PUBLISHED: Mapping[str, Published] = {
-    "edm:cifar10-32x32": Published(
-        f"{_EDM}/cifar10-32x32.npz", ("inception",), (3, 32, 32), 50_000
-    ),
-    "edm:ffhq-64x64": Published(f"{_EDM}/ffhq-64x64.npz", ("inception",), (3, 64, 64), 70_000),
-    "edm:afhqv2-64x64": Published(f"{_EDM}/afhqv2-64x64.npz", ("inception",), (3, 64, 64)),
-    "edm:imagenet-64x64": Published(f"{_EDM}/imagenet-64x64.npz", ("inception",), (3, 64, 64)),
+    "edm:cifar10-32x32": Published(f"{_EDM}/cifar10-32x32.npz", _INCEPTION, (3, 32, 32), 50_000),
+    "edm:ffhq-64x64": Published(f"{_EDM}/ffhq-64x64.npz", _INCEPTION, (3, 64, 64), 70_000),
+    "edm:afhqv2-64x64": Published(f"{_EDM}/afhqv2-64x64.npz", _INCEPTION, (3, 64, 64)),
+    "edm:imagenet-64x64": Published(f"{_EDM}/imagenet-64x64.npz", _INCEPTION, (3, 64, 64)),
     # for the ImageNet model of the baseline, whose images were made smaller in another way
     "edm:imagenet-64x64-baseline": Published(
-        f"{_EDM}/imagenet-64x64-baseline.npz", ("inception",), (3, 64, 64)
+        f"{_EDM}/imagenet-64x64-baseline.npz", _INCEPTION, (3, 64, 64)
     ),
-    "edm2:img64": Published(f"{_EDM2}/img64.pkl", ("inception", "dinov2"), (3, 64, 64)),
-    "edm2:img512": Published(f"{_EDM2}/img512.pkl", ("inception", "dinov2"), (3, 512, 512)),
+    "edm2:img64": Published(f"{_EDM2}/img64.pkl", (*_INCEPTION, "dinov2"), (3, 64, 64)),
+    "edm2:img512": Published(f"{_EDM2}/img512.pkl", (*_INCEPTION, "dinov2"), (3, 512, 512)),
 }
 
 
@@ -84,7 +83,9 @@ def reference_address(
     return None if row is None else address_of(row.address)
 
 
-def reference_file(text: str, table: Mapping[str, Published] = PUBLISHED) -> str:
+def reference_file(
+    text: str, table: Mapping[str, Published] = PUBLISHED, *, detector: str | None = None
+) -> str:
     """The local file that is meant by `--ref`: a name, a URL, or a path, which stays as it is.
 
     What a name or a URL stands for is fetched once and kept in the cache; its content is checked
@@ -93,14 +94,22 @@ def reference_file(text: str, table: Mapping[str, Published] = PUBLISHED) -> str
     Args:
         text: what the user gave.
         table: the names.
+        detector: what the reference will be used with; a published one of other detectors is
+            refused before it is fetched.
 
     Raises:
-        UserError: the name is unknown; or the file is neither in the cache nor to be had; or it is
-            not the expected one.
+        UserError: the name is unknown, or describes other features; or the file is neither in the
+            cache nor to be had; or it is not the expected one.
     """
     found = reference_address(text, table)
     if found is None:
         return text
+    row = published(text, table)
+    if row is not None and detector is not None and detector not in row.detectors:
+        raise UserError(
+            f"{text} is of the features of {' and '.join(row.detectors)}, not of {detector!r}: "
+            f"give --detector={row.detectors[0]}, or make a reference by `fid.py ref`"
+        )
     from torch_utils.cache_folder import REFERENCES, cache_folder
     from torch_utils.downloads import fetch
 

@@ -1,7 +1,8 @@
 """Reference statistics as .npz files: images are compared with them.
 
 Keys `mu` and `sigma` as in EDM's files (Karras et al., 2022), and `detector`, `weights_sha256`,
-`num`, `source`, `image_shape` and `features`, which EDM's lack. Nothing in a file is unpickled.
+`num`, `source`, `content_key`, `image_shape` and `features`, which EDM's lack. Nothing in a file is
+unpickled.
 """
 
 import os
@@ -31,7 +32,9 @@ PUBLISHED_DETECTOR = "inception"  # the detector of files without the key `detec
 MAX_BYTES = 2 * 8 * MAX_FEATURES**2  # of everything but the features
 MAX_FEATURE_BYTES = 2**36  # four million images of 2,048 features in float64
 _HEADER = 2**16  # of an array
-_STATISTICS = ("mu", "sigma", "detector", "weights_sha256", "num", "source", "image_shape")
+_STATISTICS = (
+    *("mu", "sigma", "detector", "weights_sha256", "num", "source", "content_key", "image_shape"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Reference:
             not say.
         name: what to call it: the name of the file, or of the images that it was computed from.
         sha256: hash of the file; empty if it was computed from images.
+        content_key: name of the content of the images; empty if it is not known.
     """
 
     gaussian: Gaussian
@@ -58,6 +62,7 @@ class Reference:
     weights_sha256: str = ""
     name: str = ""
     sha256: str = ""
+    content_key: str = ""
 
     @property
     def num(self) -> int | None:
@@ -83,6 +88,7 @@ def reference_of(
     detector: Detector,
     source: str,
     image_shape: tuple[int, int, int],
+    content_key: str = "",
 ) -> Reference:
     """A reference from what a detector saw of all images of a data set.
 
@@ -91,6 +97,7 @@ def reference_of(
         detector: which saw it.
         source: the name of the data set.
         image_shape: (C, H, W).
+        content_key: name of the content of its images, if it is known.
 
     Raises:
         UserError: fewer than two images.
@@ -104,6 +111,7 @@ def reference_of(
         None if features is None else features.astype(np.float32, copy=False),
         detector.weights_sha256,
         name=source,
+        content_key=content_key,
     )
 
 
@@ -139,8 +147,9 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
         values["num"] = np.array(reference.gaussian.num, dtype=np.int64)
     if reference.image_shape is not None:
         values["image_shape"] = np.array(reference.image_shape, dtype=np.int64)
-    if reference.weights_sha256:
-        values["weights_sha256"] = np.array(reference.weights_sha256)
+    for key in ("weights_sha256", "content_key"):
+        if text := getattr(reference, key):
+            values[key] = np.array(text)
     if reference.features is not None:
         values["features"] = reference.features.astype(np.float32, copy=False)
     with writing(path), replacing(path) as temporary, open(temporary, "wb") as file:
@@ -199,6 +208,7 @@ def load_reference(
         made_with,
         printable(Path(path).name),
         sha256_of(Path(path)),
+        str(values.get("content_key", "")),
     )
 
 

@@ -61,13 +61,13 @@ def store_reference(content_key: str, reference: Reference) -> Path | None:
     """
     identity = (content_key, reference.detector, reference.weights_sha256)
     try:
-        name = re.sub(r"[^\w.-]", "_", reference.source)[:_NAME_LENGTH] or "images"
-        path = cache_folder(REFERENCES) / f"{name}{_suffix(*identity)}"
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", reference.source).lstrip(".")[:_NAME_LENGTH]
+        path = cache_folder(REFERENCES) / f"{name or 'images'}{_suffix(*identity)}"
         present = _entries(*identity)  # of a copy with another name, damaged, or without features
         path = present[0] if present else path
         if present and reference.features is None and cached_reference(*identity, True):
             return path  # another process kept more meanwhile
-        save_reference(path, reference)
+        save_reference(path, dataclasses.replace(reference, content_key=content_key))
         drop_temporaries(path.parent, older_than=_ABANDONED)
     except UserError as error:
         warn(f"{error}: the reference is not kept, and is computed again next time")

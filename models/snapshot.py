@@ -6,7 +6,6 @@ weights is verified when both are read; snapshots of earlier versions have no ch
 
 import hashlib
 import json
-import math
 import os
 import platform
 import struct
@@ -25,7 +24,7 @@ from models.config import ModelConfig
 from torch_utils.bounded import open_regular
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
-from torch_utils.jsons import parse_json
+from torch_utils.jsons import parse_json, strict
 from torch_utils.sections import validated
 
 FORMAT_VERSION = 1
@@ -96,15 +95,6 @@ def find_snapshot(path: str | os.PathLike[str]) -> Path:
     return snapshots[-1]
 
 
-def _strict(tree: Any) -> Any:
-    """A tree with infinity, which strict JSON lacks, as the text "inf"."""
-    if isinstance(tree, dict):
-        return {key: _strict(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_strict(value) for value in tree]
-    return "inf" if tree == math.inf else tree
-
-
 def save_snapshot(
     path: str | os.PathLike[str], weights: Mapping[str, Tensor], info: SnapshotInfo
 ) -> None:
@@ -130,7 +120,7 @@ def save_snapshot(
         },
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    plain = _strict(record)
+    plain = strict(record)
     plain[CHECKSUM_KEY] = _checksum(plain, tensors)
     text = json.dumps(plain, allow_nan=False)
     with replacing(path) as temporary:

@@ -34,9 +34,15 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def do_CONNECT(self) -> None:
-        """Refuse to be a proxy, but remember what for."""
+        """As a proxy, be the other server too, if there is a certificate to be it with."""
         self.server.asked.append((self.path, dict(self.headers)))
-        self.send_error(502)
+        if self.server.tunnel is None:
+            self.send_error(502)
+            return
+        self.head(200, {})
+        self.connection = self.server.tunnel.wrap_socket(self.connection, server_side=True)
+        self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb", 0)
+        self.handle_one_request()
 
     def head(self, code: int, headers: dict[str, object]) -> None:
         """Send the status and the headers."""
@@ -59,6 +65,7 @@ class Server(ThreadingHTTPServer):
     Attributes:
         answers: path -> what it answers.
         asked: (path, headers) of every request.
+        tunnel: how it encrypts as a proxy; None if it is none.
     """
 
     daemon_threads = True
@@ -68,11 +75,10 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: dict[str, Answer] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.tunnel: ssl.SSLContext | None = None
         self.scheme = "https" if certificate else "http"
         if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            self.socket = context.wrap_socket(self.socket, server_side=True)
+            self.socket = encrypting(certificate).wrap_socket(self.socket, server_side=True)
 
     def handle_error(self, *_: object) -> None:
         """Clients of tests hang up."""
@@ -94,15 +100,31 @@ def serving(certificate: Path | None = None) -> Iterator[Server]:
             server.shutdown()
 
 
+def encrypting(certificate: Path) -> ssl.SSLContext:
+    """What a server with a certificate encrypts with."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
 def own_certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody signed, with its key; skips without openssl."""
+    """A certificate for 127.0.0.1 and example.org that nobody signed, with its key.
+
+    Skips the test without openssl. The certificate alone is public.pem in the folder.
+    """
     openssl, path = shutil.which("openssl"), folder / "own.pem"
     if openssl is None:
         pytest.skip("there is no openssl to make a certificate")
     key, public = folder / "key.pem", folder / "public.pem"
     command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext"]
-    command += ["subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(public)]
+    command += [
+        "subjectAltName=IP:127.0.0.1,DNS:example.org",
+        "-keyout",
+        str(key),
+        "-out",
+        str(public),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     path.write_bytes(key.read_bytes() + public.read_bytes())
     return path

@@ -132,7 +132,7 @@ def test_only_images_of_one_shape_are_compared(tmp_path: Path) -> None:
     assert same.returncode == 0, same.stderr
     assert same.stderr.count("too few for 64 features") == 2
     done = calc(ref, f"--images={tall}", "--num=10")
-    assert_one_error(done, "made of 1x4x16 images .* these are 1x16x4")
+    assert_one_error(done, "made of 1x4x16 images .*tall are 1x16x4")
 
 
 def test_our_own_grids_are_left_out(references: dict[str, Path], tmp_path: Path) -> None:
@@ -173,7 +173,12 @@ def test_mistakes_on_the_command_line_are_one_line_each(tmp_path: Path) -> None:
     assert_one_error(calc("absent.npz"), "no such reference file")
     assert_one_error(calc("x.npz", detector="digit"), "did you mean 'digits'")
     assert_one_error(calc("x.npz", "--num=1"), "--num")
-    assert_one_error(fid("calc", f"--images={DATASET}", "--ref=x.npz"), "--detector")
+    assert_one_error(calc("x.npz", "--metrics=fids"), "did you mean 'fid'")
+    assert_one_error(calc("x.npz", "--metrics=,"), "--metrics=,: give some of fid, is, kid, pr")
+    assert_one_error(calc("x.npz", "--metrics=is"), "'is' needs classes, and detector 'pixels'")
+    assert_one_error(calc("x.npz", "--weights=w.pth"), "--weights=w.pth: detector 'pixels' has")
+    without = fid("calc", f"--images={DATASET}", "--num=100", "--detector=pixels")
+    assert_one_error(without, "metric 'fid' needs a reference to compare with: give --ref")
     assert_one_error(fid("calk"), "did you mean 'calc'")
     dest = f"--dest={tmp_path / 'ref.pkl'}"
     assert_one_error(fid("ref", f"--data={DATASET}", dest, "--detector=pixels"), r"\*\.npz")
@@ -208,7 +213,9 @@ def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
         assert made.returncode == 0, made.stderr
         done = call("fid.py", "calc", f"--ref={ref}", *common)
         assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout.replace(ref.name, "ref"))
+        numbers, _, made_with = done.stdout.rpartition(", reference ")  # the hash of its file
+        assert len(made_with) == 13
+        outputs.append(numbers.replace(ref.name, "ref"))
     assert outputs[0] == outputs[1]
     files = [np.load(tmp_path / f"{name}.npz") for name in ("one", "two")]
     np.testing.assert_allclose(files[0]["sigma"], files[1]["sigma"], rtol=1e-9, atol=1e-12)

@@ -27,6 +27,7 @@ CHECKS = (
     "layouts_stay",
     "a_denoiser_call_can_be_captured",
     "float32_is_not_rounded",
+    "inception_neither_rounds_nor_waits",
     "a_process_computes_on_its_own_device",
 )
 

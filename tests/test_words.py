@@ -27,11 +27,9 @@ def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) 
         ("train", "missing option --outdir=DIR: where run directories go"),
         ("generate --outdir=x", "missing option --network=FILE|DIR: snapshot, or a run for its "),
         ("generate --network=x", "missing option --outdir=DIR: where the images go"),
-        (
-            "fid calc --images=x --ref=y",
-            "missing option --detector=[inception|inception-tor",
-        ),
-        ("fid calc --detector=pixels", "missing option --images=PATH: folder or zip of the images"),
+        ("fid gen --ref=y", "missing option --network=FILE|DIR: snapshot, or a run for its "),
+        ("fid compare --ref=y", "missing argument PATH..."),
+        ("fid calc --detector=pixels", "missing option --images=PATH: folder, zip or .npz of "),
         (
             "fid ref --data=x --detector=pixels",
             "missing option --dest=NPZ: reference file",
@@ -43,7 +41,7 @@ def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) 
         # URLs as they were typed
         (f"generate --outdir=x --network={URL}", f"--network={URL}: {NO_URL}"),
         (f"generate --outdir=x --network {URL}", f"{URL}: {NO_URL}"),
-        ("fid calc --images=x --ref=https://a.b/c.npz", f"--ref=https://a.b/c.npz: {NO_URL}"),
+        ("fid calc --images=https://a.b/c", "--images=https://a.b/c: URLs are for --ref only"),
         ("train --outdir=x --transfer=http://a", f"--transfer=http://a: {NO_URL}"),
         ("train --outdir=x data.path=s3://a/b", f"data.path=s3://a/b: {NO_URL}"),
         ("dataset_tool --source=https://a/b.zip", f"--source=https://a/b.zip: {NO_URL}"),

@@ -24,6 +24,7 @@ from torch_utils.transfer import TIMEOUT, Failed, chunks, opened
 
 _ATTEMPTS = 3  # at a server that breaks off, or says that it cannot now
 _PAUSE = 1.0  # seconds between them
+_MAX_LINE = 4096  # bytes of a hash file that are looked at
 _ABANDONED = 24 * 3600  # seconds after which a half-written file is nobody's, if there are no locks
 
 
@@ -78,9 +79,9 @@ def fetch(
     assert not any("#" in url for url in addresses), addresses
     assert name == Path(name).name != "", name
     path, sha256 = Path(folder) / name, sha256.lower() if sha256 else None
-    if path.is_file():
-        return _checked(path, sha256, size)
     with _keeping(path):
+        if path.is_file():
+            return _checked(path, sha256, size)
         path.parent.mkdir(parents=True, exist_ok=True)
         with holding(path.with_name(f".{path.stem}.lock"), f"fetches {name}") as is_held:
             if path.is_file():
@@ -114,7 +115,7 @@ def _keeping(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"cannot keep {path.name} in {path.parent} ({error.strerror or error}): make room or "
-            "give permission to write there, or name another folder by DRIFTLESS_CACHE"
+            "give permission there, or name another folder by DRIFTLESS_CACHE"
         ) from None
 
 
@@ -129,7 +130,8 @@ def _kept_hash(path: Path) -> str | None:
     """The hash beside a file, which may be missing itself."""
     beside = _hash_file(path)
     try:
-        text = beside.read_text(encoding="utf-8", errors="replace")
+        with open(beside, "rb") as file:
+            text = file.read(_MAX_LINE).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -1,6 +1,7 @@
-"""JSON that others wrote: within a bound of values, so that a short text takes little memory."""
+"""JSON that others wrote, within a bound of values; and values that strict JSON lacks."""
 
 import json
+import math
 from typing import Any
 
 _OBJECT = 4  # an object takes the memory of so many other values
@@ -33,3 +34,12 @@ def parse_json(content: bytes, max_values: int, max_int: int | None = None) -> A
         return number
 
     return json.loads(text, parse_int=whole)
+
+
+def strict(tree: Any) -> Any:
+    """A tree with infinity, which strict JSON lacks, as the text "inf"."""
+    if isinstance(tree, dict):
+        return {key: strict(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [strict(value) for value in tree]
+    return "inf" if tree == math.inf else tree

@@ -19,6 +19,11 @@ def read_stats(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def find_stats(path: str | os.PathLike[str]) -> list[dict[str, Any]] | None:
+    """The statistics of a run directory; None if a path is something else."""
+    return read_stats(Path(path)) if (Path(path) / STATS_FILE).is_file() else None
+
+
 class RunLog:
     """log.txt, stats.jsonl and TensorBoard events of a run, written by the main process.
 

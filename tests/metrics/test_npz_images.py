@@ -185,8 +185,17 @@ def write_with_a_hole(path: Path, start: bytes, size: int, end: bytes) -> None:
         file.write(b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, 2**32 - 1, 2**32 - 1, 0))
 
 
-LARGE = (50_000, 256, 256, 3)  # 9.8 GB
-SCRIPT = """
+def run_with_little_memory(tmp_path: Path, script: str, path: Path) -> str:
+    """What a script prints that is run with 300 MiB and the path as its argument."""
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "-m", "tests.limited", "300", str(tmp_path / "script.py"), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
+    path.unlink()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+READ_RANGES = """
 import sys
 from metrics.npz_images import NpzImages
 images = NpzImages(sys.argv[1])
@@ -199,10 +208,25 @@ print(batch[-1, 2, 255, 255])
 
 
 def test_ten_gigabytes_of_samples_are_read_with_little_memory(tmp_path: Path) -> None:
-    path, script = tmp_path / "samples.npz", tmp_path / "script.py"
-    write_with_a_hole(path, header(LARGE), math.prod(LARGE) - 1, b"\7")
-    script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "tests.limited", "300", str(script), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
-    path.unlink()
-    assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
+    path, shape = tmp_path / "samples.npz", (50_000, 256, 256, 3)
+    write_with_a_hole(path, header(shape), math.prod(shape) - 1, b"\7")
+    assert run_with_little_memory(tmp_path, READ_RANGES, path) == "7\n"
+
+
+READ_STATISTICS = """
+import sys
+from metrics.foreign import open_reference
+print(len(open_reference(sys.argv[1], "inception").gaussian.mu))
+found = open_reference(sys.argv[1], "inception", wants_features=True)
+print(len(found), len(found.gaussian.mu))
+"""
+
+
+def test_statistics_beside_many_images_are_read_with_little_memory(tmp_path: Path) -> None:
+    path, shape = tmp_path / "reference.npz", (2_500, 256, 256, 3)
+    write_with_a_hole(path, header(shape), math.prod(shape), b"")
+    with zipfile.ZipFile(path, "a") as archive:
+        for name, array in {"mu": np.zeros(256), "sigma": np.eye(256)}.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.save(file, array)  # type: ignore[arg-type]
+    assert run_with_little_memory(tmp_path, READ_STATISTICS, path) == "256\n2500 256\n"

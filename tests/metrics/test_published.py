@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from metrics.detectors import DETECTORS
 from metrics.published import PUBLISHED, Published, published, reference_address, reference_file
 from tests.command import ENVIRONMENT
 from tests.server import Server, serving
@@ -85,6 +86,7 @@ def test_the_table_agrees_with_its_names() -> None:
         assert f"{size}x{size}" in name or name == f"edm2:img{size}"
         assert row.address.split("/")[-1].split(".")[0] == name.partition(":")[2]
         assert published(row.address) is row
+        assert set(row.detectors) <= set(DETECTORS)
         assert reference_address(name) == (row.address, None)
 
 
@@ -104,6 +106,17 @@ def test_a_wrong_name_or_address_is_one_line(text: str, line: str) -> None:
     with pytest.raises(UserError) as caught:
         reference_file(text)
     assert line in str(caught.value)
+
+
+def test_a_reference_of_other_detectors_is_refused_before_it_is_fetched(server: Server) -> None:
+    url = server.url("/refs/digits.npz")
+    table = {"own:digits": Published(url, ("digits", "pixels"), (1, 8, 8))}
+    for text in ("own:digits", url):
+        with pytest.raises(UserError, match="is of the features of digits and pixels, not of 'in"):
+            reference_file(text, table, detector="inception")
+    assert not server.asked
+    assert Path(reference_file("own:digits", table, detector="pixels")).read_bytes() == CONTENT
+    assert reference_file("x.npz", table, detector="inception") == "x.npz"
 
 
 def test_a_path_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,12 +56,13 @@ def test_a_published_reference_is_an_inception_one(tmp_path: Path) -> None:
 def test_features_and_hash_survive_the_round_trip_and_are_read_if_wanted(tmp_path: Path) -> None:
     gaussian = Gaussian(WITH_FEATURES["mu"], WITH_FEATURES["sigma"], 5)
     path = tmp_path / "ref.npz"
-    save_reference(path, Reference(gaussian, "pixels", "x", None, FEATURES, HASH))
+    save_reference(path, Reference(gaussian, "pixels", "x", None, FEATURES, HASH, content_key="ab"))
     found = load_reference(path, "pixels", HASH, wants_features=True)
     assert found.features is not None
     np.testing.assert_array_equal(found.features, FEATURES)
     assert (found.features.dtype, found.features.flags.writeable) == (np.dtype("f4"), True)
     assert (found.num, found.weights_sha256, found.name) == (5, HASH, "ref.npz")
+    assert found.content_key == "ab"
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert load_reference(path, "pixels", HASH).features is None
 
@@ -71,7 +72,9 @@ def test_keys_and_types_are_those_of_published_files(tmp_path: Path) -> None:
     save_reference(tmp_path / "ref.npz", Reference(gaussian, "inception", ""))
     with np.load(tmp_path / "ref.npz", allow_pickle=False) as arrays:
         assert (arrays["mu"].dtype, arrays["sigma"].dtype) == (np.dtype("f8"), np.dtype("f8"))
-        assert {"weights_sha256", "num", "image_shape", "features"}.isdisjoint(arrays.files)
+        assert {"weights_sha256", "content_key", "num", "image_shape", "features"}.isdisjoint(
+            arrays.files
+        )
     with zipfile.ZipFile(tmp_path / "ref.npz") as archive:
         assert {each.compress_type for each in archive.infolist()} == {zipfile.ZIP_STORED}
 

@@ -31,12 +31,23 @@ def reference(features: np.ndarray | None = None, source: str = "my data/1") -> 
 def test_what_was_stored_is_found_as_it_was(folder: Path) -> None:
     assert cached_reference(KEY, "pixels", WEIGHTS, False) is None
     path = store_reference(KEY, reference())
-    assert path == folder / f"my_data_1-{KEY}-pixels-{WEIGHTS[:12]}.npz"
+    assert path == folder / f"my-data-1-{KEY}-pixels-{WEIGHTS[:12]}.npz"
     found = cached_reference(KEY, "pixels", WEIGHTS, False)
     assert found is not None
     np.testing.assert_array_equal(found.gaussian.sigma, GAUSSIAN.sigma)
     assert (found.name, found.source, found.num) == ("my data/1", "my data/1", 9)
+    assert found.content_key == KEY
     assert (found.sha256, found.weights_sha256, found.image_shape) == ("", WEIGHTS, (1, 1, 3))
+
+
+@pytest.mark.parametrize("source", ["", ".hidden", "\u6570\u636e", "../a/*[0]", "x" * 500])
+def test_any_name_of_a_data_set_will_do(folder: Path, source: str) -> None:
+    path = store_reference(KEY, reference(source=source))
+    assert path is not None
+    assert path.parent == folder
+    found = cached_reference(KEY, "pixels", WEIGHTS, False)
+    assert found is not None
+    assert found.source == source
 
 
 @pytest.mark.parametrize(
@@ -51,9 +62,12 @@ def test_another_content_detector_or_weights_is_another_entry(
     assert cached_reference(key, detector, weights, False) is None
 
 
-def test_an_entry_with_features_serves_a_request_without_and_not_the_reverse() -> None:
+def test_an_entry_with_features_serves_a_request_without_and_not_the_reverse(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     store_reference(KEY, reference())
     assert cached_reference(KEY, "pixels", WEIGHTS, True) is None
+    assert capsys.readouterr().err == ""  # nothing is wrong with the entry
     store_reference(KEY, reference(FEATURES, "copy"))
     found = cached_reference(KEY, "pixels", WEIGHTS, True)
     assert found is not None

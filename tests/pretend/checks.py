@@ -20,13 +20,16 @@ from torch import Tensor, nn
 import driftless
 import networks
 from diffusion.preconditioning import PRESETS
+from metrics import detectors
 from models.snapshot import SnapshotInfo, save_snapshot
 from networks.layers import GroupNorm
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
+from tests.inception import save_weights
 from tests.pretend.cases import SAMPLING, STEPS, Sampling, model, model_config, sampling, training
 from tests.pretend.computing import run
 from tests.pretend.events import WAITS, Events
+from torch_utils.devices import upload
 from torch_utils.distributed import world
 
 DEVICE = "cuda:0"
@@ -199,6 +202,31 @@ def float32_is_not_rounded() -> None:
         assert events.counts["tf32"] == 0, str(events)
 
 
+def inception_neither_rounds_nor_waits() -> None:
+    """A detector computes in float32 where the process allows TF32, and what the CPU computes."""
+    images = torch.randint(0, 256, [1, 3, 16, 24], dtype=torch.uint8)
+    flags = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = str(save_weights(Path(folder, "weights.pth")))
+        detector = run(lambda: detectors.load("inception", DEVICE, weights=weights))
+        uploaded = run(lambda: upload(images, detector.device))
+        expected = detectors.load("inception", weights=weights).extract(images)
+    for flag in flags:
+        flag.allow_tf32 = True
+    try:
+        with Events() as events:
+            detector.extract(uploaded)
+        assert all(flag.allow_tf32 for flag in flags)
+    finally:
+        for flag in flags:
+            flag.allow_tf32 = False
+    assert events.counts["library"] > 0
+    assert events.counts["tf32"] == 0, str(events)
+    assert not events.of(*WAITS), str(events)
+    found = run(lambda: detector.extract(uploaded).features.cpu())
+    torch.testing.assert_close(found, expected.features, rtol=1e-4, atol=1e-4)
+
+
 def a_process_computes_on_its_own_device() -> None:
     """The second process of a machine takes the second device, also where none is named."""
     os.environ["LOCAL_RANK"] = "1"
@@ -223,6 +251,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         layouts_stay,
         a_denoiser_call_can_be_captured,
         float32_is_not_rounded,
+        inception_neither_rounds_nor_waits,
         a_process_computes_on_its_own_device,
     )
 }

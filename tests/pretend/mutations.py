@@ -25,6 +25,18 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "samplers/float_images.py": (
         (_check("the_door_is_that_of_the_cpu"), "not_finite(images).cpu()", "not_finite(images)"),
     ),
+    "metrics/inception.py": (
+        (
+            _check("inception_neither_rounds_nor_waits"),
+            "with numerics(), torch.auto",
+            "with torch.auto",
+        ),
+        (
+            _check("inception_neither_rounds_nor_waits"),
+            "low = place.long()",
+            "low = place.cpu().long().to(place.device)",
+        ),
+    ),
     "torch_utils/devices.py": (
         (_STEP, 'or tensor.device.type != "cpu":', ":"),
         (_STEP, "tensor.pin_memory().to(device", "tensor.to(device"),

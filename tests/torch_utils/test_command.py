@@ -47,7 +47,8 @@ def compare(**values: object) -> list[object]:
 @program.command(cls=Command)
 @click.argument("places", nargs=-1, type=UrlOrPath())
 @click.option("--num", type=int)
-def look(places: tuple[str, ...], num: int | None) -> tuple[str, ...]:
+@click.option("--quick", is_flag=True)
+def look(places: tuple[str, ...], num: int | None, quick: bool) -> tuple[str, ...]:
     """Return what was given."""
     return places
 
@@ -130,6 +131,7 @@ def test_every_script_can_be_called_from_python(script: str) -> None:
         ("compare --ref=edm:cifar10-32x32 x=y", ["edm:cifar10-32x32", ("x=y",)]),
         ("look https://a.b/c d", ("https://a.b/c", "d")),
         ("look --num 3 https://a.b/c", ("https://a.b/c",)),
+        ("look --quick https://a.b/c", ("https://a.b/c",)),
         ("look -- https://a.b/c", ("https://a.b/c",)),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 
 from tests.command import ENVIRONMENT
 from tests.machines.conditions import file_limit, unprivileged
-from tests.server import Answer, Handler, Server, own_certificate, serving
+from tests.server import Answer, Handler, Server, encrypting, own_certificate, serving
 from torch_utils import downloads
 from torch_utils.addresses import refusal
 from torch_utils.downloads import fetch
@@ -225,7 +225,7 @@ def half(handler: Handler) -> None:
     [
         (never, "no answer within 0.2 s"),
         (half, "no answer within 0.2 s"),
-        (trickle, r"only \d+ bytes came in 0 s"),
+        (trickle, r"only \d+ bytes came in 0 s|no answer"),  # if the machine is busy
     ],
     ids=["never", "half", "trickle"],
 )
@@ -236,7 +236,6 @@ def test_a_server_that_hangs_is_left(
     start = time.monotonic()
     assert re.search(reason, refused(tmp_path, server.url("/slow"), timeout=0.2))
     assert time.monotonic() - start < 10
-    assert get(tmp_path, server.url("/slow"), server.url("/file"), timeout=0.2).is_file()
 
 
 # --- where addresses lead
@@ -298,6 +297,22 @@ def test_the_certificate_of_a_server_is_checked(
         assert "certificate verify failed" in line
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "public.pem"))
         assert get(tmp_path / "cache", server.url("/file")).read_bytes() == CONTENT
+
+
+def test_a_server_behind_a_proxy_cannot_lead_to_this_machine(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.tunnel = encrypting(own_certificate(tmp_path))
+    server.answers |= {"/local": to(server.url("/file")), "/on": to("https://example.org/file")}
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "public.pem"))
+    monkeypatch.setenv("https_proxy", server.url(""))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    line = refused(tmp_path / "bad", "https://example.org/local")
+    assert f"it redirects to {server.url('/file')}: it leads to a server on this machine" in line
+    assert get(tmp_path / "good", "https://example.org/on").read_bytes() == CONTENT
+    paths = [path for path, _ in server.asked if path[0] == "/"]
+    assert paths == ["/local", "/on", "/file"]
 
 
 def test_the_proxy_of_the_environment_is_used_but_not_for_this_machine(
@@ -378,6 +393,20 @@ def test_a_folder_for_reading_only_serves_what_it_has(
         assert not (open_folder / f"{NAME}.sha256").exists()
         with pytest.raises(UserError, match=r"cannot keep new in .*: make room or give permission"):
             fetch([server.url("/file")], "new", open_folder, sha256=sha256, limit=10**6)
+    assert not server.asked
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(
+    open_folder: Path, tmp_path: Path, server: Server
+) -> None:
+    open_folder.chmod(0o000)
+    line = rf"cannot keep {NAME} in {open_folder} \(Permission denied\): .* DRIFTLESS_CACHE$"
+    with unprivileged(), pytest.raises(UserError, match=line):
+        get(open_folder, server.url("/file"))
+    open_folder.chmod(0o777)
+    (tmp_path / "taken").touch()
+    with pytest.raises(UserError, match=r"\((File exists|Not a directory)\)"):
+        get(tmp_path / "taken", server.url("/file"))
     assert not server.asked
 
 

@@ -1,0 +1,245 @@
+"""A network to score: opened and checked before any image is generated."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.snapshot import SnapshotInfo, find_snapshot, load_snapshot, read_info
+from samplers.command_line import settings_of
+from samplers.describe import ranges
+from samplers.generate import Sample, some_seeds
+from samplers.labels import LabelSource, label_source
+from samplers.outputs import PictureWriter, check_outputs, check_room, picture_path
+from samplers.requests import LabelWords, check_seeds, requests
+from samplers.sampling import Sampling, sampling_of
+from scoring.generated import evaluate_generated, sampling_facts
+from scoring.judge import Judge
+from scoring.results import Scores
+from torch_utils.distributed import World
+from torch_utils.errors import Failure, UserError
+from torch_utils.jsons import strict
+from torch_utils.progress import Progress
+
+NUM_SHOWN = 64  # images of a set that a report shows
+
+
+@dataclass(frozen=True)
+class Network:
+    """A snapshot with the settings to sample it.
+
+    Attributes:
+        path: the snapshot.
+        info: what it says of itself.
+        sampling: the model and the settings.
+        source: what labels are drawn from.
+        remarks, warnings: lines about the settings.
+    """
+
+    path: Path
+    info: SnapshotInfo
+    sampling: Sampling
+    source: LabelSource
+    remarks: list[str]
+    warnings: list[str]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its images."""
+        height, width = self.sampling.denoiser.img_resolution
+        return self.sampling.denoiser.img_channels, height, width
+
+
+def is_network(path: str) -> bool:
+    """Whether a path is a snapshot or a run directory that has one."""
+    is_snapshot = Path(path).suffix == ".safetensors"
+    return is_snapshot or any(Path(path).glob("network-snapshot-*.safetensors"))
+
+
+def open_network(
+    path: str, options: Mapping[str, Any], world: World, guidance_network: str | None = None
+) -> Network:
+    """Load a network, and put it together with the options of a command line.
+
+    Args:
+        path: a snapshot, or a run directory for its newest.
+        options: of `samplers.command_line.sampler_options`; None where not given.
+        world: the processes.
+        guidance_network: another such path, to guide by.
+
+    Raises:
+        UserError: no snapshot, or settings that do not fit it.
+    """
+    file = find_snapshot(path)
+    info = read_info(file)
+    has_guide = guidance_network is not None
+    settings, remarks, warnings = settings_of(info.sampling, options, has_guide=has_guide)
+    guide = None
+    if guidance_network is not None:
+        guide, _ = load_snapshot(find_snapshot(guidance_network), world.device)
+    denoiser, _ = load_snapshot(file, world.device)
+    sampling = sampling_of(settings, denoiser, guide)
+    warnings += sampling.cautions(label_dropout=info.label_dropout)
+    source = label_source(**info.labels)
+    return Network(file, info, sampling, source, remarks + sampling.notes, warnings)
+
+
+def samples_of(network: Network, seeds: Sequence[int]) -> list[Sample]:
+    """What to generate for some seeds: labels are drawn, as a published number wants it.
+
+    Raises:
+        UserError: labels cannot be drawn.
+    """
+    return [sample for sample, _ in requests(seeds, LabelWords(), network.source)]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A folder for the images of a network.
+
+    Attributes:
+        outdir: the folder.
+        subdirs: a folder for every thousand seeds.
+    """
+
+    outdir: str
+    subdirs: bool = False
+
+    def check(self, network: Network, seeds: Sequence[int]) -> list[str]:
+        """Check before the work that the images can be written; returns warnings.
+
+        Raises:
+            UserError: they cannot.
+        """
+        check_outputs(self.outdir, None, network.image_shape[0])
+        paths = [self.path(seed) for seed in seeds]
+        return check_room(self.outdir, paths, network.image_shape, has_grid=False)
+
+    def path(self, seed: int) -> Path:
+        """The file of a seed."""
+        return picture_path(self.outdir, seed, "", subdirs=self.subdirs)
+
+
+def score_network(
+    judge: Judge,
+    network: Network,
+    seeds: Sequence[int],
+    *,
+    what: str,
+    batch: int = 64,
+    rng_device: str = "cpu",
+    pictures: Pictures | None = None,
+    shown: list[np.ndarray] | None = None,
+) -> Scores | None:
+    """Generate an image a seed and score them. All processes must call.
+
+    Args:
+        judge: whose `check` has accepted the network.
+        network: opened.
+        seeds: one image each.
+        what: the name of the result.
+        batch: images that a process computes at once.
+        rng_device: where random numbers are drawn.
+        pictures: where to keep the images; None to drop them.
+        shown: gets the first images, for a report.
+
+    Returns:
+        The scores; None on processes beside the main one.
+
+    Raises:
+        Failure: images are not finite, or cannot be written.
+    """
+    start = time.monotonic()
+    samples = samples_of(network, seeds)
+    first, stop = judge.world.range_of(len(samples))
+    is_main = judge.world.is_main
+    with (
+        Progress(stop - first, "generating and scoring", shown=is_main) as bar,
+        PictureWriter("" if pictures is None else pictures.outdir) as writer,
+    ):
+
+        def keep(position: int, picture: np.ndarray) -> None:
+            if pictures is not None:
+                writer.write(pictures.path(seeds[position]), picture)
+            if shown is not None and len(shown) < NUM_SHOWN:
+                shown.append(picture)
+
+        found = evaluate_generated(
+            judge,
+            network.sampling,
+            samples,
+            source=network.source,
+            batch=batch,
+            rng_device=rng_device,
+            keep=keep if pictures is not None or shown is not None else None,
+            bar=bar,
+        )
+    judge.world.meet()
+    if found.lost:
+        raise Failure(
+            f"{len(found.lost)} of {len(samples)} images are not finite, of "
+            f"{some_seeds([seeds[position] for position in found.lost])}: there is no score; the "
+            "snapshot's weights or the sampler's settings are at fault"
+        )
+    if not is_main:
+        return None
+    facts = {
+        **judge.facts(),
+        "count": len(samples),
+        "network": str(network.path),
+        "images_seen": network.info.images,
+        "ema": network.info.ema,
+        **sampling_facts(network.sampling, samples),
+        "rng_device": rng_device,
+    }
+    values = judge.measure(found.evaluation)
+    facts["seconds"] = time.monotonic() - start
+    return Scores(what, values, strict(facts))
+
+
+def check_ranges(seed_ranges: Sequence[Sequence[int]]) -> list[str]:
+    """Check that several ranges of seeds can be compared; returns warnings.
+
+    Raises:
+        UserError: a seed is in two ranges, or the ranges have different sizes.
+    """
+    sizes = sorted({len(seeds) for seeds in seed_ranges})
+    if len(sizes) > 1:
+        raise UserError(
+            f"--seeds names ranges of {' and '.join(map(str, sizes))} images: numbers of different "
+            "counts cannot be compared; give ranges of one size"
+        )
+    return check_seeds([seed for seeds in seed_ranges for seed in seeds])
+
+
+def name_of(path: str, seeds: Sequence[int], *, is_only: bool) -> str:
+    """What the scores of a range are called: the path, with the seeds if there are several."""
+    return path if is_only else f"{path}, seeds {ranges(seeds)}"
+
+
+def score_ranges(
+    judge: Judge,
+    network: Network,
+    seed_ranges: Sequence[Sequence[int]],
+    *,
+    name: str,
+    batch: int = 64,
+    rng_device: str = "cpu",
+    pictures: Pictures | None = None,
+) -> Iterator[Scores]:
+    """Score a network once for each range of seeds; nothing on processes beside the main one."""
+    for seeds in seed_ranges:
+        scores = score_network(
+            judge,
+            network,
+            seeds,
+            what=name_of(name, seeds, is_only=len(seed_ranges) == 1),
+            batch=batch,
+            rng_device=rng_device,
+            pictures=pictures,
+        )
+        if scores is not None:
+            yield scores
