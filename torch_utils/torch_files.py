@@ -30,6 +30,7 @@ _MAX_SIZE = 2**48
 _MAX_DIMENSIONS = 64  # of torch
 _ZIP_START = b"PK\x03\x04"
 _OLD_START = [0x1950A86A20F9469CFC6C, 1001]  # what the stream of pickles begins with
+_OLD_BYTES = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first of them
 _TYPES: Mapping[str, torch.dtype] = {
     "torch DoubleStorage": torch.float64,
     "torch FloatStorage": torch.float32,
@@ -113,6 +114,16 @@ def _rules(storages: _Storages, more: Mapping[str, Rule]) -> Mapping[str, Rule]:
         "torch Size": Rule(lambda sizes: tuple(sizes)),
         **more,
     }
+
+
+def is_torch_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as torch.save begins it: as a zip, or with the older format's mark."""
+    try:
+        with open_regular(path) as file:
+            start = file.read(len(_OLD_BYTES))
+    except (OSError, UserError):
+        return False
+    return start.startswith(_ZIP_START) or start == _OLD_BYTES
 
 
 def load(
