@@ -10,14 +10,13 @@ from pathlib import Path
 
 import click
 import numpy as np
-from scipy.special import softmax
 
 from data.dataset import ImageDataset
 from metrics.detectors import load
 from metrics.evaluate import evaluate
 from metrics.frechet import frechet_distance
 from metrics.memorization import memorization_ratio
-from metrics.scores import classifier_score
+from metrics.scores import classifier_score, probabilities
 from torch_utils.command import Command
 from torch_utils.images import save_grid
 
@@ -88,8 +87,8 @@ def main(images: str, grid: str) -> None:
         ),
         (
             "classifier score (digits)",
-            f"{classifier_score(softmax(found.logits, axis=1)):.2f}",
-            f"{classifier_score(softmax(real_found.logits, axis=1)):.2f}",
+            f"{classifier_score(probabilities(found.logits)):.2f}",
+            f"{classifier_score(probabilities(real_found.logits)):.2f}",
         ),
         (
             "nearest training / nearest held-out",

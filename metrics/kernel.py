@@ -5,6 +5,8 @@ subsets. In expectation it is 0 for two samples of one distribution, so it can b
 """
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from torch_utils.errors import UserError
 
@@ -20,17 +22,20 @@ def kernel_distance(
     subsets: int = NUM_SUBSETS,
     subset_size: int = SUBSET_SIZE,
     seed: int = SUBSET_SEED,
+    device: torch.device | str = "cpu",
 ) -> tuple[float, float]:
     """The distance of two sets of features.
 
-    Subset i of both sets is drawn without replacement, first of `features`, then of `reference`.
+    Subset i of both sets is drawn without replacement, first of `features`, then of `reference`;
+    so the two are not interchangeable, though the distance of equal subsets would be.
 
     Args:
         features: of the images that are scored, [N, F].
         reference: of those that they are compared with, [M, F].
         subsets: how many are drawn.
-        subset_size: images in each.
+        subset_size: images in each, at least 2.
         seed: of the choice, numpy's RandomState.
+        device: where kernels are computed, in float64.
 
     Returns:
         Mean and population standard deviation over the subsets.
@@ -39,27 +44,35 @@ def kernel_distance(
         UserError: fewer images than a subset has.
     """
     assert features.shape[1] == reference.shape[1], (features.shape, reference.shape)
+    assert subset_size >= 2, subset_size
     num = min(len(features), len(reference))
     if num < subset_size:
-        raise UserError(f"a kernel distance needs {subset_size:,} images in each set, got {num:,}")
+        raise UserError(
+            f"a kernel distance needs {subset_size:,} images in each set, got {num:,}: use more "
+            "images, or smaller subsets (subset_size)"
+        )
     random = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):
-        x = features[random.choice(len(features), subset_size, replace=False)]
-        y = reference[random.choice(len(reference), subset_size, replace=False)]
-        found.append(_squared_discrepancy(x.astype(np.float64), y.astype(np.float64)))
-    return float(np.mean(found)), float(np.std(found))
+        drawn = (
+            values[random.choice(len(values), subset_size, replace=False)].astype(np.float64)
+            for values in (features, reference)
+        )
+        x, y = (torch.from_numpy(values).to(device) for values in drawn)
+        found.append(_squared_discrepancy(x, y))
+    distances = torch.stack(found).cpu().numpy()
+    return float(distances.mean()), float(distances.std())
 
 
-def _squared_discrepancy(x: np.ndarray, y: np.ndarray) -> float:
+def _squared_discrepancy(x: Tensor, y: Tensor) -> Tensor:
     """The unbiased estimate from two samples [n, F] (Gretton et al., 2012, equation 3)."""
     num = len(x)
     pairs = num * (num - 1)  # a point and itself are no pair
-    within = (_kernel_sum(x, x, paired=True) + _kernel_sum(y, y, paired=True)) / pairs
-    return float(within - 2 * _kernel_sum(x, y) / num**2)
+    xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    within = xx.sum() - xx.trace() + yy.sum() - yy.trace()
+    return within / pairs - 2 * xy.mean()
 
 
-def _kernel_sum(x: np.ndarray, y: np.ndarray, *, paired: bool = False) -> float:
-    """The sum of the kernel over all pairs; `paired` leaves out those of equal index."""
-    values = (x @ y.T / x.shape[1] + 1) ** 3
-    return float(values.sum() - (np.trace(values) if paired else 0))
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    """[n, m]."""
+    return (x @ y.T / x.shape[1] + 1) ** 3

@@ -2,8 +2,8 @@
 
 A set of images stands for the union of balls around their features; a ball reaches to the k-th
 nearest neighbour in the set. Precision is the share of the scored images within the real set's
-union, recall the share of the real ones within the other's. Never more than two blocks of distances
-are in memory.
+union, recall the share of the real ones within the other's. Distances are computed block by block:
+beyond the features, about half a GiB is in use, for any number of images.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch_utils.errors import UserError
 
 NUM_NEIGHBOURS = 3
 BLOCK = 4096  # rows and columns of the distances that are computed at once
+_BLOCK_VALUES = 2**23  # of the features in a block, at most
 _ROUNDING = 1e-12  # of a squared distance, relative to the squared lengths of its features
 
 
@@ -27,12 +28,16 @@ def precision_recall(
 ) -> tuple[float, float]:
     """Precision and recall of one set of features against another.
 
+    The edge of a ball belongs to it. A feature that rounding could have put outside lies in the
+    ball, too: so a copy lies in a ball of radius 0. Features count as equal if they differ by less
+    than about a millionth of their length.
+
     Args:
         features: of the images that are scored, [N, F].
         reference: of the real ones, [M, F].
         k: the neighbour that gives the radius of a ball, not counting the point itself.
         device: where distances are computed, in float64.
-        block: rows and columns of the distances that are computed at once.
+        block: rows and columns of the distances that are computed at once, at most.
 
     Returns:
         Precision and recall, each from 0 to 1.
@@ -44,69 +49,74 @@ def precision_recall(
     for whose, values in (("scored", features), ("reference", reference)):
         if len(values) <= k:
             raise UserError(
-                f"precision and recall need more than {k} {whose} images, got {len(values)}"
+                f"precision and recall need more than {k} {whose} images, got {len(values)}: "
+                "use more"
             )
     # products of centred features lose fewer digits
-    centre = reference.mean(0, dtype=np.float64)
-    ours, theirs = (_Points(values, centre, device, block) for values in (features, reference))
-    return _share_within(ours, theirs, k), _share_within(theirs, ours, k)
+    centre = torch.from_numpy(reference.mean(0, dtype=np.float64)).to(device)
+    ours, theirs = (_Points(values, centre, block) for values in (features, reference))
+    return _shares_within(ours, _radii(ours, k), theirs, _radii(theirs, k))
 
 
 class _Points:
-    """Features on the host, centred and moved to the device block by block.
+    """Features on the host, moved to the device and centred block by block.
 
     Args:
         values: [N, F].
-        centre: [F], subtracted.
-        device: where blocks go.
-        block: their size.
+        centre: float64 [F] on the device, subtracted.
+        block: points in a block, at most.
     """
 
-    def __init__(
-        self, values: np.ndarray, centre: np.ndarray, device: torch.device | str, block: int
-    ) -> None:
-        self._values, self._centre, self._device = values, centre, device
-        self.starts = range(0, len(values), block)
-        self._size = block
+    def __init__(self, values: np.ndarray, centre: Tensor, block: int) -> None:
+        self._values, self._centre = values, centre
+        size = min(block, max(_BLOCK_VALUES // len(centre), 1))
+        self.parts = [slice(i, min(i + size, len(values))) for i in range(0, len(values), size)]
 
-    def block(self, start: int) -> Tensor:
-        """Float64 [n, F], n <= block."""
-        part = self._values[start : start + self._size] - self._centre
-        return torch.from_numpy(part).to(self._device)
+    def full(self, shape: list[int], value: float | bool) -> Tensor:
+        """A tensor [N, *shape] of one value, on the device."""
+        return torch.full([len(self._values), *shape], value, device=self._centre.device)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """The points of a block, float64 [n, F]."""
+        values = torch.from_numpy(self._values[part].copy())  # mapped arrays are read-only
+        return values.to(self._centre.device).double() - self._centre
 
 
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """[n, m]; exactly 0 where rounding could have made the difference."""
+def _squared_distances(x: Tensor, y: Tensor, rounding: float = 0) -> Tensor:
+    """[n, m], less that share of the squared lengths of both."""
     lengths = x.square().sum(1)[:, None] + y.square().sum(1)
-    squared = torch.addmm(lengths, x, y.T, alpha=-2)
-    return torch.where(squared <= _ROUNDING * lengths, 0, squared)
+    return lengths.mul_(1 - rounding).addmm_(x, y.T, alpha=-2)
 
 
-def _radii(points: _Points, k: int) -> list[Tensor]:
-    """Squared distances to the k-th neighbour, a tensor for each block."""
-    found = []
-    for start in points.starts:
-        x = points.block(start)
-        nearest = x.new_full((len(x), k), torch.inf)
-        for other in points.starts:
-            distances = _squared_distances(x, points.block(other))
-            if other == start:
-                distances.fill_diagonal_(torch.inf)  # a point is not its own neighbour
-            both = torch.cat([nearest, distances], 1)
-            nearest = both.topk(k, dim=1, largest=False).values
-        found.append(nearest.amax(1))
-    return found
+def _radii(points: _Points, k: int) -> Tensor:
+    """Squared distances [N] to the k-th neighbour."""
+    nearest = points.full([k], torch.inf).double()
+    for number, part in enumerate(points.parts):
+        x = points[part]
+        for other in points.parts[number:]:
+            squared = _squared_distances(x, points[other])
+            if other == part:
+                squared.fill_diagonal_(torch.inf)  # a point is not its own neighbour
+            else:
+                nearest[other] = _smallest(nearest[other], squared.T, k)
+            nearest[part] = _smallest(nearest[part], squared, k)
+    return nearest.amax(1)
 
 
-def _share_within(queries: _Points, balls: _Points, k: int) -> float:
-    """The share of the queries that lie in a ball of the other set, edges included."""
-    radii = _radii(balls, k)
-    num = inside = 0
-    for start in queries.starts:
-        x = queries.block(start)
-        is_inside = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        for other, radius in zip(balls.starts, radii, strict=True):
-            is_inside |= (_squared_distances(x, balls.block(other)) <= radius).any(1)
-        inside += int(is_inside.sum())
-        num += len(x)
-    return inside / num
+def _smallest(found: Tensor, more: Tensor, k: int) -> Tensor:
+    """The k smallest values of each row of two matrices."""
+    return torch.cat([found, more], 1).topk(k, dim=1, largest=False).values
+
+
+def _shares_within(
+    ours: _Points, our_radii: Tensor, theirs: _Points, their_radii: Tensor
+) -> tuple[float, float]:
+    """The share of our points in one of their balls, and of theirs in one of ours."""
+    is_precise, is_recalled = ours.full([], False), theirs.full([], False)
+    for part in ours.parts:
+        x = ours[part]
+        for other in theirs.parts:
+            squared = _squared_distances(x, theirs[other], _ROUNDING)
+            is_precise[part] |= (squared <= their_radii[other]).any(1)
+            is_recalled[other] |= (squared <= our_radii[part, None]).any(0)
+    return float(is_precise.double().mean()), float(is_recalled.double().mean())

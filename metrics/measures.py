@@ -65,7 +65,7 @@ def kid(found: Evaluation, reference: "Reference", device: torch.device) -> dict
     """Kernel distance, mean and deviation over the subsets."""
     assert found.features is not None
     assert reference.features is not None
-    mean, std = kernel_distance(found.features, reference.features)
+    mean, std = kernel_distance(found.features, reference.features, device=device)
     return {"kid": mean, "kid_std": std}
 
 

@@ -33,7 +33,9 @@ def classifier_score(probabilities: np.ndarray) -> float:
     """
     p = np.asarray(probabilities, dtype=np.float64)
     assert p.ndim == 2, p.shape
-    divergence = scipy.special.rel_entr(p, p.mean(0, keepdims=True)).sum(1)
+    # a mean of the smallest numbers there are could round to 0
+    mean = np.maximum(p.mean(0), np.finfo(np.float64).tiny)
+    divergence = scipy.special.rel_entr(p, mean).sum(1)
     return float(np.exp(divergence.mean()))
 
 

@@ -1,4 +1,4 @@
-"""The kernel distance against its definition, torch-fidelity, and known distributions."""
+"""The kernel distance against its definition, torch-fidelity and known distributions."""
 
 import numpy as np
 import pytest
@@ -34,10 +34,23 @@ def test_a_subset_of_all_images_agrees_with_the_definition() -> None:
     assert std == pytest.approx(0, abs=1e-12)  # every subset is the whole set
 
 
+def test_subsets_are_drawn_in_turn_first_of_the_scored_images() -> None:
+    x, y = sample(2, 20), sample(3, 14, 1.5)
+    random = np.random.RandomState(2020)
+    found = [
+        by_definition(
+            x[random.choice(20, 9, replace=False)], y[random.choice(14, 9, replace=False)]
+        )
+        for _ in range(5)
+    ]
+    expected = np.mean(found), np.std(found)
+    assert kernel_distance(x, y, subsets=5, subset_size=9) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize(("num_x", "num_y"), [(1200, 1500), (1500, 1000)])
-def test_it_agrees_with_torch_fidelity(num_x: int, num_y: int) -> None:
+def test_the_usual_subsets_are_those_of_torch_fidelity(num_x: int, num_y: int) -> None:
     metric_kid = pytest.importorskip("torch_fidelity.metric_kid")
-    x, y = sample(2, num_x, num_features=32), sample(3, num_y, 1.1, num_features=32)
+    x, y = sample(2, num_x, num_features=8), sample(3, num_y, 1.1, num_features=8)
     theirs = metric_kid.kid_features_to_metric(
         torch.from_numpy(x).double(), torch.from_numpy(y).double(), verbose=False
     )
@@ -58,7 +71,8 @@ def test_two_samples_of_one_distribution_have_no_distance_in_the_mean() -> None:
 
 
 def test_fewer_images_than_a_subset_are_refused() -> None:
-    with pytest.raises(UserError, match="1,000 images in each set, got 999"):
+    with pytest.raises(UserError, match=r"1,000 images in each set, got 999: use more"):
         kernel_distance(sample(0, 999), sample(1, 1000))
     with pytest.raises(UserError, match="got 12"):
         kernel_distance(sample(0, 1000), sample(1, 12))
+    assert kernel_distance(sample(0, 999), sample(1, 12), subset_size=12, subsets=2)[1] > 0

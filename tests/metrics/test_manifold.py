@@ -1,10 +1,14 @@
 """Precision and recall against their definition, with copies, edges and blocks of any size."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from metrics.manifold import precision_recall
+from tests.command import ENVIRONMENT, ROOT
 from torch_utils.errors import UserError
 
 
@@ -44,6 +48,32 @@ def test_it_agrees_with_torch_fidelity() -> None:
     assert precision_recall(x, y) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_features_on_a_grid_have_many_copies_and_lie_on_many_edges(seed: int) -> None:
+    """Whole numbers, whose distances are exact."""
+    random = np.random.default_rng(seed)
+    x, y = (random.integers(0, 4, (num, 4)) for num in (90, 70))
+    x = x[random.integers(0, 90, 90)]
+    for offset, scale in ((0, 1.0), (1000, 0.125)):
+        moved = [((values + offset) * scale).astype(np.float32) for values in (x, y)]
+        for k in (1, 3):
+            expected = share_within(x, y, k), share_within(y, x, k)
+            assert precision_recall(*moved, k=k, block=32) == expected
+
+
+def test_the_sets_in_the_other_order_swap_precision_and_recall() -> None:
+    x, y = sample(0, 40, 1.0), sample(1, 60)
+    assert precision_recall(y, x) == precision_recall(x, y)[::-1]
+
+
+def test_what_is_part_of_the_other_set_lies_in_it() -> None:
+    x = sample(0, 60)
+    assert precision_recall(x[:20], x)[0] == 1
+    assert precision_recall(x, x[:20])[1] == 1
+    beside = np.concatenate([x, x[:20] + 1000])
+    assert precision_recall(beside, x) == (60 / 80, 1)
+
+
 def test_a_set_covers_itself_and_nothing_far_away() -> None:
     x = sample(0, 30)
     assert precision_recall(x, x) == (1, 1)
@@ -70,3 +100,33 @@ def test_too_few_images_are_refused() -> None:
         precision_recall(sample(0, 3), sample(1, 10))
     with pytest.raises(UserError, match="more than 3 reference images, got 2"):
         precision_recall(sample(0, 10), sample(1, 2))
+
+
+SCRIPT = """
+import resource
+from pathlib import Path
+import numpy as np
+from metrics.manifold import precision_recall
+random = np.random.default_rng(0)
+x, y = (random.normal(size=(12000, 8)).astype(np.float32) for _ in range(2))
+precision_recall(x[:100], y[:100])
+mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+limit = mapped + 2**30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+print(*precision_recall(x, y))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+def test_all_distances_are_never_in_memory_at_once() -> None:
+    """Those of 12,000 images would be more than the GiB that the process may still take."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(0.5 < float(share) < 1 for share in done.stdout.split())

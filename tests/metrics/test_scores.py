@@ -57,3 +57,16 @@ def test_the_score_agrees_with_torch_fidelity() -> None:
     theirs = metric_isc.isc_features_to_metric(torch.from_numpy(logits))
     expected = [theirs["inception_score_mean"], theirs["inception_score_std"]]
     assert split_score(probabilities(logits)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_probabilities_that_are_almost_0_add_nothing() -> None:
+    """Their mean is 0 in float64, though the smallest of them is not."""
+    p = probabilities(np.array([[0, -745.0], [0, -800.0]]))
+    assert p[0, 1] > p.mean(0)[1] == 0
+    assert classifier_score(p) == pytest.approx(1)
+
+
+def test_the_order_of_the_images_counts() -> None:
+    p = np.random.default_rng(1).dirichlet(np.ones(4), size=50)
+    assert split_score(p) != pytest.approx(split_score(p[::-1]), rel=1e-6)
+    assert classifier_score(p) == pytest.approx(classifier_score(p[::-1]), rel=1e-12)

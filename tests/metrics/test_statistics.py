@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metrics.statistics import MAX_FEATURES, FeatureStatistics, is_covariance
 from torch_utils.errors import UserError
@@ -28,6 +30,17 @@ def test_streamed_statistics_equal_those_of_the_whole(features: np.ndarray) -> N
     np.testing.assert_allclose(gaussian.mu, features.mean(0), rtol=1e-12)
     np.testing.assert_allclose(gaussian.sigma, np.cov(features.T), rtol=1e-11, atol=1e-12)
     assert gaussian.num == 100
+
+
+@given(cuts=st.lists(st.integers(0, 100), max_size=8), seed=st.integers(0, 2**32 - 1))
+def test_neither_order_nor_batches_matter(cuts: list[int], seed: int) -> None:
+    values = np.random.default_rng(0).normal(3, 1, (100, 5)).astype(np.float32)
+    whole = collect([values]).finalize()
+    shuffled = np.random.default_rng(seed).permutation(values)
+    found = collect(np.split(shuffled, sorted(cuts))).finalize()
+    np.testing.assert_allclose(found.mu, whole.mu, rtol=1e-13)
+    np.testing.assert_allclose(found.sigma, whole.sigma, rtol=1e-12, atol=1e-13)
+    assert found.num == 100
 
 
 def test_float32_features_are_summed_in_float64() -> None:
