@@ -23,6 +23,10 @@ def test_numbers_of_other_detectors_say_their_detector() -> None:
     assert shown_name("is", "digits", 100) == "classifier score (digits)"
     assert key_name("fid", "digits", 50_000) == "fd_digits"
     assert key_name("is", "digits", 1_797) == "score_digits-1797"
+    assert shown_name("fid", "dinov2", 50_000) == "FD_DINOv2"
+    assert key_name("fid", "dinov2", 50_000) == "fd_dinov2"
+    for function in (shown_name, key_name):
+        assert function("fid", "dinov2", 5_000) == "fd_dinov2-5k"
 
 
 @pytest.mark.parametrize("function", [shown_name, key_name])
