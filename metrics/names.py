@@ -1,7 +1,7 @@
 """What numbers may be called: a number without its detector and its count means nothing.
 
-Inception's have the published names, and DINOv2's distance has; but only at the published count:
-the distance of 2,000 images is `fid2k`, because fewer images give larger distances.
+Only Inception's have the published names, and only at the published count: the distance of 2,000
+images is `fid2k`, because fewer images give larger distances.
 """
 
 from metrics.detectors import row
@@ -18,8 +18,6 @@ _NAMES = {
     "recall": ("recall", "recall", "recall", "recall"),
 }
 
-_OTHERS = {("fid", "dinov2"): "FD_DINOv2"}  # published names with other detectors
-
 
 def shown_name(value: str, detector: str, count: int) -> str:
     """The name of a number in a line for people, e.g. `FID`, `fid2k`, `frechet distance (digits)`.
@@ -30,11 +28,11 @@ def shown_name(value: str, detector: str, count: int) -> str:
         count: images that were scored.
     """
     published, stem, plain, _ = _NAMES[value]
-    if row(detector).is_fid:
+    chosen = row(detector)
+    if chosen.is_fid:
         return published if count == USUAL_COUNT else stem + short_count(count)
-    if (value, detector) in _OTHERS:
-        is_usual = count == USUAL_COUNT
-        return _OTHERS[value, detector] if is_usual else key_name(value, detector, count)
+    if value == "fid" and chosen.distance:
+        return chosen.distance if count == USUAL_COUNT else key_name(value, detector, count)
     return f"{plain} ({detector})"
 
 

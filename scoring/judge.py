@@ -154,6 +154,7 @@ class Judge:
                 "source": reference.source,
                 "count": reference.num,
                 "sha256": reference.sha256,
+                "content_key": reference.content_key,
             },
             "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
         }
@@ -267,7 +268,7 @@ def _with_computed(judge: Judge, images: Images, subjects: Sequence[Subject], ba
     judge.check(Subject(f"reference {images.name}", images.image_shape, len(images)))
     for subject in subjects:
         _check_shape(subject, images.image_shape, images.name)
-    cached = None
+    cached, key = None, ""
     if world.is_main:
         key = images.content_key()
         cached = cached_reference(key, detector.name, detector.weights_sha256, judge.needs_features)
@@ -276,7 +277,7 @@ def _with_computed(judge: Judge, images: Images, subjects: Sequence[Subject], ba
     if is_cached:
         return replace(judge, reference=cached)
     found = judge.evaluate_images(images, batch)
-    made = reference_of(found, detector, images.name, images.image_shape)
+    made = reference_of(found, detector, images.name, images.image_shape, key)
     if world.is_main:
         store_reference(key, made)
     return replace(judge, reference=made)

@@ -18,15 +18,17 @@ def test_numbers_of_other_counts_say_their_count() -> None:
             assert function("kid", detector, 60_000) == "kid60k"
 
 
+def test_the_distance_of_dinov2_has_the_name_that_edm2_gave_it() -> None:
+    assert shown_name("fid", "dinov2", 50_000) == "FD_DINOv2"
+    assert shown_name("fid", "dinov2", 2_000) == key_name("fid", "dinov2", 2_000) == "fd_dinov2-2k"
+    assert shown_name("precision", "dinov2", 50_000) == "precision (dinov2)"
+
+
 def test_numbers_of_other_detectors_say_their_detector() -> None:
     assert shown_name("fid", "digits", 50_000) == "frechet distance (digits)"
     assert shown_name("is", "digits", 100) == "classifier score (digits)"
     assert key_name("fid", "digits", 50_000) == "fd_digits"
     assert key_name("is", "digits", 1_797) == "score_digits-1797"
-    assert shown_name("fid", "dinov2", 50_000) == "FD_DINOv2"
-    assert key_name("fid", "dinov2", 50_000) == "fd_dinov2"
-    for function in (shown_name, key_name):
-        assert function("fid", "dinov2", 5_000) == "fd_dinov2-5k"
 
 
 @pytest.mark.parametrize("function", [shown_name, key_name])
