@@ -21,6 +21,8 @@ demo: .venv/ready
 	$(BIN)/python generate.py --network=$(DEMO)/training --outdir=$(DEMO)/images \
 		--seeds=0-99 --class=each --batch=250
 	$(BIN)/python benchmarks/digits_quality.py --images=$(DEMO)/images --grid=$(DEMO)/grid.png
+	$(BIN)/python fid.py compare $(DEMO)/training assets/digits-8x8.zip --num=1000 --detector=digits \
+		--ref=assets/digits-8x8.zip --metrics=fid,is,kid,pr --html=$(DEMO)/report.html
 
 test: .venv/ready
 	$(PYTEST)

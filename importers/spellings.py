@@ -33,7 +33,7 @@ _NO_OVERWRITING = "run directories are never overwritten"
 _AVERAGED = "snapshots hold averaged weights"
 _OF_SAMPLING = "it changes nothing there; of sampling it is an option of generate.py"
 _NO_STRIPS = "generate.py writes whole images, not strips of steps"
-_NO_RECALL = "fid.py has no precision and recall"
+_NO_BLOCKS = "blocks of one size are computed, whatever the number of images"
 _DECODED = "images are decoded once and kept in memory"
 
 SPELLINGS: dict[str, Spelling] = {
@@ -169,7 +169,7 @@ SPELLINGS: dict[str, Spelling] = {
     "n_progressive": Spelling(DI, _NO_STRIPS, exists=False),
     "n_interpolate": Spelling(DI, _NO_STRIPS, exists=False),
     "input_dir": Spelling(DI, "images are generated, not reconstructed", exists=False),
-    "num_samples": Spelling(SA, "--seeds of generate.py, 0-49999 for 50000; --num of fid.py"),
+    "num_samples": Spelling(SA, "--seeds of generate.py and fid.py gen, 0-49999 for 50000"),
     "n_samples": Spelling(DI, "--seeds of generate.py, 0-49999 for 50000"),
     "total_size": Spelling(VD, "--seeds of generate.py, 0-49999 for 50000"),
     "sample_type": Spelling(
@@ -192,16 +192,15 @@ SPELLINGS: dict[str, Spelling] = {
     "w_guide": Spelling(VD, "sampler.guidance={w: ...} or --guidance=w=..."),
     "guidance_scale": Spelling(DI, "--guidance"),
     # scoring
-    "fid_log": Spelling(SA, "fid.py calc prints it", exists=False),
+    "fid_log": Spelling(SA, "fid.py gen --log"),
     "eval_batch_size": Spelling(VD, "fid.py --batch"),
     "eval_total_size": Spelling(VD, "fid.py --num"),
     "eval_dir": Spelling(VD, "fid.py --images"),
     "folder_name": Spelling(VD, "fid.py --images"),
-    "precomputed_dir": Spelling(VD, "fid.py --ref"),
-    "metrics": Spelling(VD, "fid.py --detector"),
-    "nhood_size": Spelling(VD, _NO_RECALL, exists=False),
-    "row_batch_size": Spelling(VD, _NO_RECALL, exists=False),
-    "col_batch_size": Spelling(VD, _NO_RECALL, exists=False),
+    "precomputed_dir": Spelling(VD, "fid.py --ref; what is computed is kept in the cache"),
+    "nhood_size": Spelling(VD, "fid.py --metrics=pr has the published 3", exists=False),
+    "row_batch_size": Spelling(VD, _NO_BLOCKS, exists=False),
+    "col_batch_size": Spelling(VD, _NO_BLOCKS, exists=False),
 }
 
 
@@ -210,7 +209,7 @@ FLAG_SPELLINGS: dict[str, Spelling] = {
     "logsnr_max": Spelling(VD, "preconditioning.schedule={name: logsnr_cosine, logsnr_max: ...}"),
     "logsnr_min": Spelling(VD, "preconditioning.schedule={name: logsnr_cosine, logsnr_min: ...}"),
     "weight_decay": Spelling(VD, "optimizer.weight_decay with optimizer.name=adamw"),
-    "eval": Spelling(VD, "a separate command: generate.py, then fid.py calc"),
+    "eval": Spelling(VD, "a separate command: fid.py gen"),
     "config": Spelling((*SA, *DI), "snapshots hold their config", exists=False),
     "c": Spelling(DI, "--config of train.py; snapshots hold their config"),
     "e": Spelling(DI, "--outdir, with --nosubdir for the folder itself"),

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch_utils.addresses import address_of, file_name, is_url
+from torch_utils.addresses import address_of, file_name, is_url, shown
 from torch_utils.errors import UserError, nearest, unknown_name
 
 LIMIT = 8 * 2**30  # bytes; references of images are the largest
@@ -49,12 +49,30 @@ PUBLISHED: Mapping[str, Published] = {
 }
 
 
-def published(text: str, table: Mapping[str, Published] = PUBLISHED) -> Published | None:
+def published(
+    text: str, table: Mapping[str, Published] = PUBLISHED, *, detector: str | None = None
+) -> Published | None:
     """The row of a name or of an address in the table; None for any other text.
 
+    Args:
+        text: what the user gave.
+        table: the names.
+        detector: what the reference will be used with.
+
     Raises:
-        UserError: the text is written like a name, but no such one is known.
+        UserError: the text is written like a name, but no such one is known; or the reference is
+            of the features of other detectors.
     """
+    row = _row(text, table)
+    if row is not None and detector is not None and detector not in row.detectors:
+        raise UserError(
+            f"{text} is of the features of {' and '.join(row.detectors)}, not of {detector!r}: "
+            f"give --detector={row.detectors[0]}, or make a reference by `fid.py ref`"
+        )
+    return row
+
+
+def _row(text: str, table: Mapping[str, Published]) -> Published | None:
     if text in table:
         return table[text]
     if is_url(text):
@@ -83,9 +101,12 @@ def reference_address(
     return None if row is None else address_of(row.address)
 
 
-def reference_file(
-    text: str, table: Mapping[str, Published] = PUBLISHED, *, detector: str | None = None
-) -> str:
+def reference_name(text: str) -> str:
+    """What a reference is called in results: as it was given, but without what may be a secret."""
+    return shown(text) if is_url(text) else text
+
+
+def reference_file(text: str, table: Mapping[str, Published] = PUBLISHED) -> str:
     """The local file that is meant by `--ref`: a name, a URL, or a path, which stays as it is.
 
     What a name or a URL stands for is fetched once and kept in the cache; its content is checked
@@ -94,22 +115,14 @@ def reference_file(
     Args:
         text: what the user gave.
         table: the names.
-        detector: what the reference will be used with; a published one of other detectors is
-            refused before it is fetched.
 
     Raises:
-        UserError: the name is unknown, or describes other features; or the file is neither in the
-            cache nor to be had; or it is not the expected one.
+        UserError: the name is unknown; or the file is neither in the cache nor to be had; or it is
+            not the expected one.
     """
     found = reference_address(text, table)
     if found is None:
         return text
-    row = published(text, table)
-    if row is not None and detector is not None and detector not in row.detectors:
-        raise UserError(
-            f"{text} is of the features of {' and '.join(row.detectors)}, not of {detector!r}: "
-            f"give --detector={row.detectors[0]}, or make a reference by `fid.py ref`"
-        )
     from torch_utils.cache_folder import REFERENCES, cache_folder
     from torch_utils.downloads import fetch
 

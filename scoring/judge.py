@@ -17,8 +17,8 @@ from metrics.detectors import Detector
 from metrics.evaluate import Evaluation, combine, evaluate, num_features
 from metrics.foreign import open_reference
 from metrics.measures import measure
-from metrics.published import published, reference_file
-from metrics.reference import Reference, reference_of
+from metrics.published import published, reference_address, reference_file, reference_name
+from metrics.reference import Reference, no_features, reference_of
 from metrics.reference_cache import cached_reference, store_reference
 from metrics.table import METRICS, check_count, choose_metrics
 from scoring.images import Images, open_images
@@ -154,6 +154,7 @@ class Judge:
                 "source": reference.source,
                 "count": reference.num,
                 "sha256": reference.sha256,
+                "content_key": reference.content_key,
             },
             "versions": {"torch": str(torch.__version__), "python": platform.python_version()},
         }
@@ -196,6 +197,8 @@ def judge_of(
     needing = [name for name in chosen if METRICS[name].needs_reference]
     if needing and reference is None:
         raise UserError(f"metric {needing[0]!r} needs a reference to compare with: give --ref")
+    if needing and isinstance(reference, str):
+        _check_published(reference, criteria.detector, chosen, subjects)
     judge = Judge(criteria.load_detector(world.device), chosen, world)
     for subject in subjects:
         judge.check(subject)
@@ -224,15 +227,36 @@ def _with_reference(
         wants_features=judge.needs_features,
     )
     if isinstance(found, Reference):
-        row = published(reference)
-        if row is not None:  # published statistics do not say these themselves
-            found = replace(found, image_shape=row.image_shape, name=reference)
-        return replace(judge, reference=found)
+        return replace(judge, reference=_as_published(found, reference))
     judge = _with_computed(judge, found or open_images(path), subjects, batch)
     if found is not None and found.gaussian is not None and judge.reference is not None:
         # statistics of the whole data set, of which the file has some images only
         return replace(judge, reference=replace(judge.reference, gaussian=found.gaussian))
     return judge
+
+
+def _check_published(
+    given: str, detector: str, metrics: Sequence[str], subjects: Sequence[Subject]
+) -> None:
+    """Refuse a published reference that cannot be used, before it or any weights are fetched."""
+    row = published(given, detector=detector)
+    if row is None:
+        return
+    if any(METRICS[name].needs_features for name in metrics):
+        raise no_features(reference_name(given))
+    for subject in subjects:
+        _check_shape(subject, row.image_shape, reference_name(given))
+
+
+def _as_published(found: Reference, given: str) -> Reference:
+    """A reference with what its name or address says of it, and its file does not."""
+    if reference_address(given) is None:
+        return found
+    found, row = replace(found, name=reference_name(given)), published(given)
+    if row is None:
+        return found
+    gaussian = replace(found.gaussian, num=found.num or row.num)
+    return replace(found, gaussian=gaussian, image_shape=row.image_shape)
 
 
 def _with_computed(judge: Judge, images: Images, subjects: Sequence[Subject], batch: int) -> Judge:
@@ -244,7 +268,7 @@ def _with_computed(judge: Judge, images: Images, subjects: Sequence[Subject], ba
     judge.check(Subject(f"reference {images.name}", images.image_shape, len(images)))
     for subject in subjects:
         _check_shape(subject, images.image_shape, images.name)
-    cached = None
+    cached, key = None, ""
     if world.is_main:
         key = images.content_key()
         cached = cached_reference(key, detector.name, detector.weights_sha256, judge.needs_features)
@@ -253,7 +277,7 @@ def _with_computed(judge: Judge, images: Images, subjects: Sequence[Subject], ba
     if is_cached:
         return replace(judge, reference=cached)
     found = judge.evaluate_images(images, batch)
-    made = reference_of(found, detector, images.name, images.image_shape)
+    made = reference_of(found, detector, images.name, images.image_shape, key)
     if world.is_main:
         store_reference(key, made)
     return replace(judge, reference=made)

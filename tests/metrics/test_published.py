@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from metrics.detectors import DETECTORS
-from metrics.published import PUBLISHED, Published, published, reference_address, reference_file
+from metrics.published import (
+    PUBLISHED,
+    Published,
+    published,
+    reference_address,
+    reference_file,
+    reference_name,
+)
 from tests.command import ENVIRONMENT
 from tests.server import Server, serving
 from torch_utils.errors import UserError
@@ -108,15 +115,19 @@ def test_a_wrong_name_or_address_is_one_line(text: str, line: str) -> None:
     assert line in str(caught.value)
 
 
-def test_a_reference_of_other_detectors_is_refused_before_it_is_fetched(server: Server) -> None:
-    url = server.url("/refs/digits.npz")
+def test_a_reference_of_other_detectors_is_refused() -> None:
+    url = "https://a.b/digits.npz"
     table = {"own:digits": Published(url, ("digits", "pixels"), (1, 8, 8))}
     for text in ("own:digits", url):
         with pytest.raises(UserError, match="is of the features of digits and pixels, not of 'in"):
-            reference_file(text, table, detector="inception")
-    assert not server.asked
-    assert Path(reference_file("own:digits", table, detector="pixels")).read_bytes() == CONTENT
-    assert reference_file("x.npz", table, detector="inception") == "x.npz"
+            published(text, table, detector="inception")
+        assert published(text, table, detector="pixels") is table["own:digits"]
+    assert published("https://a.b/other.npz", table, detector="inception") is None
+
+
+def test_a_name_in_results_holds_no_secret() -> None:
+    assert reference_name("edm:ffhq-64x64") == "edm:ffhq-64x64"
+    assert reference_name("https://me:pw@a.b/c.npz?key=1#sha256=2") == "https://a.b/c.npz?..."
 
 
 def test_a_path_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,9 @@
 """FID, IS and KID of two folders of images against torch-fidelity's, with the same weights."""
 
+import hashlib
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+import fid
 from data.dataset import ImageDataset
-from metrics import detectors
-from metrics.evaluate import Evaluation, evaluate
-from metrics.frechet import frechet_distance
+from metrics import inception
 from metrics.inception import Inception
 from metrics.kernel import kernel_distance
-from metrics.scores import probabilities, split_score
+from metrics.reference import load_reference
 from tests.inception import random_weights
 
 SUBSETS = 20
@@ -42,63 +44,84 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     state, net = random_weights(), Inception()
     net.load_published(state, torch.float32)
     with torch.no_grad():
-        features, _ = net(torch.from_numpy(batch.copy()))
-    mean = features.mean(0)
+        found, _ = net(torch.from_numpy(batch.copy()))
+    mean = found.mean(0)
     classes = state["fc.weight"]
     classes = classes - torch.outer(classes @ mean, mean) / mean.square().sum()
-    state["fc.weight"] = classes * 3 / (features @ classes.T).std()
+    state["fc.weight"] = classes * 3 / (found @ classes.T).std()
     path = folder / "weights.pth"
     torch.save(state, path)
     yield path
     path.unlink()
 
 
-def found(folder: Path, weights: Path) -> Evaluation:
-    """What our detector finds in a folder."""
-    dataset = ImageDataset(str(folder))
-    detector = detectors.load("inception", weights=str(weights))
-    return evaluate(detector, dataset.batches(10), dataset.image_shape, keep_features=True)
+@pytest.fixture
+def cached(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random weights are the published ones, and lie in the cache."""
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    pinned = replace(inception.WEIGHTS, sha256=sha256, size=weights.stat().st_size)
+    monkeypatch.setattr(inception, "WEIGHTS", pinned)
+    monkeypatch.setenv("DRIFTLESS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "downloads").mkdir(parents=True)
+    (tmp_path / "cache" / "downloads" / pinned.name).symlink_to(weights)
 
 
+def run(*words: object) -> None:
+    """Run fid.py in this process."""
+    fid.main([str(word) for word in words], standalone_mode=False)
+
+
+def features(npz: Path) -> np.ndarray:
+    """The features of every image that a reference keeps."""
+    sha256 = inception.WEIGHTS.sha256
+    kept = load_reference(npz, "inception", sha256, wants_features=True).features
+    assert kept is not None
+    return kept
+
+
+@pytest.mark.usefixtures("cached")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize(
     ("num", "num_other"), [(16, 16), pytest.param(200, 203, marks=pytest.mark.slow)]
 )
-def test_fid_is_and_kid_are_those_of_torch_fidelity(
+def test_the_lines_of_edm_give_the_numbers_of_torch_fidelity(
     num: int, num_other: int, weights: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("torchvision")
     import torch_fidelity
 
-    first = save_images(tmp_path / "first", 0, num)
-    second = save_images(tmp_path / "second", 1, num_other)
+    images = save_images(tmp_path / "images", 0, num)
+    data = save_images(tmp_path / "data", 1, num_other)
+    own, ref, record = tmp_path / "own.npz", tmp_path / "ref.npz", tmp_path / "scores.json"
+    run("ref", f"--data={data}", f"--dest={ref}", "--features")
+    run("calc", f"--images={images}", f"--ref={ref}", f"--num={num}", f"--json={record}")
+    run("ref", f"--data={images}", f"--dest={own}", "--features")
+    scores = json.loads(record.read_text())
+    # fid.py takes subsets of 1,000 images, of which there are not so many here
+    size = num // 2
+    kernel, spread = kernel_distance(
+        features(own), features(ref), subsets=SUBSETS, subset_size=size
+    )
     theirs = torch_fidelity.calculate_metrics(
-        input1=str(first),
-        input2=str(second),
+        input1=str(images),
+        input2=str(data),
         cuda=False,
         isc=True,
         fid=True,
         kid=True,
         kid_subsets=SUBSETS,
-        kid_subset_size=num // 2,
+        kid_subset_size=size,
         feature_extractor_weights_path=str(weights),
         cache=False,
         verbose=False,
     )
-    ours, other = found(first, weights), found(second, weights)
-    assert ours.logits is not None
-    assert ours.features is not None
-    assert other.features is not None
-    distance = frechet_distance(ours.statistics.finalize(), other.statistics.finalize())
-    score, deviation = split_score(probabilities(ours.logits))
-    kernel, spread = kernel_distance(
-        ours.features, other.features, subsets=SUBSETS, subset_size=num // 2
-    )
     assert theirs["inception_score_mean"] > 1.1  # else any two agree
     assert {
-        "frechet_inception_distance": distance,
-        "inception_score_mean": score,
-        "inception_score_std": deviation,
+        "frechet_inception_distance": scores["fid"],
+        "inception_score_mean": scores["is"],
+        "inception_score_std": scores["is_std"],
         "kernel_inception_distance_mean": kernel,
         "kernel_inception_distance_std": spread,
     } == pytest.approx(theirs, rel=1e-3)
+    assert scores["detector"]["name"] == "inception"
+    assert scores["detector"]["weights_sha256"] == inception.WEIGHTS.sha256

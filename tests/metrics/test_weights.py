@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from metrics import inception, inception_torchscript
 from metrics.weights import WeightsFile, find_weights
+from tests.server import serving
 from torch_utils.errors import UserError
 
 CONTENT = b"weights"
@@ -62,6 +64,27 @@ def test_another_file_in_the_cache_is_refused(cache: Path) -> None:
     (cache / "a.pth").write_bytes(b"changed")
     with pytest.raises(UserError, match=f"a.pth has the SHA-256 .*, expected {SHA256}"):
         find_weights("d", FILE)
+
+
+def test_a_file_is_downloaded_once_from_the_address_that_has_it(cache: Path) -> None:
+    with serving() as server:
+        server.answers["/second"] = CONTENT
+        file = replace(FILE, addresses=(server.url("/first"), server.url("/second")))
+        assert find_weights("d", file) == (cache / "a.pth", SHA256)
+        assert [path for path, _ in server.asked] == ["/first", "/second"]
+    assert find_weights("d", file) == (cache / "a.pth", SHA256)  # the server is gone
+    assert (cache / "a.pth").read_bytes() == CONTENT
+
+
+def test_a_downloaded_file_of_another_hash_or_size_is_not_kept(cache: Path) -> None:
+    with serving() as server:
+        server.answers["/file"] = CONTENT + b"and more"
+        file = replace(FILE, addresses=(server.url("/file"),))
+        with pytest.raises(UserError, match=r"cannot fetch a.pth from .*--weights=FILE"):
+            find_weights("d", file)
+        with pytest.raises(UserError, match=r"cannot fetch a.pth from .*--weights=FILE"):
+            find_weights("d", replace(file, size=None))
+    assert not (cache / "a.pth").exists()
 
 
 def test_without_a_network_one_line_says_what_to_put_where(cache: Path) -> None:
