@@ -113,17 +113,19 @@ class Judge:
                 "use a reference of images of the same size"
             )
 
-    def evaluate(
-        self, batches: Iterable[np.ndarray | Tensor], shape: tuple[int, int, int], num: int
+    def share(
+        self, batches: Iterable[np.ndarray | Tensor], shape: tuple[int, int, int]
     ) -> Evaluation:
-        """The pass over all images. All processes must call.
+        """The pass over this process's images, without a word to the others.
 
         Args:
-            batches: those of this process's share of `num` images, uint8 [n, C, H, W].
+            batches: those of this process's share, uint8 [n, C, H, W].
             shape: (C, H, W).
-            num: images of all processes.
         """
-        part = evaluate(self.detector, batches, shape, keep_features=self.needs_features)
+        return evaluate(self.detector, batches, shape, keep_features=self.needs_features)
+
+    def join(self, part: Evaluation, num: int) -> Evaluation:
+        """Put the shares of `num` images together. All processes must call."""
         first, _ = self.world.range_of(num)
         return combine(part, first, num, self.world)
 
@@ -132,7 +134,8 @@ class Judge:
         first, stop = self.world.range_of(len(images))
         with Progress(stop - first, images.name, shown=self.world.is_main) as bar:
             batches = _counted(images.batches(batch, first, stop), bar)
-            return self.evaluate(batches, images.image_shape, len(images))
+            part = self.share(batches, images.image_shape)
+        return self.join(part, len(images))
 
     def measure(self, found: Evaluation) -> dict[str, float]:
         """The numbers; for the main process only."""
