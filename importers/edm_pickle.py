@@ -21,7 +21,7 @@ from torch_utils.pickle_rules import Record, Refused, Rule, brief, inert
 from torch_utils.safe_pickle import BASIC_RULES, Limits, read_pickle
 from torch_utils.zips import BAD_ZIP, open_zip, seek_member
 
-LIMITS = Limits(bytes=2**32, string=2**31, items=2**20)
+LIMITS = Limits(bytes=2**32, string=2**31, items=2**19)
 _VERSION = 6  # of EDM's records
 _MAX_SOURCE = 2**22  # letters of a class's module
 _MAX_MODULES = 2**13  # the largest published network has some 800
