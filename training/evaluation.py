@@ -22,7 +22,8 @@ from samplers.labels import LabelSource
 from samplers.requests import LabelWords, requests
 from samplers.sampling import Sampling
 from scoring.generated import Share, generated_share, join_shares, sampling_facts
-from scoring.judge import Criteria, Judge, Subject, judge_of
+from scoring.judge import Criteria, Judge, Subject
+from scoring.judging import judge_of
 from scoring.results import Scores, made_with
 from torch_utils.devices import finish
 from torch_utils.distributed import World
