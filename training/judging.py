@@ -9,7 +9,8 @@ import numpy as np
 
 from metrics.detectors import check_weights
 from metrics.table import check_count, choose_metrics
-from scoring.judge import Criteria, Judge, Subject, judge_of
+from scoring.judge import Criteria, Judge, Subject
+from scoring.judging import judge_of
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
 from training.config import ResolvedConfig, TrainingConfig

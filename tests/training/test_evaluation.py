@@ -21,7 +21,8 @@ from models.snapshot import snapshot_path
 from samplers.labels import LabelSource
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
-from scoring.judge import Criteria, Subject, judge_of
+from scoring.judge import Criteria, Subject
+from scoring.judging import judge_of
 from scoring.network import open_network, score_network
 from scoring.results import Scores
 from tests.command import assert_refused, call, torchrun
