@@ -17,6 +17,7 @@ from samplers.settings import flat_with_numbers
 from torch_utils.errors import UserError
 from torch_utils.sections import Section, options_of
 from training.augmentation import AugmentConfig
+from training.evaluate_config import EvaluateConfig
 from training.units import canonical, to_images
 
 # spans as text, named for the unit that bare numbers have in EDM; resolved ones are integers
@@ -207,6 +208,7 @@ class TrainingConfig(Section):
         optimizer, ema: how weights move and are averaged.
         sampler: {name, steps, options...}, the snapshots' default; also of previews.
         preview: pictures of samples during training.
+        evaluate: scores of snapshots during training.
         run: the rest.
     """
 
@@ -221,6 +223,7 @@ class TrainingConfig(Section):
         default_factory=lambda: dict(DEFAULT_SAMPLING)
     )
     preview: PreviewConfig = PreviewConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     run: RunConfig = RunConfig()
 
 

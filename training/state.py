@@ -79,11 +79,19 @@ def save_state(folder: Path, state: dict[str, Any], keep: int | None) -> Path:
     return path
 
 
-def prune(folder: Path, pattern: str, keep: int | None) -> None:
-    """Delete all but the `keep` newest files of a pattern; their names sort by progress."""
+def prune(folder: Path, pattern: str, keep: int | None, spared: Path | None = None) -> None:
+    """Delete all but the `keep` newest files of a pattern, whose names sort by progress.
+
+    Args:
+        folder: the run directory.
+        pattern: of the files.
+        keep: how many to keep; None for all.
+        spared: a file that is kept beside them.
+    """
     if keep is not None:
         for old in sorted(folder.glob(pattern))[:-keep]:
-            old.unlink()
+            if old != spared:
+                old.unlink()
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:

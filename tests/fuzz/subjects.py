@@ -310,7 +310,8 @@ def _samples() -> Files:
 
 
 def _read_foreign(path: Path) -> None:
-    from metrics.foreign import NpzImages, open_reference
+    from metrics.foreign import open_reference
+    from metrics.npz_images import NpzImages
 
     found = open_reference(path, "inception")
     if isinstance(found, NpzImages):
