@@ -397,6 +397,25 @@ MUTANTS = [
         ("last_hidden_state[:, 0]", "last_hidden_state[:, 1]"),
     ),
     *_of(
+        "scoring/report.py",
+        "scoring/test_report.py",
+        ("autoescape=True", "autoescape=False"),
+        ("printable(value) if type(value) is str else value", "value"),
+    ),
+    *_of(
+        "scoring/score_table.py",
+        "scoring/test_report.py",
+        ("choose = min if", "choose = max if"),
+        ('kind == "mean" and', 'kind == "min" and'),
+        ("if has_reference else None", "if False else None"),
+    ),
+    *_of(
+        "scoring/charts.py",
+        "scoring/test_charts.py",
+        ("Scale(*y_limits, BOTTOM, TOP, is_log)", "Scale(*y_limits, TOP, BOTTOM, is_log)"),
+        ("if is_break.any():", "if False:"),
+    ),
+    *_of(
         "samplers/generate.py",
         "samplers/test_generate.py::test_quantisation_truncates_and_clips",
         ("images * 127.5 + 128", "images * 127.5 + 127.5"),
