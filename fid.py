@@ -47,7 +47,8 @@ def calc(
 ) -> None:
     """Print the distance of images from a reference, and the classifier score."""
     from scoring.images import open_images
-    from scoring.judge import Subject, judge_of
+    from scoring.judge import Subject
+    from scoring.judging import judge_of
     from scoring.results import as_json, check_writable, lines_of, write_json
     from scoring.run import score_images
     from torch_utils.distributed import world
@@ -128,7 +129,8 @@ def gen(
     **options: Any,
 ) -> None:
     """Score the images of a network as it makes them: the same numbers as through PNGs."""
-    from scoring.judge import Subject, judge_of
+    from scoring.judge import Subject
+    from scoring.judging import judge_of
     from scoring.network import Pictures, check_ranges, open_network, score_ranges
     from scoring.results import (
         append_log,
@@ -189,7 +191,7 @@ def compare(
 
     A PATH may be a URL or the name of a published model.
     """
-    from scoring.judge import judge_of
+    from scoring.judging import judge_of
     from scoring.results import as_json, check_writable, table_of, write_json
     from scoring.run import open_entry, score_entry
     from torch_utils.distributed import choose_device, world

@@ -13,8 +13,16 @@ import torch
 from diffusion.denoiser import Denoiser
 from importers.interface import ForeignModel
 from importers.names import LIMIT, looks_like_a_name, model_address, names_near, row_of_file
-from models.snapshot import SnapshotInfo, find_snapshot, is_snapshot, load_snapshot, read_info
+from models.snapshot import (
+    SNAPSHOTS,
+    SnapshotInfo,
+    find_snapshot,
+    is_snapshot,
+    load_snapshot,
+    read_info,
+)
 from torch_utils.addresses import file_name, is_url
+from torch_utils.bounded import open_regular
 from torch_utils.cache_folder import MODELS, cache_folder
 from torch_utils.errors import UserError
 from torch_utils.safetensors_files import is_safetensors
@@ -24,7 +32,7 @@ _FORMS = (
     "give a run directory, a network-snapshot-*.safetensors or another checkpoint, a URL, or a "
     "name such as edm:cifar10-32x32-cond-vp"
 )
-_RUNS = ("network-snapshot-*.safetensors", "network-snapshot-*.pkl")  # ours, and EDM's
+_RUNS = (SNAPSHOTS, "network-snapshot-*.pkl")  # ours, and EDM's
 
 
 @dataclass(frozen=True)
@@ -103,10 +111,11 @@ def find_model(text: str | os.PathLike[str]) -> Path:
 
 def _newest_in(folder: Path) -> Path:
     """The model that a folder stands for: its newest snapshot, or the folder itself."""
-    for pattern in _RUNS:
-        snapshots = sorted(folder.glob(pattern))
-        if snapshots:
-            return snapshots[-1]
+    ours, others = (sorted(folder.glob(pattern)) for pattern in _RUNS)
+    if ours:
+        return find_snapshot(folder)
+    if others:
+        return others[-1]
     if _kind_of_folder(folder) is not None:
         return folder
     return find_snapshot(folder)  # says what was looked for
@@ -214,13 +223,31 @@ def _kind_of_folder(folder: Path) -> str | None:
 
 
 def _kind_of_file(file: Path) -> str | None:
+    from importers.edm_pickle import is_edm
     from torch_utils.torch_files import is_torch_file
 
     if not file.is_file() or not file.stat().st_size or is_snapshot(file):
         return OURS  # its reader says what is wrong
-    if is_safetensors(file) or is_torch_file(file):
+    if is_safetensors(file):
+        return "checkpoint"
+    if is_edm(file):
+        return "edm"
+    try:
+        with open_regular(file) as opened:
+            start = opened.read(16)
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from None
+    if is_torch_file(start):
         return "checkpoint"
     return OURS if file.suffix == ".safetensors" else None
+
+
+def _read_edm(
+    path: Path, _model_config: str | os.PathLike[str] | None, weights: str
+) -> ForeignModel:
+    from importers.edm import read_edm
+
+    return read_edm(path, weights=weights)
 
 
 def _read_checkpoint(
@@ -232,5 +259,6 @@ def _read_checkpoint(
 
 
 _READERS: dict[str, Callable[[Path, str | os.PathLike[str] | None, str], ForeignModel]] = {
+    "edm": _read_edm,
     "checkpoint": _read_checkpoint,
 }

@@ -17,7 +17,7 @@ from samplers.labels import LabelSource, label_source
 from samplers.outputs import PictureWriter, check_outputs, check_room, picture_path
 from samplers.requests import LabelWords, check_seeds, requests
 from samplers.sampling import Sampling, sampling_of
-from scoring.generated import evaluate_generated, sampling_facts
+from scoring.generated import generated_share, join_shares, sampling_facts
 from scoring.judge import Judge
 from scoring.results import Scores
 from torch_utils.addresses import is_url, shown
@@ -168,7 +168,7 @@ def score_network(
             if shown is not None and len(shown) < NUM_SHOWN:
                 shown.append(picture)
 
-        found = evaluate_generated(
+        share = generated_share(
             judge,
             network.sampling,
             samples,
@@ -179,6 +179,7 @@ def score_network(
             bar=bar,
         )
     judge.world.meet()
+    found = join_shares(judge, share, len(samples))
     if found.lost:
         raise Failure(
             f"{len(found.lost)} of {len(samples)} images are not finite, of "

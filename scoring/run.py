@@ -70,7 +70,8 @@ def make_reference(
     detector = criteria.load_detector(world.device)
     judge = Judge(detector, ("kid",) if keep_features else ("fid",), world)
     found = judge.evaluate_images(images, batch)
-    return reference_of(found, detector, images.name, images.image_shape)
+    key = images.content_key() if world.is_main else ""
+    return reference_of(found, detector, images.name, images.image_shape, key)
 
 
 @dataclass

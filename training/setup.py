@@ -19,6 +19,7 @@ from torch_utils.errors import UserError
 from torch_utils.seeding import Stream, derive_seed
 from training.config import ResolvedConfig, TrainingConfig, model_config
 from training.data import TrainingData
+from training.judging import check_evaluation
 from training.preview import plan_preview
 from training.trainer import Trainer
 
@@ -68,6 +69,7 @@ def checked_model(config: TrainingConfig, data: TrainingData) -> Denoiser:
     sampling_of(settings, denoiser)
     if config.preview.enabled:
         plan_preview(config.preview, config.sampler, denoiser)
+    check_evaluation(config)
     return denoiser
 
 

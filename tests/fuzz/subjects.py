@@ -263,6 +263,29 @@ def _read_checkpoint(path: Path) -> None:
     load_checkpoint(path)
 
 
+@functools.cache
+def _edm() -> Files:
+    """A snapshot of EDM with its loss, and a training state, both of a tiny network."""
+    from models.config import ModelConfig
+    from tests.importers.edm_files import denoiser_of, pickled, snapshot, training_state, whole
+
+    options = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+    tree = {
+        "network": {"name": "ddpmpp", "dropout": 0.1, **options},
+        "img_resolution": (4, 4),
+        "img_channels": 1,
+    }
+    denoiser = denoiser_of(ModelConfig(**tree))  # type: ignore[arg-type]
+    ema = snapshot(denoiser, "EDMPrecond", "ddpmpp", augment_dim=0, dropout=0.1, **options)
+    return {"a.pkl": pickled(whole(ema)), "a.pt": training_state(ema, denoiser)}
+
+
+def _read_edm(path: Path) -> None:
+    from importers.edm import read_edm
+
+    read_edm(path, weights="ema" if path.suffix == ".pkl" else "raw").denoiser()
+
+
 def _recipe() -> Files:
     configs = Path(__file__).parents[2] / "configs"
     return {"digits.yaml": (configs / "digits.yaml").read_bytes()}
@@ -310,7 +333,8 @@ def _samples() -> Files:
 
 
 def _read_foreign(path: Path) -> None:
-    from metrics.foreign import NpzImages, open_reference
+    from metrics.foreign import open_reference
+    from metrics.npz_images import NpzImages
 
     found = open_reference(path, "inception")
     if isinstance(found, NpzImages):
@@ -342,6 +366,8 @@ SUBJECTS: Mapping[str, Subject] = {
     "state": Subject(_state(True), _read_state, _itself),
     "state-stream": Subject(_state(False), _read_state, _itself),
     "checkpoint": Subject(_checkpoint, _read_checkpoint, _itself),
+    "edm": Subject(lambda: {"a.pkl": _edm()["a.pkl"]}, _read_edm, _itself),
+    "edm-state": Subject(lambda: {"a.pt": _edm()["a.pt"]}, _read_edm, _itself),
     "recipe": Subject(_recipe, _read_recipe, _itself),
     "reference": Subject(_reference, _read_reference, _into("a.npz")),
     "reference-npy": Subject(_dict_npy, _read_foreign, _itself),
