@@ -187,10 +187,7 @@ def compare(
     rng_device: str,
     **options: Any,
 ) -> None:
-    """Score folders, data sets, models and runs in one table. A model makes images of seeds 0 on.
-
-    A PATH may be a URL or the name of a published model.
-    """
+    """Score folders, data sets and models, also by URL or name; models make seeds 0 on."""
     from scoring.judging import judge_of
     from scoring.results import as_json, check_writable, table_of, write_json
     from scoring.run import open_entry, score_entry

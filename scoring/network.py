@@ -60,7 +60,6 @@ def open_network(
     options: Mapping[str, Any],
     world: World,
     guidance_network: str | None = None,
-    *,
     model_config: str | None = None,
 ) -> Network:
     """Load a network, and put it together with the options of a command line.
