@@ -9,7 +9,12 @@ import pytest
 from tests.command import ENVIRONMENT, ROOT
 from tests.fuzz.subjects import SUBJECTS
 
-IMPORTED = ["edm", "edm-state", "checkpoint"]  # what strangers made, and users download
+IMPORTED = [
+    "edm",
+    "edm-structure",
+    "edm-state",
+    "checkpoint",
+]  # what strangers made, and users download
 KINDS = [k for k in SUBJECTS if k != "lmdb" or importlib.util.find_spec("lmdb") is not None]
 
 
