@@ -210,11 +210,13 @@ class Run:
         folder: the run directory.
         snapshot: the newest snapshot in it.
         stats: the rows of stats.jsonl, one a tick: row["Loss/loss"]["mean"] and more.
+        scores: those of scored snapshots: row["Score/fid5k"]["mean"] and more.
     """
 
     folder: Path
     snapshot: Path
     stats: list[dict[str, Any]] = field(repr=False)
+    scores: list[dict[str, Any]] = field(repr=False)
 
     def model(self, device: "torch.device | str" = "auto") -> Model:
         """Load the newest snapshot."""
@@ -264,4 +266,4 @@ def train(
     with silenced(not progress):
         wanted = wanted_config(config, overrides, resume=texts["resume"])
         result = run(wanted, start, say=print_line, has_bar=progress)
-    return Run(result.folder, result.snapshot, result.stats)
+    return Run(result.folder, result.snapshot, result.stats, result.scores)

@@ -46,7 +46,8 @@ def calc(
 ) -> None:
     """Print the distance of images from a reference, and the classifier score."""
     from scoring.images import open_images
-    from scoring.judge import Subject, judge_of
+    from scoring.judge import Subject
+    from scoring.judging import judge_of
     from scoring.results import as_json, check_writable, lines_of, write_json
     from scoring.run import score_images
     from torch_utils.distributed import world
@@ -127,7 +128,8 @@ def gen(
     **options: Any,
 ) -> None:
     """Score the images of a network as it makes them: the same numbers as through PNGs."""
-    from scoring.judge import Subject, judge_of
+    from scoring.judge import Subject
+    from scoring.judging import judge_of
     from scoring.network import Pictures, check_ranges, open_network, score_ranges
     from scoring.results import (
         append_log,
@@ -185,7 +187,7 @@ def compare(
     **options: Any,
 ) -> None:
     """Score folders, data sets, snapshots and runs in one table. A network makes seeds 0 on."""
-    from scoring.judge import judge_of
+    from scoring.judging import judge_of
     from scoring.results import as_json, check_writable, table_of, write_json
     from scoring.run import open_entry, score_entry
     from torch_utils.distributed import choose_device, world

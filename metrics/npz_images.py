@@ -181,7 +181,7 @@ class NpzImages:
         num, height, width, channels = shape
         if is_fortran:
             raise UserError(
-                f"{self._path} has {IMAGES_KEY} in Fortran's order: save numpy.ascontiguousarray of it"
+                f"{self._path} has {IMAGES_KEY} in Fortran order: save numpy.ascontiguousarray"
             )
         if height * width * channels > _MAX_IMAGE_BYTES:
             raise UserError(f"{self._path} has images of {height}x{width}: they are too large")

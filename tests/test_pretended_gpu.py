@@ -28,6 +28,8 @@ CHECKS = (
     "a_denoiser_call_can_be_captured",
     "float32_is_not_rounded",
     "inception_neither_rounds_nor_waits",
+    "sums_of_features_do_not_wait",
+    "sets_of_features_are_compared_as_on_the_cpu",
     "a_process_computes_on_its_own_device",
 )
 

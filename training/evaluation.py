@@ -4,130 +4,32 @@ A score is bounded work, shared by all processes, and it can be dropped at any n
 draws from generators of its own, so the weights are the same with and without scores.
 """
 
-import contextlib
-import hashlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from metrics.detectors import Features, check_weights
+from metrics.detectors import Features
 from metrics.names import key_name
-from metrics.table import METRICS, check_count, choose_metrics
+from metrics.table import METRICS
 from samplers.labels import LabelSource
 from samplers.requests import LabelWords, requests
 from samplers.sampling import Sampling
 from scoring.generated import Share, generated_share, join_shares, sampling_facts
-from scoring.judge import Criteria, Judge, Subject, judge_of
+from scoring.judge import Judge
 from scoring.results import Scores, made_with
 from torch_utils.devices import finish
-from torch_utils.distributed import World
-from torch_utils.errors import UserError
 from torch_utils.jsons import strict
 from torch_utils.no_memory import is_out_of_memory, shortage
 from torch_utils.progress import Progress
 from training.clock import duration
-from training.config import ResolvedConfig, TrainingConfig
-from training.data import TrainingData
 from training.droppable import unless_stopped
 from training.evaluate_config import EvaluateConfig
 from training.run_log import SCORE_PREFIX
 from training.tally import finite
-
-
-@contextlib.contextmanager
-def _named() -> Iterator[None]:
-    """Errors within the block name the section of the config."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"evaluate: {error}") from None
-
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """The training images as `scoring.images.Images`, without mirrored copies."""
-
-    data: TrainingData
-
-    @property
-    def name(self) -> str:
-        """Of the data set."""
-        return self.data.name
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return self.data.image_shape
-
-    def __len__(self) -> int:
-        return len(self.data.images)
-
-    def batches(
-        self, batch_size: int, first: int = 0, stop: int | None = None
-    ) -> Iterator[np.ndarray]:
-        """The images first <= i < stop in order, uint8 [n, C, H, W]."""
-        stop = len(self) if stop is None else stop
-        for start in range(first, stop, batch_size):
-            yield self.data.images[start : min(start + batch_size, stop)].cpu().numpy()
-
-    def content_key(self) -> str:
-        """A name for their content: 32 hexadecimal digits."""
-        if self.data.key is None:
-            digest = hashlib.sha256(repr(tuple(self.data.images.shape)).encode())
-            for batch in self.batches(1024):
-                digest.update(batch.tobytes())
-            return digest.hexdigest()[:32]
-        num, size, _, pixels, _ = self.data.key.split("/")
-        return hashlib.sha256(f"training {num} {size} {pixels}".encode()).hexdigest()[:32]
-
-
-def check_evaluation(config: TrainingConfig) -> None:
-    """Check names and counts of the section `evaluate`, without loading anything.
-
-    Raises:
-        UserError: an unknown name, a metric that the detector cannot give, or too few images.
-    """
-    wanted = config.evaluate
-    if wanted.enabled:
-        with _named():
-            choose_metrics(wanted.metrics, wanted.detector)
-            check_count(wanted.metrics, wanted.num_images, "num_images")
-            check_weights(wanted.detector, wanted.weights)
-
-
-def judge_for(config: ResolvedConfig, data: TrainingData, world: World) -> Judge | None:
-    """Load the detector and the reference of the section `evaluate`. All processes must call.
-
-    The training data as a reference is computed once, and found in the cache from then on.
-
-    Args:
-        config: of the run.
-        data: what it is trained on.
-        world: the processes.
-
-    Returns:
-        What scores images; None if none are to be scored.
-
-    Raises:
-        UserError: no weights, a reference that cannot be used, or images that do not fit either.
-    """
-    wanted = config.evaluate
-    if not wanted.enabled:
-        return None
-    criteria = Criteria(
-        detector=wanted.detector,
-        weights=wanted.weights,
-        metrics=wanted.metrics,
-        reference=TrainingImages(data) if wanted.ref is None else wanted.ref,
-    )
-    subject = Subject("the run's images", data.image_shape, wanted.num_images)
-    with _named():
-        return judge_of(criteria, world, [subject], batch=wanted.batch)
 
 
 class Scoring:
@@ -145,7 +47,7 @@ class Scoring:
 
         Args:
             config: the section `evaluate`.
-            judge: of `judge_for`.
+            judge: of `training.judging.judge_for`.
             sampling: the average with the recipe's sampler; its weights may change.
             source: what labels are drawn from.
 
@@ -167,10 +69,17 @@ class Scoring:
 
     def forecast(self) -> str:
         """What a score will cost: the time of the last one, or an estimate from a single batch."""
-        known = self._seconds
-        seconds = self._estimate() if known is None else known
         calls = self._sampling.settings.num_calls
-        return f"{len(self._samples):,} images, {calls} calls each, about {_in_time(seconds)}"
+        work = f"{len(self._samples):,} images, {calls} calls each"
+        seconds = self._seconds
+        if seconds is None:
+            try:
+                seconds = self._estimate()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                return work  # the score will say so
+        return f"{work}, about {_in_time(seconds)}"
 
     def _estimate(self) -> float:
         """Seconds for this process's share: so many batches of network calls and features."""

@@ -16,7 +16,7 @@ from torch_utils.untouched import current_gpu, generators, numerics
 from training.choice import ChosenRun, Wanted, checked, new_run, old_run
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData, load_training_data
-from training.evaluation import judge_for
+from training.judging import judge_for
 from training.loop import train
 from training.memory import micro_batch_that_fits
 from training.recipes import dump_config

@@ -20,7 +20,8 @@ from training.clock import Clock
 from training.config import ResolvedConfig
 from training.data import TrainingData
 from training.due import Milestones
-from training.evaluation import Scoring, judge_for
+from training.evaluation import Scoring
+from training.judging import judge_for
 from training.labels import labels_of
 from training.maintenance import Run, finish, maintain, save, score_if_due
 from training.preview import Preview, plan_preview
@@ -59,7 +60,7 @@ def train(
         log: of the run; None for one that writes files only.
         has_bar: show progress on stderr.
         heeds_signals: see `StopSignals`.
-        judge: of `training.evaluation.judge_for`; None to make it here, if scores are wanted.
+        judge: of `training.judging.judge_for`; None to make it here, if scores are wanted.
 
     Returns:
         Whether the run is complete; if not, its state has been saved.

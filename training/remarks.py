@@ -26,6 +26,8 @@ def remarks(
     if config.run.remat and not has_blocks:
         name = config.network["name"]
         lines.append(f"run.remat has no effect: {name} has no blocks that are computed again")
+    if config.evaluate.keep_best and config.run.keep_snapshots is None:
+        lines.append("evaluate.keep_best has no effect: run.keep_snapshots keeps all snapshots")
     lines += [] if has_recipe else [_augmentation(config)]
     return [line for line in lines if line]
 

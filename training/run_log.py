@@ -32,7 +32,8 @@ def images_of(row: dict[str, Any]) -> int:
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / STATS_FILE).read_text(encoding="utf-8").splitlines()
+    """The whole rows. A run that writes at this moment, or was killed, may end in part of one."""
+    *lines, _ = (folder / STATS_FILE).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines]
 
 

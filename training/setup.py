@@ -19,7 +19,7 @@ from torch_utils.errors import UserError
 from torch_utils.seeding import Stream, derive_seed
 from training.config import ResolvedConfig, TrainingConfig, model_config
 from training.data import TrainingData
-from training.evaluation import check_evaluation
+from training.judging import check_evaluation
 from training.preview import plan_preview
 from training.trainer import Trainer
 

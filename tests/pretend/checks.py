@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,9 @@ import driftless
 import networks
 from diffusion.preconditioning import PRESETS
 from metrics import detectors
+from metrics.kernel import kernel_distance
+from metrics.manifold import precision_recall
+from metrics.statistics import FeatureStatistics
 from models.snapshot import SnapshotInfo, save_snapshot
 from networks.layers import GroupNorm
 from samplers.sampling import sampling_of
@@ -227,6 +231,38 @@ def inception_neither_rounds_nor_waits() -> None:
     torch.testing.assert_close(found, expected.features, rtol=1e-4, atol=1e-4)
 
 
+def sums_of_features_do_not_wait() -> None:
+    """Statistics grow in float64 where the features are; nobody looks at them meanwhile."""
+    features = torch.rand(6, 4)
+    uploaded = run(lambda: upload(features, torch.device(DEVICE)))
+    statistics = FeatureStatistics(4, DEVICE)
+    with Events() as events:
+        statistics.update(uploaded)
+    assert not events.of(*WAITS, "d2h"), str(events)
+    statistics, first = run(lambda: _sums(FeatureStatistics(4, DEVICE), uploaded))
+    expected, second = _sums(FeatureStatistics(4), features)
+    assert statistics.outer.dtype == expected.outer.dtype == torch.float64
+    torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
+
+
+def _sums(statistics: FeatureStatistics, features: Tensor) -> tuple[FeatureStatistics, Tensor]:
+    statistics.update(features)
+    return statistics, torch.from_numpy(statistics.finalize().sigma)
+
+
+def sets_of_features_are_compared_as_on_the_cpu() -> None:
+    """Kernel distance, precision and recall, in blocks that do not divide the sets."""
+    random = np.random.default_rng(0)
+    x, y = (random.normal(size=(num, 6)).astype(np.float32) for num in (40, 30))
+    y[:5] = x[:5]
+
+    def compared(device: str) -> Tensor:
+        kernel = kernel_distance(x, y, subsets=3, subset_size=20, device=device)
+        return torch.tensor([*kernel, *precision_recall(x, y, block=16, device=device)])
+
+    torch.testing.assert_close(run(partial(compared, DEVICE)), compared("cpu"), rtol=1e-9, atol=0)
+
+
 def a_process_computes_on_its_own_device() -> None:
     """The second process of a machine takes the second device, also where none is named."""
     os.environ["LOCAL_RANK"] = "1"
@@ -252,6 +288,8 @@ CHECKS: dict[str, Callable[[], None]] = {
         a_denoiser_call_can_be_captured,
         float32_is_not_rounded,
         inception_neither_rounds_nor_waits,
+        sums_of_features_do_not_wait,
+        sets_of_features_are_compared_as_on_the_cpu,
         a_process_computes_on_its_own_device,
     )
 }

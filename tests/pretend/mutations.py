@@ -37,6 +37,20 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "low = place.cpu().long().to(place.device)",
         ),
     ),
+    "metrics/statistics.py": (
+        (
+            _check("sums_of_features_do_not_wait"),
+            "self.total += values.sum(0)",
+            "self.total += values.sum(0).cpu().to(values.device)",
+        ),
+    ),
+    "metrics/manifold.py": (
+        (
+            _check("sets_of_features_are_compared_as_on_the_cpu"),
+            ", device=self._centre.device)",
+            ")",
+        ),
+    ),
     "torch_utils/devices.py": (
         (_STEP, 'or tensor.device.type != "cpu":', ":"),
         (_STEP, "tensor.pin_memory().to(device", "tensor.to(device"),

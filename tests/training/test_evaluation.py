@@ -21,7 +21,8 @@ from models.snapshot import snapshot_path
 from samplers.labels import LabelSource
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
-from scoring.judge import Criteria, Subject, judge_of
+from scoring.judge import Criteria, Subject
+from scoring.judging import judge_of
 from scoring.network import open_network, score_network
 from scoring.results import Scores
 from tests.command import assert_refused, call, torchrun
@@ -40,7 +41,8 @@ from training.best import best_snapshot
 from training.changes import differences
 from training.config import TrainingConfig, model_config
 from training.evaluate_config import EvaluateConfig
-from training.evaluation import Scoring, judge_for
+from training.evaluation import Scoring
+from training.judging import judge_for
 from training.launch import Start, run
 from training.loop import train
 from training.recipes import load_config
@@ -349,6 +351,24 @@ def test_images_that_are_not_finite_have_no_score(tmp_path: Path) -> None:
 
     found = scoring_of(spoil=spoil).score(tmp_path / "a.safetensors", 1)
     assert found == "20 of 20 images are not finite"
+
+
+def test_too_little_memory_costs_the_score_and_not_the_run(tmp_path: Path) -> None:
+    asked = []
+
+    def spoil(average: torch.nn.Module) -> None:
+        def ask(*_: object) -> None:
+            asked.append(1)
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+        average.register_forward_pre_hook(ask)
+
+    scoring = scoring_of(spoil=spoil)
+    assert scoring.forecast() == "20 images, 3 calls each"
+    found = scoring.score(tmp_path / "a.safetensors", 1)
+    assert isinstance(found, str)
+    assert re.fullmatch(r"out of memory.*; lower evaluate.batch", found)
+    assert len(asked) == 2
 
 
 def test_the_time_of_the_last_score_is_the_forecast_of_the_next(tmp_path: Path) -> None:

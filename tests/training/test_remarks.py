@@ -90,3 +90,10 @@ def test_checkpointing_that_a_network_cannot_do_is_said() -> None:
     (line,) = remarks(config, has_recipe=True, has_blocks=False)
     assert line == "run.remat has no effect: ddpmpp has no blocks that are computed again"
     assert remarks(config, has_recipe=True) == []
+
+
+def test_keeping_the_best_snapshot_of_all_that_are_kept_is_said() -> None:
+    keep = "evaluate.keep_best=true"
+    (line,) = said(DIGITS, keep)
+    assert line == "evaluate.keep_best has no effect: run.keep_snapshots keeps all snapshots"
+    assert said(DIGITS, keep, "run.keep_snapshots=2") == []
