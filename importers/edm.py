@@ -29,6 +29,7 @@ __all__ = ["is_edm", "read_edm", "read_edm_state"]
 
 FAMILY = "edm"
 SAMPLING = {"name": "heun", "steps": 18}  # Algorithm 2 and its published defaults
+_SHOWN = 40  # letters of a key in a message
 _NUMBERED = re.compile(r"(?:network-snapshot|training-state)-(\d{1,12})\.(?:pkl|pt)$")
 
 
@@ -58,7 +59,7 @@ def read_edm(path: str | os.PathLike[str], *, weights: str = "ema") -> ForeignMo
         raise UserError(f"{path} has averaged weights only: leave out --weights={weights}")
     root = as_module(tree.get("ema") if isinstance(tree, dict) else tree)
     if root is None:
-        keys = some(sorted(map(str, tree))) if isinstance(tree, dict) else ""
+        keys = some(sorted(str(key)[:_SHOWN] for key in tree)) if isinstance(tree, dict) else ""
         found = f"keys {keys}" if keys else f"a {type(tree).__name__}"
         raise UserError(
             f"{path} is no network of EDM: it holds {found}, not a network or a dict with one under"

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from importers.edm_pickle import Module, plain
+from importers.edm_pickle import Module, argument, plain
 from models.config import ModelConfig
 from torch_utils.errors import UserError
 from torch_utils.numbers import is_number
+from torch_utils.pickle_rules import brief
 from torch_utils.registry import Row
 from torch_utils.sections import validated
 
@@ -64,6 +65,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         **_SHARED,
     },
 }
+_MAX_NAME = 100
 _HEAD_CHANNELS = 64  # of the attention of DhariwalUNet
 
 
@@ -97,7 +99,7 @@ def describe(root: Module) -> Described:
     given = _arguments(root, wrapper)
     kind = given.setdefault("model_type", wrapper.network)
     if not isinstance(kind, str) or kind not in NETWORKS:
-        said = repr(kind) if isinstance(kind, str) else f"a {type(kind).__name__}"
+        said = brief(kind) if isinstance(kind, str) else f"of type {brief(kind)}"
         raise UserError(f"its model_type is {said}, not one of {', '.join(NETWORKS)}")
     known = {**_SIZES, **wrapper.constants, "model_type": "", **NETWORKS[kind]}
     row = Row(target="", options=known, ranges={"label_dropout": (0, 1)})
@@ -123,10 +125,12 @@ def _arguments(root: Module, wrapper: Wrapper) -> dict[str, Any]:
         raise UserError(f"its {root.class_name} was made with {len(args)} arguments")
     given = dict(zip(names, args, strict=False))
     for key, value in kwargs.items():
-        if not isinstance(key, str) or key in given:
+        if not isinstance(key, str) or len(key) > _MAX_NAME:
+            raise UserError(f"its {root.class_name} was made with an argument without a name")
+        if key in given:
             raise UserError(f"its {root.class_name} was made with the argument {key!r} twice")
         given[key] = value
-    return {key: plain(value) for key, value in given.items()}
+    return {key: argument(key, value) for key, value in given.items()}
 
 
 def _network(

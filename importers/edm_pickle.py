@@ -21,11 +21,12 @@ from torch_utils.pickle_rules import Record, Refused, Rule, brief, inert
 from torch_utils.safe_pickle import BASIC_RULES, Limits, read_pickle
 from torch_utils.zips import BAD_ZIP, open_zip, seek_member
 
-LIMITS = Limits(bytes=2**32, string=2**31, items=2**20)
+LIMITS = Limits(bytes=2**32, string=2**31, items=2**19)
 _VERSION = 6  # of EDM's records
 _MAX_SOURCE = 2**22  # letters of a class's module
 _MAX_MODULES = 2**13  # the largest published network has some 800
-_MAX_NAME = 100
+_MAX = 100  # letters of a name, and items of an argument
+_MAX_NUMBER = 2**63
 _HEAD = 2**16  # bytes in which a sound file names the class of its first object
 _LIBRARY = b"torch_utils.persistence"
 _PERSISTENT = "torch_utils.persistence _reconstruct_persistent_obj"
@@ -43,7 +44,7 @@ def _persistent(meta: Any) -> Record:
     name, source, state = (meta.get(key) for key in ("class_name", "module_src", "state"))
     if not isinstance(name, str) or not isinstance(source, str) or not isinstance(state, dict):
         raise Refused("it has an object without class or attributes")
-    if len(source) > _MAX_SOURCE or len(name) > _MAX_NAME:
+    if len(source) > _MAX_SOURCE or len(name) > _MAX:
         raise Refused("it has an object whose class has too long a source or name")
     return Record(_PERSISTENT, (name, state))
 
@@ -128,7 +129,7 @@ class Module:
 
 
 def _is_name(key: Any) -> bool:
-    return isinstance(key, str) and key.isprintable() and "." not in key and len(key) < _MAX_NAME
+    return isinstance(key, str) and key.isprintable() and "." not in key and _is_short(key)
 
 
 def as_module(value: Any) -> Module | None:
@@ -191,9 +192,31 @@ def state_dict(root: Module) -> dict[str, Tensor]:
 
 
 def plain(value: Any) -> Any:
-    """Scalars of numpy as numbers, and tuples as lists, also inside lists."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value[:_MAX_NAME]] if len(value) <= _MAX_NAME else value
-    return value
+    """A scalar of numpy as a number; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def argument(name: str, value: Any) -> Any:
+    """A number, a name, None, or a list of those, as an argument of a constructor can be.
+
+    Raises:
+        UserError: it is anything else. A stranger can write lists of lists, or numbers, that are
+            too long to be shown.
+    """
+    items = [plain(item) for item in (value if isinstance(value, list | tuple) else [value])[:_MAX]]
+    is_whole = not isinstance(value, list | tuple) or len(value) < _MAX
+    if not is_whole or not all(map(_is_scalar, items)):
+        raise UserError(f"its argument {brief(name)} is not a number, a name or a list of them")
+    return items if isinstance(value, list | tuple) else items[0]
+
+
+def _is_scalar(value: Any) -> bool:
+    if isinstance(value, int):
+        return abs(value) < _MAX_NUMBER
+    return (
+        value is None or isinstance(value, float) or (isinstance(value, str) and _is_short(value))
+    )
+
+
+def _is_short(text: str) -> bool:
+    return len(text) < _MAX

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -28,6 +29,8 @@ from torch_utils.jsons import parse_json, strict
 from torch_utils.sections import validated
 
 FORMAT_VERSION = 1
+SNAPSHOTS = "network-snapshot-*.safetensors"
+_OTHER_AVERAGE = re.compile(r"(network-snapshot-\d{10,})-\d+\.\d+(\.safetensors)")
 METADATA_KEY = "driftless"
 CHECKSUM_KEY = "sha256"
 MAX_HEADER_BYTES = 2**25
@@ -81,18 +84,32 @@ def snapshot_path(folder: str | os.PathLike[str], images: int, ema_name: str = "
     return Path(folder) / f"network-snapshot-{images:010d}{suffix}.safetensors"
 
 
+def point_of(path: Path) -> str:
+    """What the snapshots of one point of a run have in common: the name of its own average."""
+    found = _OTHER_AVERAGE.fullmatch(path.name)
+    return path.name if found is None else found[1] + found[2]
+
+
+def is_other_average(path: Path) -> bool:
+    """Whether a snapshot is of another average than the run's own, by its name."""
+    return point_of(path) != path.name
+
+
 def find_snapshot(path: str | os.PathLike[str]) -> Path:
     """The snapshot at a path; the newest one if the path is a run directory.
+
+    Averages that training kept beside its own count only where there are no others.
 
     Raises:
         UserError: the directory has no snapshots.
     """
     if not Path(path).is_dir():
         return Path(path)
-    snapshots = sorted(Path(path).glob("network-snapshot-*.safetensors"))
+    snapshots = sorted(Path(path).glob(SNAPSHOTS))
     if not snapshots:
-        raise UserError(f"no network-snapshot-*.safetensors in {path}")
-    return snapshots[-1]
+        raise UserError(f"no {SNAPSHOTS} in {path}")
+    own = [snapshot for snapshot in snapshots if not is_other_average(snapshot)]
+    return (own or snapshots)[-1]
 
 
 def save_snapshot(

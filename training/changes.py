@@ -32,6 +32,7 @@ _OF_READING = {"data.cond", "data.max_size", "data.subset_seed"}
 # keys that act only at the start of a run, or whose effect lies in its states
 _FIXED_AT_START = {
     "ema.starts": "it acts on the first step alone",
+    "ema.posthoc": "its averages begin with the first step",
     "network.resample_filter": "its taps are among the state's tensors",
 }
 

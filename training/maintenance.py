@@ -1,10 +1,11 @@
 """A run at work, and what is due between its steps: line, snapshot, state, preview, score."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from models.config import ModelConfig
-from models.snapshot import save_snapshot, snapshot_path
+from models.posthoc import power_average
+from models.snapshot import SNAPSHOTS, save_snapshot, snapshot_path
 from torch_utils.distributed import World
 from training.best import best_snapshot
 from training.clock import Clock, status_line
@@ -136,18 +137,21 @@ def _tick(run: Run) -> None:
 
 
 def _save_snapshot(run: Run) -> None:
-    """Write a snapshot of the averaged weights."""
+    """Write a snapshot of the averaged weights, after those of other averages."""
     if run.world.is_main:
-        info = snapshot_info(run.config, run.model, run.data, run.trainer.seen)
-        path = snapshot_path(run.folder, run.trainer.seen)
-        save_snapshot(path, run.trainer.average.state_dict(), info)
+        seen = run.trainer.seen
+        info = snapshot_info(run.config, run.model, run.data, seen)
+        for name, average in run.trainer.posthoc.items():
+            theirs = replace(info, ema=power_average(float(name)))
+            save_snapshot(snapshot_path(run.folder, seen, name), average.state_dict(), theirs)
+        save_snapshot(snapshot_path(run.folder, seen), run.trainer.average.state_dict(), info)
         _prune_snapshots(run)
 
 
 def _prune_snapshots(run: Run) -> None:
     """Delete old snapshots, though not the one that scored best if that is to be kept."""
     best = _best(run) if run.config.evaluate.keep_best else None
-    prune(run.folder, "network-snapshot-*.safetensors", run.config.run.keep_snapshots, best)
+    prune(run.folder, SNAPSHOTS, run.config.run.keep_snapshots, best)
 
 
 def _best(run: Run) -> Path | None:

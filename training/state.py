@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from models.snapshot import point_of
 from torch_utils import torch_files
 from torch_utils.distributed import World
 from torch_utils.errors import Failure, UserError
@@ -86,16 +87,23 @@ def save_state(folder: str | os.PathLike[str], state: dict[str, Any], keep: int 
 def prune(folder: Path, pattern: str, keep: int | None, spared: Path | None = None) -> None:
     """Delete all but the `keep` newest files of a pattern, whose names sort by progress.
 
+    Snapshots of one point, which hold several averages, count as one file.
+
     Args:
         folder: the run directory.
         pattern: of the files.
         keep: how many to keep; None for all.
         spared: a file that is kept beside them.
     """
-    if keep is not None:
-        for old in sorted(folder.glob(pattern))[:-keep]:
-            if old != spared:
-                old.unlink()
+    if keep is None:
+        return
+    files = sorted(folder.glob(pattern))
+    kept = {*sorted({point_of(path) for path in files})[-keep:]}
+    if spared is not None:
+        kept.add(point_of(spared))
+    for path in files:
+        if point_of(path) not in kept:
+            path.unlink()
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:

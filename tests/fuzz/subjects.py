@@ -263,6 +263,50 @@ def _read_checkpoint(path: Path) -> None:
     load_checkpoint(path)
 
 
+@functools.cache
+def _edm() -> tuple[Files, list[bytes]]:
+    """A snapshot of EDM and a training state, of a tiny network; and the bytes of its weights."""
+    from models.config import ModelConfig
+    from tests.importers.edm_files import denoiser_of, pickled, snapshot, training_state, whole
+
+    options = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+    tree: dict[str, Any] = {
+        "network": {"name": "ddpmpp", "dropout": 0.1, **options},
+        "img_resolution": (4, 4),
+        "img_channels": 1,
+    }
+    denoiser = denoiser_of(ModelConfig(**tree))
+    ema = snapshot(denoiser, "EDMPrecond", "ddpmpp", augment_dim=0, dropout=0.1, **options)
+    files = {"a.pkl": pickled(whole(ema)), "a.pt": training_state(ema, denoiser)}
+    return files, [tensor.numpy().tobytes() for tensor in denoiser.state_dict().values()]
+
+
+def _edm_file(name: str) -> Callable[[], Files]:
+    return lambda: {name: _edm()[0][name]}
+
+
+def _edm_structure() -> Files:
+    """The pickle with a mark in the place of each weight: all that is damaged matters."""
+    files, weights = _edm()
+    content = files["a.pkl"]
+    for number, raw in enumerate(weights):
+        content = content.replace(raw, b"<%d>" % number, 1)
+    return {"structure": content}
+
+
+def _edm_completed(parts: Files) -> Files:
+    content = parts["structure"]
+    for number, raw in enumerate(_edm()[1]):
+        content = content.replace(b"<%d>" % number, raw)
+    return {"a.pkl": content}
+
+
+def _read_edm(path: Path) -> None:
+    from importers.edm import read_edm
+
+    read_edm(path, weights="ema" if path.suffix == ".pkl" else "raw").denoiser()
+
+
 def _recipe() -> Files:
     configs = Path(__file__).parents[2] / "configs"
     return {"digits.yaml": (configs / "digits.yaml").read_bytes()}
@@ -343,6 +387,9 @@ SUBJECTS: Mapping[str, Subject] = {
     "state": Subject(_state(True), _read_state, _itself),
     "state-stream": Subject(_state(False), _read_state, _itself),
     "checkpoint": Subject(_checkpoint, _read_checkpoint, _itself),
+    "edm": Subject(_edm_file("a.pkl"), _read_edm, _itself),
+    "edm-structure": Subject(_edm_structure, _read_edm, _edm_completed),
+    "edm-state": Subject(_edm_file("a.pt"), _read_edm, _itself),
     "recipe": Subject(_recipe, _read_recipe, _itself),
     "reference": Subject(_reference, _read_reference, _into("a.npz")),
     "reference-npy": Subject(_dict_npy, _read_foreign, _itself),

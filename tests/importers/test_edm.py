@@ -232,6 +232,14 @@ def test_attributes_that_are_not_what_the_arguments_make_draw_a_note(tmp_path: P
     assert "model.enc.8x8_block0.skip_scale 1 for 0.707107" in note
 
 
+def nested_lists() -> list[Any]:
+    """10^40 items, if they are written out."""
+    content: list[Any] = [1]
+    for _ in range(40):
+        content = [content] * 10
+    return content
+
+
 def _set(part: str, value: Any) -> Callable[[Persistent], None]:
     def change(ema: Persistent) -> None:
         ema.meta["state"][part] = value
@@ -270,12 +278,17 @@ REFUSED: dict[str, tuple[Callable[[Persistent], Any], str]] = {
     "argument-of-vp": (_argument(beta_d=3.0), "unknown option of EDMPrecond: 'beta_d'"),
     "argument-of-adm": (_argument(model_type="DhariwalUNet"), "unknown option of EDMPrecond"),
     "no-network": (_argument(model_type="UNet"), "model_type is 'UNet', not one of SongUNet"),
-    "type-of-network": (_argument(model_type=3), "its model_type is a int"),
+    "type-of-network": (_argument(model_type=3), "its model_type is of type int"),
     "type-of-argument": (_argument(model_channels="16"), "model_channels is '16': it must be"),
     "negative": (_argument(dropout=-1.0), "dropout is -1: it must be from 0 to 1"),
     "many-levels": (_argument(channel_mult=[1] * 99), "channel_mult is"),
     "many-blocks": (_argument(num_blocks=900), "it says 1800 blocks, but has"),
     "wide": (_argument(model_channels=2**20), "do not make up the network"),
+    "nested-lists": (_argument(channel_mult=nested_lists()), "'channel_mult' is not a number, a"),
+    "many-items": (_argument(channel_mult=[1] * 200), "'channel_mult' is not a number, a"),
+    "huge-number": (_argument(label_dim=10**5000), "'label_dim' is not a number, a name or a"),
+    "huge-name": (_argument(model_type="x" * 999), "'model_type' is not a number, a name or a"),
+    "huge-argument": (_argument(**{"x" * 999: 1}), "an argument without a name"),
     "no-arguments": (_set("_init_kwargs", None), "does not say how it was made"),
     "many-arguments": (_set("_init_args", (1,) * 99), "was made with 99 arguments"),
     "argument-twice": (_set("_init_args", (8,)), "the argument 'img_resolution' twice"),
@@ -303,6 +316,7 @@ def test_what_is_not_such_a_network_is_refused_in_one_line(name: str, tmp_path: 
         read_edm(path)
     assert words in str(caught.value)
     assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("damage", ["rising", "nan", "no zero", "short"])

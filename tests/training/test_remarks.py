@@ -48,6 +48,16 @@ def test_our_recipes_draw_no_remark(recipe: Path) -> None:
             "ema.halflife",
         ),
         (
+            ["ema.posthoc=on", "run.keep_snapshots=3"],
+            "ema.posthoc: 3 snapshots remain at the end, too few to fit averages of other lengths "
+            "well: raise run.keep_snapshots",
+        ),
+        (
+            ["ema.posthoc=on", "run.snap=50M"],
+            "ema.posthoc: 4 snapshots remain at the end, too few to fit averages of other lengths "
+            "well: lower run.snap",
+        ),
+        (
             ["loss.noise_level=vp", "loss.weight={name: min_snr, gamma: 3}"],
             "preconditioning edm is trained with what the config says, loss.noise_level vp (edm: "
             "lognormal) and loss.weight min_snr (edm: edm); null takes the preset's",
