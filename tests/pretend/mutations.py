@@ -17,6 +17,7 @@ def _counts(recipe: str) -> str:
 
 
 _STEP = _check("a_step_does_not_wait")
+_STATE = _check("a_step_does_not_wait_for_a_state")
 _SAMPLING = _check("sampling_does_not_wait")
 _LAYOUT = _check("layouts_stay")
 
@@ -80,6 +81,19 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             _counts("cifar10-uncond-ddpmpp"),
             "zero_grad(set_to_none=True)",
             "zero_grad(set_to_none=False)",
+        ),
+    ),
+    "training/writer.py": (
+        (_STATE, "else download(tensor.detach())", "else tensor.detach().cpu()"),
+        (
+            _STATE,
+            "            if arrived is not None:\n                arrived.synchronize()\n",
+            "",
+        ),
+        (
+            _STATE,
+            "arrived.record(torch.cuda.current_stream(self._device))",
+            "arrived.record(), arrived.synchronize()",
         ),
     ),
     "training/precision.py": (

@@ -1,6 +1,5 @@
 """States are written by a thread from a copy: what it holds, who waits for it, what is said."""
 
-import os
 import threading
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from tests.training.runs import (
     CPU,
+    SlowFolder,
     assert_equal_states,
     tiny_config,
     tiny_data,
@@ -21,20 +21,6 @@ from training.checksum import checksum
 from training.loop import train
 from training.state import load_state, newest_state, save_state, state_path
 from training.writer import StateWriter, host_copy
-
-
-class SlowFolder(os.PathLike[str]):
-    """A folder on a disk that answers only when it is told to."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.asked = threading.Event()
-        self.answers = threading.Event()
-
-    def __fspath__(self) -> str:
-        self.asked.set()
-        assert self.answers.wait(60)
-        return str(self.folder)
 
 
 def state_of(seen: int, value: float) -> dict[str, Any]:
