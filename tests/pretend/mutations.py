@@ -84,17 +84,8 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
     ),
     "training/writer.py": (
-        (_STATE, "else download(tensor.detach())", "else tensor.detach().cpu()"),
-        (
-            _STATE,
-            "            if arrived is not None:\n                arrived.synchronize()\n",
-            "",
-        ),
-        (
-            _STATE,
-            "arrived.record(torch.cuda.current_stream(self._device))",
-            "arrived.record(), arrived.synchronize()",
-        ),
+        (_STATE, "download(tree.detach())", "tree.detach().cpu()"),
+        (_STATE, "if arrived is not None:", "if False:"),
     ),
     "training/precision.py": (
         (_STEP, 'pin_memory=device.type == "cuda"', "pin_memory=False"),
