@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffusion.denoiser import Denoiser
-from importers.edm_config import Described, describe
+from importers.edm_config import describe
 from importers.edm_pickle import Module, as_module, is_edm, plain, read_objects, state_dict, walk
 from importers.interface import ForeignModel
 from models.build import build
@@ -107,8 +107,10 @@ def _model(
 ) -> ForeignModel:
     try:
         described = describe(root)
-        tensors = _checked(described.config, state_dict(root))
-        notes = [*described.notes, *_notes(root, described, tensors)]
+        found = state_dict(root)
+        blank = _blank(described.config, len(found))
+        tensors = _checked(blank, found)
+        notes = [*described.notes, *_notes(root, blank, tensors, use_fp16=described.use_fp16)]
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     label_dim = described.config.label_dim
@@ -125,12 +127,17 @@ def _model(
     return ForeignModel(FAMILY, info, weights, tuple(notes))
 
 
-def _checked(config: ModelConfig, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in our order, if they are those of the config; nothing takes memory for them."""
+def _blank(config: ModelConfig, num_tensors: int) -> Denoiser:
+    """The model without memory for weights; one of more blocks than tensors is refused first."""
     most = config.network["num_blocks"] * len(config.network["channel_mult"])
-    if most > len(found):
-        raise UserError(f"it says {most} blocks, but has {len(found)} tensors")
-    expected = build(config, empty=True).state_dict()
+    if most > num_tensors:
+        raise UserError(f"it says {most} blocks, but has {num_tensors} tensors")
+    return build(config, empty=True)
+
+
+def _checked(blank: Denoiser, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in our order, if they are those of the model."""
+    expected = blank.state_dict()
     for name, tensor in found.items():
         if not tensor.is_floating_point():
             raise UserError(f"{name} in it has the type {tensor.dtype}: weights are real numbers")
@@ -149,16 +156,17 @@ def _checked(config: ModelConfig, found: dict[str, Tensor]) -> dict[str, Tensor]
     return {name: found[name] for name in expected}
 
 
-def _notes(root: Module, described: Described, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+def _notes(
+    root: Module, denoiser: Denoiser, tensors: Mapping[str, Tensor], *, use_fp16: bool
+) -> Iterator[str]:
     """What one might not expect of the weights and of the attributes beside them."""
-    denoiser = build(described.config, empty=True)
     if denoiser.u is not None:
         own = denoiser.u
         denoiser.load_state_dict({"u": tensors["u"].float()}, strict=False, assign=True)
         apart = ((own - tensors["u"]).abs() / own.clamp(min=own[-2])).max().item()
         if apart > 0:
             yield f"its own table of noise levels counts: up to {apart:.2g} from the formula's"
-    if described.use_fp16:
+    if use_fp16:
         yield "it was trained in half precision (use_fp16); here it runs in float32"
     others = {str(t.dtype).removeprefix("torch.") for t in tensors.values()} - {"float32"}
     if others:

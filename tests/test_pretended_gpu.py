@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(reason is not None, reason=reason or "")
 
 CHECKS = (
     "a_step_does_not_wait",
+    "a_step_does_not_wait_for_a_state",
     "a_step_is_that_of_the_cpu",
     "data_are_uploaded_once",
     "sampling_does_not_wait",

@@ -23,13 +23,14 @@ from training.due import Milestones
 from training.evaluation import Scoring
 from training.judging import judge_for
 from training.labels import labels_of
-from training.maintenance import Run, maintain, save, score_if_due
+from training.maintenance import Run, finish, maintain, save, score_if_due
 from training.preview import Preview, plan_preview
 from training.run_log import RunLog
 from training.setup import create_trainer, model_of, transfer
 from training.source import MicroBatches
 from training.stopping import StopSignals
 from training.trainer import Trainer
+from training.writer import StateWriter
 
 STREAK_PATIENCE = 10  # steps that a stop waits for a finite one, so that the state can be saved
 
@@ -91,11 +92,11 @@ def train(
             log.say(line)
         launched = world.launcher is not None
         signals = StopSignals(heeds_signals, speaks=world.is_main, is_launched=launched)
-        with signals:
+        with signals, StateWriter(folder, config.run.keep_states, world.device) as writer:
             return _loop(
                 Run(
                     *(config, trainer, model, data, folder, log, milestones, clock, signals),
-                    *(has_bar, preview, scoring),
+                    *(writer, has_bar, preview, scoring),
                 )
             )
     except OSError as error:
@@ -161,7 +162,12 @@ def _loop(run: Run) -> bool:
 
             is_done = trainer.seen >= duration
             too_many = trainer.guard.recent_bad_steps() >= config.run.max_bad_steps
-            is_stopped, is_hopeless = world.any(run.wants_stop(), too_many)
+            is_stopped, is_hopeless, is_lost = world.any(
+                run.wants_stop(), too_many, run.writer.has_failed
+            )
+            if is_lost:
+                run.writer.wait()  # raises why, where it was
+                raise Failure("another process of this run has failed")
             if is_hopeless:
                 raise Failure(
                     f"{config.run.max_bad_steps} steps in a row had a loss or gradient that is "
@@ -181,17 +187,20 @@ def _loop(run: Run) -> bool:
                 return _stop(run, is_saved)
     if trainer.guard.is_in_streak():
         raise Failure(_unsaved(run))
+    finish(run)
     run.log.say(f"done: {trainer.seen:,} images; {snapshot_path(run.folder, trainer.seen)}")
     return True
 
 
 def _stop(run: Run, is_saved: bool) -> bool:
     """Leave the run so that it can go on; returns False, for not complete."""
-    if run.trainer.guard.is_in_streak():
+    is_bad = run.trainer.guard.is_in_streak()
+    if not (is_bad or is_saved):
+        save(run)
+    finish(run)
+    if is_bad:
         run.log.say(_unsaved(run))
     else:
-        if not is_saved:
-            save(run)
         run.log.say(f"stopped at {run.trainer.seen:,} images: state saved in {run.folder}")
     run.log.say(f"to go on: the same command with --resume={run.folder}")
     return False

@@ -16,9 +16,10 @@ from training.evaluation import Scoring, lines_of, rows_of
 from training.labels import snapshot_info
 from training.preview import Preview, save_preview
 from training.run_log import RunLog, images_of, read_scores
-from training.state import prune, save_state
+from training.state import prune
 from training.stopping import StopSignals
 from training.trainer import Trainer
+from training.writer import StateWriter
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Run:
         log: screen and files.
         milestones, clock: how far the run is, and what it took.
         signals: whether to stop.
+        writer: of states, in the main process.
         has_bar: progress is shown on stderr.
         preview: what pictures show; None for none.
         scoring: what scores snapshots; None for nothing.
@@ -48,6 +50,7 @@ class Run:
     milestones: Milestones
     clock: Clock
     signals: StopSignals
+    writer: StateWriter
     has_bar: bool
     preview: Preview | None = None
     scoring: Scoring | None = None
@@ -66,7 +69,7 @@ def maintain(run: Run, *, is_done: bool) -> bool:
     """What is due at the end of a tick: line, snapshot, state, preview, score, in this order.
 
     Returns:
-        Whether a state was saved.
+        Whether a state is being saved.
     """
     config, trainer, milestones = run.config, run.trainer, run.milestones
     _tick(run)
@@ -99,7 +102,7 @@ def maintain(run: Run, *, is_done: bool) -> bool:
 
 
 def save(run: Run) -> None:
-    """Write a training state. All processes must call."""
+    """Begin to write a training state. All processes must call."""
     trainer_state = run.trainer.state()
     if run.world.is_main:
         state = {
@@ -109,7 +112,16 @@ def save(run: Run) -> None:
             "config": run.config.model_dump(mode="json"),
             "data": run.config.data.key,
         }
-        save_state(run.folder, state, run.config.run.keep_states)
+        run.writer.begin(state)
+
+
+def finish(run: Run) -> None:
+    """Wait until the last training state is on disk. All processes must call.
+
+    Launchers kill the other processes soon after the first one has ended.
+    """
+    run.writer.wait()
+    run.world.meet()
 
 
 def _tick(run: Run) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from importers.edm import is_edm, read_edm
-from tests.command import ENVIRONMENT, ROOT
+from tests.command import ENVIRONMENT, ROOT, assert_refused, call
 from tests.importers.edm_files import CANARY, pickled, write
 from tests.importers.malicious import PICKLES, RAN, STATES, protocols, sound
 from torch_utils.errors import UserError
@@ -38,6 +38,16 @@ def test_a_hostile_file_is_refused_and_named(name: str, tmp_path: Path) -> None:
     assert words in message
     assert len(message) < 400
     assert message.startswith(str(path))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_door_refuses_a_hostile_file_with_exit_code_2(name: str, tmp_path: Path) -> None:
+    file, content, words = CASES[name]
+    path = write(tmp_path / file, content())
+    weights = ["--weights=raw"] if file.endswith(".pt") else []
+    done = call("generate.py", f"--network={path}", "--outdir=out", *weights)
+    assert_refused(done, words if content() else "a.pkl")
+    assert not Path("out").exists()
 
 
 def test_a_call_in_every_protocol_is_refused(tmp_path: Path) -> None:

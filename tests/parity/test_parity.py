@@ -19,6 +19,7 @@ GOLDEN = Path(__file__).parent / "golden"
 WHOLE = {
     "augment",
     "edm-snapshot",
+    "generate",
     "networks-edm",
     "networks-ddpm",
     "losses",

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import driftless
 import networks
@@ -33,8 +34,11 @@ from tests.inception import save_weights
 from tests.pretend.cases import SAMPLING, STEPS, Sampling, model, model_config, sampling, training
 from tests.pretend.computing import run
 from tests.pretend.events import WAITS, Events
+from tests.training.runs import SlowFolder
 from torch_utils.devices import upload
 from torch_utils.distributed import world
+from training.state import newest_state
+from training.writer import StateWriter
 
 DEVICE = "cuda:0"
 LITTLE = 1 << 16  # bytes: indices and augmentation parameters, but no images
@@ -50,6 +54,31 @@ def a_step_does_not_wait() -> None:
             trainer.guard.recent_bad_steps()
         assert not events.of(*WAITS), (name, str(events))
         assert events.counts["d2h"] == 1, (name, str(events))
+
+
+def a_step_does_not_wait_for_a_state() -> None:
+    """The copies of a save join the device's queue; only the thread that writes waits for them."""
+    trainer, step = training(DEVICE)
+    step(), step()
+    state = {"trainer": trainer.state()}
+    expected = {name: tensor.cpu() for name, tensor in trainer.average.state_dict().items()}
+    num = sum(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in tree_leaves(state))
+    with tempfile.TemporaryDirectory() as folder:
+        slow = SlowFolder(Path(folder))
+        with StateWriter(slow, None, trainer.world.device) as writer:
+            with Events() as events:
+                writer.begin(state)
+                step()
+                assert slow.asked.wait(60)
+            assert num > 10
+            assert events.counts["d2h"] == num + 1, (num, str(events))  # a step has one of its own
+            waits = {line.partition(" ")[2] for *_, line in events.of(*WAITS)}
+            assert waits == {"arrived.synchronize()"}, str(events)
+            slow.answers.set()
+        _, found, _ = newest_state(Path(folder))
+    assert found is not None
+    for name, tensor in found["trainer"]["average"].items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def a_step_is_that_of_the_cpu() -> None:
@@ -279,6 +308,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     check.__name__: check
     for check in (
         a_step_does_not_wait,
+        a_step_does_not_wait_for_a_state,
         a_step_is_that_of_the_cpu,
         data_are_uploaded_once,
         sampling_does_not_wait,

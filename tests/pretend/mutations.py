@@ -17,6 +17,7 @@ def _counts(recipe: str) -> str:
 
 
 _STEP = _check("a_step_does_not_wait")
+_STATE = _check("a_step_does_not_wait_for_a_state")
 _SAMPLING = _check("sampling_does_not_wait")
 _LAYOUT = _check("layouts_stay")
 
@@ -81,6 +82,10 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "zero_grad(set_to_none=True)",
             "zero_grad(set_to_none=False)",
         ),
+    ),
+    "training/writer.py": (
+        (_STATE, "download(tree.detach())", "tree.detach().cpu()"),
+        (_STATE, "if arrived is not None:", "if False:"),
     ),
     "training/precision.py": (
         (_STEP, 'pin_memory=device.type == "cuda"', "pin_memory=False"),
