@@ -97,7 +97,7 @@ def ddim_bare(folder: Path) -> Path:
 
 
 def v_diffusion_run(folder: Path) -> Path:
-    """ckpts/ckpt_N.pt with the run's config.json above."""
+    """ckpts/ckpt_N.pt with the run's config.json above, which names a data set of 32x32."""
     (folder / "ckpts").mkdir()
     raw, ema = prefixed(drawn(V_DIFFUSION, 1)), prefixed(drawn(V_DIFFUSION))
     container = {
@@ -107,7 +107,7 @@ def v_diffusion_run(folder: Path) -> Path:
     }
     config = {
         "data": {"name": "cifar10", "root": "~/datasets"},
-        "model": {"hid_channels": 32, "ch_multipliers": [1, 2], "num_heads": 1, "resolution": 8},
+        "model": {"hid_channels": 32, "ch_multipliers": [1, 2], "num_heads": 1},
         "diffusion": {
             **{"logsnr_schedule": "cosine", "logsnr_min": -20.0, "logsnr_max": 20.0},
             **{"model_out_type": "v", "model_var_type": "fixed_medium", "intp_frac": 0.3},
