@@ -83,6 +83,8 @@ def read_container(path: str | os.PathLike[str], weights: str) -> Contents:
     is_average = found.is_average
     if is_average is None:
         is_average = _said_by_name(file.name, is_folder=Path(path).is_dir())
+    if is_average and weights == "raw":
+        raise UserError(f"{path} has averaged weights only: leave out {weights!r}")
     return Contents(found.state, is_average, found.decay, steps or found.steps, found.epochs)
 
 

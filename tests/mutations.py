@@ -433,4 +433,30 @@ MUTANTS = [
         "samplers/test_generate.py::test_quantisation_truncates_and_clips",
         ("images * 127.5 + 128", "images * 127.5 + 127.5"),
     ),
+    *_of(
+        "diffusion/denoiser.py",
+        "diffusion/test_preconditioning.py::test_the_levels_of_loaded_weights_count",
+        ("self._use_levels(self.u)", "pass"),
+        ("self.log_levels = table.log_levels(u)", "pass"),
+    ),
+    *_of(
+        "importers/edm_config.py",
+        "importers/test_edm.py",
+        ("root.state.get(key, values.get(key))", "values.get(key)"),
+        ("values[key] == default for", "True for"),
+        ("unit * mult < _HEAD", "unit < _HEAD"),
+    ),
+    *_of(
+        "importers/edm_pickle.py",
+        "importers/test_edm.py",
+        (" or key in hidden", ""),
+        ("if other != full and", "if False and"),
+        ('meta.get("version") != _VERSION', "False"),
+    ),
+    *_of(
+        "importers/edm.py",
+        "importers/test_edm.py",
+        ("1000 * int(number[1])", "int(number[1])"),
+        ("if not tensor.is_floating_point():", "if False:"),
+    ),
 ]

@@ -98,7 +98,9 @@ def published_modules() -> Iterator[None]:
         del sys.modules[library.__name__]
 
 
-def foreign_config(wrapper: str, network: str, label_dim: int = 3, **section: Any) -> ModelConfig:
+def foreign_config(
+    wrapper: str, network: str, label_dim: int = 3, img_channels: int = 2, **section: Any
+) -> ModelConfig:
     """Our config of a small model; `section` is added to its preconditioning."""
     options = {k: v for k, v in NETWORKS[network].items() if k not in OURS}
     # without a value, the argument has EDM's default
@@ -106,7 +108,7 @@ def foreign_config(wrapper: str, network: str, label_dim: int = 3, **section: An
         "network": {"name": network, **{"dropout": 0.1, **options}},
         "preconditioning": {"name": WRAPPERS[wrapper], **section},
         "img_resolution": [8, 8],
-        "img_channels": 2,
+        "img_channels": img_channels,
         "label_dim": label_dim,
         "augment_dim": NETWORKS[network].get("augment_dim", 0),
     }

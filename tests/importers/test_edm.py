@@ -185,6 +185,8 @@ def test_arguments_by_position_and_in_numpys_and_edms_types(tmp_path: Path) -> N
     kwargs["model_channels"] = np.int64(kwargs["model_channels"])
     kwargs["channel_mult"] = tuple(kwargs["channel_mult"])
     state["_modules"] = OrderedDict(state["_modules"])
+    state["_buffers"] = {"none": None, "hidden": torch.zeros(3)}
+    state["_non_persistent_buffers_set"] = {"hidden"}
     found = read_edm(saved(tmp_path, ema))
     x, sigma, labels = inputs(denoiser)
     assert torch.equal(found.denoiser()(x, sigma, labels), denoiser(x, sigma, labels))
