@@ -177,6 +177,8 @@ def micro_batch_that_fits(
         in_group=world.is_group,
     )
     needed, budget = forecast.peak(wanted), USABLE[world.device.type] * free
+    if world.device.type == "cpu":
+        budget -= 4 * forecast.weights  # the copy of a state that is being written
     if needed <= budget:
         return wanted, None
     size, peak = _largest_that_fits(forecast, wanted, needed, budget)

@@ -184,6 +184,7 @@ def test_states_of_the_first_format_have_no_checksum_and_still_load(tmp_path: Pa
     half = train_tiny(tmp_path / "run", "run.duration=2it")
     path = state_path(tmp_path / "run", half["trainer"]["seen"])
     torch.save({**half, "format": 1}, path)
+    assert load_state(path)["format"] == 1
     ours = train_tiny(tmp_path / "run", "run.duration=4it", resume=True)
     assert_equal_states(ours["trainer"], final["trainer"])
     for version in (0, 3, True, "2", torch.ones(2), None):
