@@ -131,7 +131,7 @@ def import_network(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     assert isinstance(network, UNet), reading.network
     ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     sources = reading.sources(network.encoder, network.decoder, ours)
-    _check_match(family, shapes, ours, sources)
+    check_match(family, shapes, ours, sources)
     return Imported(
         family=family,
         network={"name": reading.network, **values},
@@ -156,7 +156,7 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _check_match(family: str, foreign: Shapes, ours: Shapes, sources: Mapping[str, Source]) -> None:
+def check_match(family: str, foreign: Shapes, ours: Shapes, sources: Mapping[str, Source]) -> None:
     """Raise a UserError unless the tensors fit one to one."""
     used = {name for source in sources.values() for name in source.names}
     problems = {
