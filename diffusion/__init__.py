@@ -27,9 +27,11 @@ _BETA_RULES = {"beta_start": BETWEEN_0_AND_1, "beta_end": BETWEEN_0_AND_1}
 _LEAST_BETA = 1e-12  # smaller ones would leave equal noise levels
 _BETA_LIST = Rule(
     f"a list of 2 to {MAX_STEPS} numbers from {_LEAST_BETA:g} to 1",
-    lambda value: isinstance(value, list | tuple)
-    and 2 <= len(value) <= MAX_STEPS
-    and all(is_number(beta) and _LEAST_BETA <= beta <= 1 for beta in value),
+    lambda value: (
+        isinstance(value, list | tuple)
+        and 2 <= len(value) <= MAX_STEPS
+        and all(is_number(beta) and _LEAST_BETA <= beta <= 1 for beta in value)
+    ),
 )
 _STEPS = {"num_steps": (2, MAX_STEPS)}
 _BOUNDS = {"logsnr_min": -MAX_LOG_SNR, "logsnr_max": MAX_LOG_SNR}
@@ -141,6 +143,7 @@ SCHEDULES: dict[str, Row] = {
 }
 
 _EPSILON_S = 1e-3
+SPACINGS = ("exact", "leading", "linspace", "linspace_rounded", "trailing", "quad", "all")
 
 DEFAULT_STEPS = 18  # of a time grid; EDM's
 
@@ -162,7 +165,7 @@ GRIDS: dict[str, Row] = {
     "steps": Row(
         target="diffusion.grids:steps_grid",
         options={"spacing": "exact", "levels": None, "offset": 0},
-        choices={"spacing": ("exact", "leading", "linspace", "trailing", "quad", "all")},
+        choices={"spacing": SPACINGS},
         ranges={"offset": (0, MAX_STEPS)},
         flags={"spacing": "Which of the levels."},
         entries={"levels": ("schedule", SCHEDULES)},

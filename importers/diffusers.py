@@ -6,12 +6,11 @@ Nothing in them is executed.
 """
 
 import os
-
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from importers.diffusers_export import write_diffusers as write_diffusers
 from importers.diffusers_files import (
     INDEX,
     NETWORK_CONFIG,

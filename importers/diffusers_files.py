@@ -149,5 +149,7 @@ def _files(path: Path) -> list[Path]:
     for name in names:
         is_beside = name == Path(name).name and name.endswith(".safetensors")
         if not is_beside or not (path.parent / name).is_file() or len(names) > _MAX_PARTS:
-            raise UserError(f"{path} lists {name[:80]!r}, which is not a safetensors file beside it")
+            raise UserError(
+                f"{path} lists {name[:80]!r}, which is not a safetensors file beside it"
+            )
     return [path.parent / name for name in names]

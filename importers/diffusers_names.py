@@ -38,8 +38,7 @@ def _without_pixels(tensor: Tensor) -> Tensor:
 
 def _separated(tensor: Tensor) -> Tensor:
     """The inverse of `interleaved`."""
-    parts = tensor.unflatten(0, (-1, 3)).unbind(1)
-    return _without_pixels(torch.cat(parts))
+    return _without_pixels(torch.cat([tensor[first::3] for first in range(3)]))
 
 
 # conversion -> its inverse

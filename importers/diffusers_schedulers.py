@@ -49,7 +49,7 @@ VARIANCES = {
     "learned": "small",
     "learned_range": "small",
 }
-SPACINGS = {"leading": "leading", "linspace": "linspace", "trailing": "exact"}
+SPACINGS = {"leading": "leading", "linspace": "linspace_rounded", "trailing": "exact"}
 DDIM_STEPS = 50  # of the library's pipeline
 
 

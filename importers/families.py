@@ -126,6 +126,7 @@ def import_network(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     sizes = {key: values.pop(key) for key in ("img_channels", "label_dim", "out_channels")}
     sizes["img_resolution"] = values.pop("img_resolution")
     settings = {key: values.pop(key) for key in SETTINGS}
+    values = networks.options(reading.network) | values  # what no family has is at its default
     with torch.device("meta"):
         network = networks.create(reading.network, **sizes, **values)
     assert isinstance(network, UNet), reading.network
