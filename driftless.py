@@ -60,22 +60,34 @@ explain_names_with(explain)
 __all__ = ["Failure", "Model", "Run", "UserError", "load", "train"]
 
 
-def load(path: str | os.PathLike[str], device: "torch.device | str" = "auto") -> "Model":
-    """Load a trained model.
+def load(
+    path: str | os.PathLike[str],
+    device: "torch.device | str" = "auto",
+    *,
+    weights: str = "ema",
+    model_config: str | os.PathLike[str] | None = None,
+) -> "Model":
+    """Load a trained model, ours or any of docs/checkpoints.md.
 
     Args:
-        path: a snapshot, network-snapshot-*.safetensors, or a run directory for its newest.
+        path: a snapshot, network-snapshot-*.safetensors; a run directory for its newest; a foreign
+            checkpoint; a URL; or the name of a published model.
         device: auto, cpu, cuda, or one GPU such as cuda:1.
+        weights: ema or raw, for foreign checkpoints that have both.
+        model_config: a YAML or JSON file with facts that the tensors of a foreign checkpoint do not
+            tell. None for the file beside it, if there is one.
 
     Raises:
-        UserError: there is no snapshot of ours, it is damaged, or there is no such device.
+        UserError: there is no model that is known, it is damaged, or there is no such device.
     """
-    from models.snapshot import find_snapshot, load_snapshot
+    from importers.opening import find_model, open_model
     from torch_utils.distributed import choose_device
 
-    file = find_snapshot(path)
-    denoiser, info = load_snapshot(file, choose_device(str(device)))
-    return Model(denoiser, info, file)
+    where = choose_device(str(device))
+    model = open_model(find_model(path), where, model_config=model_config, weights=weights)
+    for note in model.notes:
+        warnings.warn(note, stacklevel=2)
+    return Model(model.denoiser, model.info, model.path)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,7 +97,7 @@ class Model:
     Attributes:
         denoiser: a torch.nn.Module in evaluation mode, denoiser(x, sigma, labels) -> D.
         info: what the snapshot says of itself: model, sampling, label_names, images and more.
-        path: the snapshot.
+        path: the snapshot or foreign checkpoint.
     """
 
     denoiser: "Denoiser"
@@ -210,11 +222,13 @@ class Run:
         folder: the run directory.
         snapshot: the newest snapshot in it.
         stats: the rows of stats.jsonl, one a tick: row["Loss/loss"]["mean"] and more.
+        scores: those of scored snapshots: row["Score/fid5k"]["mean"] and more.
     """
 
     folder: Path
     snapshot: Path
     stats: list[dict[str, Any]] = field(repr=False)
+    scores: list[dict[str, Any]] = field(repr=False)
 
     def model(self, device: "torch.device | str" = "auto") -> Model:
         """Load the newest snapshot."""
@@ -244,7 +258,7 @@ def train(
         resume: a run directory or a state to go on with; "latest" is the newest in `outdir` with
             this config, and starts one if there is none.
         allow_config_change: resume although the config differs from the run's.
-        transfer: a snapshot or run directory to take the first weights from.
+        transfer: a model to take the first weights from, anything that `load` takes.
         progress: show a bar, and print the lines of log.txt.
 
     Raises:
@@ -264,4 +278,4 @@ def train(
     with silenced(not progress):
         wanted = wanted_config(config, overrides, resume=texts["resume"])
         result = run(wanted, start, say=print_line, has_bar=progress)
-    return Run(result.folder, result.snapshot, result.stats)
+    return Run(result.folder, result.snapshot, result.stats, result.scores)

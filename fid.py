@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from importers.command_line import guidance_network_option, model_config_option, network_option
 from importers.spellings import explain
 from samplers.command_line import sampler_options
 from scoring.command_line import (
@@ -19,7 +20,7 @@ from scoring.command_line import (
     say_left_out,
     warn_all,
 )
-from torch_utils.command import Command, Group, IntList
+from torch_utils.command import Command, Group, IntList, UrlOrPath
 from torch_utils.errors import explain_names_with
 
 explain_names_with(explain)
@@ -46,7 +47,8 @@ def calc(
 ) -> None:
     """Print the distance of images from a reference, and the classifier score."""
     from scoring.images import open_images
-    from scoring.judge import Subject, judge_of
+    from scoring.judge import Subject
+    from scoring.judging import judge_of
     from scoring.results import as_json, check_writable, lines_of, write_json
     from scoring.run import score_images
     from torch_utils.distributed import world
@@ -94,9 +96,7 @@ def ref(data: str, dest: str, features: bool, batch: int, device: str, **how: An
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)
-@click.option(
-    "--network", required=True, metavar="FILE|DIR", help="Snapshot, or a run for its newest."
-)
+@network_option
 @click.option(
     "--seeds",
     type=IntList(),
@@ -109,7 +109,8 @@ def ref(data: str, dest: str, features: bool, batch: int, device: str, **how: An
 @click.option("--outdir", metavar="DIR", help="Also keep the images there.")
 @click.option("--subdirs", is_flag=True, help="A folder for every thousand seeds in --outdir.")
 @click.option("--log", metavar="FILE", help="Append a line with the numbers.")
-@click.option("--guidance-network", metavar="FILE|DIR", help="Guide by this snapshot.")
+@guidance_network_option
+@model_config_option
 @judging_options
 @rng_device_option
 @sampler_options
@@ -120,6 +121,7 @@ def gen(
     subdirs: bool,
     log: str | None,
     guidance_network: str | None,
+    model_config: str | None,
     json_file: str | None,
     batch: int,
     device: str,
@@ -127,7 +129,8 @@ def gen(
     **options: Any,
 ) -> None:
     """Score the images of a network as it makes them: the same numbers as through PNGs."""
-    from scoring.judge import Subject, judge_of
+    from scoring.judge import Subject
+    from scoring.judging import judge_of
     from scoring.network import Pictures, check_ranges, open_network, score_ranges
     from scoring.results import (
         append_log,
@@ -145,7 +148,7 @@ def gen(
     check_writable(json_file, log)
     warnings = check_ranges(seeds)
     with world(device) as here, ended_by_sigterm():
-        opened = open_network(network, options, here, guidance_network)
+        opened = open_network(network, options, here, guidance_network, model_config=model_config)
         pictures = None if outdir is None else Pictures(outdir, subdirs)
         if pictures is not None:
             warnings += pictures.check(opened, [seed for part in seeds for seed in part])
@@ -166,7 +169,7 @@ def gen(
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=UrlOrPath(), metavar="PATH...")
 @click.option(
     "--num", type=click.IntRange(2), default=50000, show_default=True, help="Images of each."
 )
@@ -184,8 +187,8 @@ def compare(
     rng_device: str,
     **options: Any,
 ) -> None:
-    """Score folders, data sets, snapshots and runs in one table. A network makes seeds 0 on."""
-    from scoring.judge import judge_of
+    """Score folders, data sets and models, also by URL or name; models make seeds 0 on."""
+    from scoring.judging import judge_of
     from scoring.results import as_json, check_writable, table_of, write_json
     from scoring.run import open_entry, score_entry
     from torch_utils.distributed import choose_device, world

@@ -1,4 +1,4 @@
-"""Generate images from a snapshot: one PNG a seed, or a seed for each class."""
+"""Generate images from a model: one PNG a seed, or a seed for each class."""
 
 import math
 import sys
@@ -6,6 +6,12 @@ from typing import Any
 
 import click
 
+from importers.command_line import (
+    guidance_network_option,
+    model_config_option,
+    network_option,
+    weights_option,
+)
 from importers.spellings import explain
 from samplers.command_line import sampler_options, settings_of
 from torch_utils.command import Command, IntList, device_option
@@ -15,9 +21,7 @@ explain_names_with(explain)
 
 
 @click.command(cls=Command, needs_less="compute fewer images at once (--batch)")
-@click.option(
-    "--network", metavar="FILE|DIR", required=True, help="Snapshot, or a run for its newest."
-)
+@network_option
 @click.option("--outdir", metavar="DIR", required=True, help="Where the images go.")
 @click.option(
     "--seeds",
@@ -47,11 +51,9 @@ explain_names_with(explain)
     help="Images computed at once; does not change them.",
 )
 @sampler_options
-@click.option(
-    "--guidance-network",
-    metavar="FILE|DIR",
-    help="Guide by this snapshot instead of the null label (autoguidance).",
-)
+@guidance_network_option
+@model_config_option
+@weights_option
 @click.option(
     "--grid", metavar="FILE", help="Also put all images into one PNG; `each`: one row a class."
 )
@@ -74,19 +76,22 @@ def main(
     labels: str | None,
     batch: int,
     guidance_network: str | None,
+    model_config: str | None,
+    weights: str,
     grid: str | None,
     device: str,
     rng_device: str,
     **sampler: Any,
 ) -> None:
-    """Generate images from a trained snapshot. Image i depends on its seed alone.
+    """Generate images from a trained model. Image i depends on its seed alone.
 
-    Sampler options that are left out have the values stored in the snapshot, if it has any.
+    Sampler options that are left out have the values stored in the snapshot, if it has any; those
+    of a foreign checkpoint have the values that it is published with.
     Without an option for labels, they are drawn from those of the training set.
     """
     import torch
 
-    from models.snapshot import find_snapshot, load_snapshot, read_info
+    from importers.opening import find_model, open_model, read_model
     from samplers.describe import not_finite_line, png_text, row_labels, summary
     from samplers.generate import generate
     from samplers.labels import label_source
@@ -105,8 +110,8 @@ def main(
     from torch_utils.leaving import ended_by_sigterm
     from torch_utils.progress import Progress
 
-    network = str(find_snapshot(network))
-    info = read_info(network)
+    model = read_model(find_model(network), model_config=model_config, weights=weights)
+    info, network = model.info, str(model.path)
     has_guide = guidance_network is not None
     settings, remarks, warnings = settings_of(info.sampling, sampler, has_guide=has_guide)
     source = label_source(**info.labels)
@@ -117,10 +122,9 @@ def main(
     choose_device(rng_device)
 
     with world(device) as here, ended_by_sigterm():
-        denoiser, _ = load_snapshot(network, here.device)
-        guide = None
+        denoiser, guide = model.denoiser(here.device), None
         if guidance_network is not None:
-            guide, _ = load_snapshot(find_snapshot(guidance_network), here.device)
+            guide = open_model(find_model(guidance_network), here.device).denoiser
         sampling = sampling_of(settings, denoiser, guide)
         check_outputs(outdir, grid, denoiser.img_channels)
         shape = (denoiser.img_channels, *denoiser.img_resolution)
@@ -132,7 +136,7 @@ def main(
         if here.is_main:
             for line in warnings:
                 print(f"warning: {line}", file=sys.stderr)
-            for line in [*remarks, *sampling.notes]:
+            for line in [*model.notes, *remarks, *sampling.notes]:
                 click.echo(line)
 
         first, stop = here.range_of(len(requested))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from importers.spellings import explain
-from torch_utils.command import Command, IntList
+from torch_utils.command import Command, IntList, UrlOrPath
 from torch_utils.errors import explain_names_with
 
 if TYPE_CHECKING:
@@ -123,8 +123,9 @@ def wanted_of(values: dict[str, Any]) -> "TrainingConfig":
 )
 @click.option(
     "--transfer",
-    metavar="SNAPSHOT|RUNDIR",
-    help="Take the first weights from a snapshot, or from a run's newest.",
+    type=UrlOrPath(),
+    metavar="FILE|DIR|URL|NAME",
+    help="Take the first weights from a snapshot, a run's newest, or any checkpoint.",
 )
 @click.option(
     "-n", "--dry-run", is_flag=True, help="Print what would be trained, as a recipe, and exit."

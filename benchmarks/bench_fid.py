@@ -5,9 +5,10 @@
 Distance: two covariances of random features, by `metrics.frechet` and by the published formula
 with `scipy.linalg.sqrtm` in float64, in turn; once with full rank and once with fewer images than
 features, as FIDs of few images have it. Stages: images a second of decoding PNGs from a data set's
-zip, the detector, the sums, and, over as many images as given, of the kernel distance and of
-precision and recall. The detector's weights are random unless a file of weights is given, which
-changes no cost.
+zip, the detector, the sums, and these three in one pass; of the kernel distance (its images are
+those of its subsets, so the rate is the same for sets of any size); and of precision and recall,
+whose rate falls as the sets grow. The detector's weights are random unless a file of weights is
+given, which changes no cost.
 """
 
 import io
@@ -32,7 +33,7 @@ from metrics import detectors
 from metrics.detectors import Detector
 from metrics.evaluate import evaluate, num_features
 from metrics.frechet import frechet_distance
-from metrics.kernel import SUBSET_SIZE, kernel_distance
+from metrics.kernel import NUM_SUBSETS, SUBSET_SIZE, kernel_distance
 from metrics.manifold import precision_recall
 from metrics.statistics import FeatureStatistics, Gaussian
 from tests.inception import save_weights
@@ -58,6 +59,8 @@ def by_square_root(first: Gaussian, second: Gaussian) -> float:
 def distance_times(size: int, num_images: int, pairs: int) -> dict[str, Any]:
     """Seconds of both ways, run in turn, and how far apart their results are."""
     first, second = gaussian(0, size, num_images), gaussian(1, size, 10 * size)
+    small = gaussian(2, 8, 80)
+    frechet_distance(small, small), by_square_root(small, small)  # loads libraries
     times: dict[str, list[float]] = {"driftless": [], "sqrtm": []}
     found = {}
     for _ in range(pairs):
@@ -88,21 +91,27 @@ def write_dataset(path: Path, shape: tuple[int, int, int], num: int) -> None:
             archive.writestr(f"{index:08d}.png", content.getvalue())
 
 
-def rate(images: int, work: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Images a second, the median of several runs after one that does not count."""
+def rate(
+    images: int, work: Callable[[], Any], device: torch.device, repeats: int
+) -> dict[str, Any]:
+    """Images a second: median, least and most of several runs after one that does not count."""
     work()
-    seconds = []
+    rates = []
     for _ in range(repeats):
         start = now(device)
         work()
-        seconds.append(now(device) - start)
-    return round(images / median(seconds), 1)
+        rates.append(images / (now(device) - start))
+    return {
+        "images": images,
+        "per_second": round(median(rates), 1),
+        "spread": [round(min(rates), 1), round(max(rates), 1)],
+    }
 
 
-def stage_rates(
+def pass_rates(
     detector: Detector, shape: tuple[int, int, int], num: int, repeats: int
-) -> dict[str, float]:
-    """Images a second of each stage, in the order in which fid.py goes through them."""
+) -> dict[str, Any]:
+    """Rates of what every image goes through."""
     device = detector.device
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.zip"
@@ -110,9 +119,7 @@ def stage_rates(
         dataset = ImageDataset(path)
         images = torch.from_numpy(dataset.load(progress=False))
         size = num_features(detector, shape)
-        random = np.random.default_rng(0)
-        features = torch.from_numpy(random.random((num, size), np.float32)).to(device)
-        many = random.random((max(num, SUBSET_SIZE), size), np.float32)
+        features = torch.rand([num, size], device=device)
         statistics = FeatureStatistics(size, device)
 
         def decode() -> None:
@@ -127,20 +134,33 @@ def stage_rates(
             for part in torch.split(features, detector.batch):
                 statistics.update(part)
 
-        rates = {
-            "decode": rate(num, decode, device, repeats),
-            "detector": rate(num, extract, device, repeats),
-            "statistics": rate(num, add_up, device, repeats),
-            "all three": rate(
-                num, lambda: evaluate(detector, dataset.batches(64), shape), device, repeats
-            ),
+        def all_three() -> None:
+            evaluate(detector, dataset.batches(64), shape)
+
+        stages = {
+            "decode": decode,
+            "detector": extract,
+            "statistics": add_up,
+            "all three": all_three,
         }
-        for name, work in (
-            ("kernel distance", lambda: kernel_distance(many, many, subsets=10)),
-            ("precision and recall", lambda: precision_recall(many, many, device=device)),
-        ):
-            rates[name] = rate(len(many), work, device, 1)
-    return rates
+        return {name: rate(num, work, device, repeats) for name, work in stages.items()}
+
+
+def comparison_rates(size: int, num: int, repeats: int, device: torch.device) -> dict[str, Any]:
+    """Rates of what compares two sets of `num` features of a size."""
+    random = np.random.default_rng(0)
+    ours, theirs = (random.random((num, size), np.float32) for _ in range(2))
+
+    def kernel() -> None:
+        kernel_distance(ours, theirs, device=device)
+
+    def manifold() -> None:
+        precision_recall(ours, theirs, device=device)
+
+    return {
+        "kernel distance": rate(NUM_SUBSETS * SUBSET_SIZE, kernel, device, repeats),
+        "precision and recall": rate(num, manifold, device, repeats),
+    }
 
 
 @click.command(cls=Command)
@@ -148,7 +168,14 @@ def stage_rates(
 @click.option("--detector", default=detectors.DEFAULT, show_default=True, help="Its name.")
 @click.option("--weights", metavar="FILE", help="Its weights.  [default: random ones, or its own]")
 @click.option("--size", default=32, show_default=True, help="Height and width of the images.")
-@click.option("--num", default=256, show_default=True, help="Images of the stages.")
+@click.option("--num", default=256, show_default=True, help="Images of the pass.")
+@click.option(
+    "--compared",
+    type=click.IntRange(SUBSET_SIZE),
+    default=5000,
+    show_default=True,
+    help="Features in each of the sets that are compared one by one.",
+)
 @click.option("--features", default=2048, show_default=True, help="Of the distance.")
 @click.option("--pairs", default=7, show_default=True, help="Runs of both distances.")
 @click.option("--repeats", default=3, show_default=True, help="Runs of each stage.")
@@ -159,6 +186,7 @@ def main(
     weights: str | None,
     size: int,
     num: int,
+    compared: int,
     features: int,
     pairs: int,
     repeats: int,
@@ -166,12 +194,18 @@ def main(
 ) -> None:
     """Time the Frechet distance and the stages of scoring."""
     target = prepared_device(device)
-    record: dict[str, Any] = {"hardware": hardware(target), "features": features}
+    record: dict[str, Any] = {
+        "hardware": hardware(target) | {"numpy": np.__version__, "scipy": scipy.__version__},
+        "features": features,
+    }
     record["distance"] = [
         distance_times(features, num_images, pairs) for num_images in (10 * features, features // 2)
     ]
     for row in record["distance"]:
-        print(f"distance, {features} features of {row['images']} images: {row['ratio']} times")
+        print(
+            f"distance, {features} features of {row['images']} images: {row['ratio']} times as "
+            f"fast as a square root, relative difference {row['relative_difference']:.0e}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         if weights is None and detector == detectors.DEFAULT:
             weights = str(save_weights(Path(folder) / "random.pth"))
@@ -179,10 +213,12 @@ def main(
         loaded = detectors.load(detector, target, **options)
     channels = 1 if detector == "digits" else 3
     shape = channels, size, size
-    record["detector"], record["image_shape"], record["images"] = detector, shape, num
-    record["images_per_second"] = stage_rates(loaded, shape, num, repeats)
-    for name, value in record["images_per_second"].items():
-        print(f"{name}: {value:g} images/s")
+    record["detector"], record["image_shape"] = detector, shape
+    rates = pass_rates(loaded, shape, num, repeats)
+    rates |= comparison_rates(num_features(loaded, shape), compared, repeats, target)
+    record["stages"] = rates
+    for name, row in rates.items():
+        print(f"{name}: {row['per_second']:g} images/s")
     write_results(out, record)
 
 

@@ -3,12 +3,16 @@
 Karras et al. 2022 ("EDM"), Eq. 7. Losses and samplers know a model only by its denoiser.
 """
 
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from diffusion.preconditioning import Preconditioning, broadcast_sigma
+from diffusion.tables import Table
+from torch_utils.errors import UserError
 
 
 class DenoiseFunction(Protocol):
@@ -45,7 +49,7 @@ class Denoiser(nn.Module):
         img_channels, img_resolution: shape of an image, channels and (height, width).
         label_dim: width of the label vector; 0 for an unconditional model.
         u: the noise levels of improved DDPM, float32, decreasing to 0, under their published name;
-            None for other models.
+            None for other models. Weights that are loaded bring theirs, which then count.
         log_levels: ln(sigma) of a discrete schedule's levels, float64; None for a continuous
             schedule. It is not part of the state dict.
     """
@@ -74,8 +78,25 @@ class Denoiser(nn.Module):
         levels = None
         if preconditioning.has_table:
             assert table is not None
-            levels = torch.tensor([*table.levels[::-1], 0.0], dtype=torch.float32)
+            levels = _published(table)
         self.register_buffer("u", levels)
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        if self.u is not None and not self.u.is_meta:
+            self._use_levels(self.u)
+
+    def _use_levels(self, u: Tensor) -> None:
+        """Count in the levels of a published table, if they are not those of the schedule."""
+        assert self.preconditioning.table is not None, "only a table has levels"
+        if torch.equal(u.float().cpu(), _published(self.preconditioning.table)):
+            return
+        levels = u.double().cpu().numpy()
+        if not np.isfinite(levels).all() or not (np.diff(levels) < 0).all() or levels[-1] != 0:
+            raise UserError("the noise levels u of the weights do not fall to 0: they are damaged")
+        table = Table(levels[-2::-1])
+        self.preconditioning = replace(self.preconditioning, schedule=table)
+        self.log_levels = table.log_levels(u)
 
     @property
     def sigma_min(self) -> float:
@@ -166,6 +187,11 @@ class Denoiser(nn.Module):
         level = broadcast_sigma(sigma, x)
         raw = self._raw(x, level, labels, label_mask, augment_labels)
         return self.preconditioning.denoised_and_error(x, raw, y, n, level)
+
+
+def _published(table: Table) -> Tensor:
+    """The levels as published tables have them: float32, from the largest to the least, then 0."""
+    return torch.tensor([*table.levels[::-1], 0.0], dtype=torch.float32)
 
 
 def residual(

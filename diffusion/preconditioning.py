@@ -20,7 +20,7 @@ from diffusion.outputs import OUTPUTS, Parts
 from diffusion.schedules import Schedule, VPSchedule
 from diffusion.tables import Table
 from torch_utils.errors import UserError
-from torch_utils.registry import POSITIVE, Row, lookup
+from torch_utils.registry import POSITIVE, Row, lookup, split_name
 
 # (sigma, sigma_data) -> c_in
 INPUT_SCALES: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -200,7 +200,8 @@ class PresetRow(Row):
     """A published preconditioning; its options are the parts that can be changed one by one.
 
     Attributes:
-        is_fixed: published as it is: only its range of noise levels can be changed.
+        is_fixed: published as it is: only its range of noise levels and the constants of its
+            schedule can be changed.
         constants: what else is published with it.
     """
 
@@ -292,7 +293,13 @@ def create(name: str, **given: Any) -> Preconditioning:
     owner = f"preconditioning {name}"
     given = {key: value for key, value in given.items() if value is not None}
     options = row.resolve(owner, given)
-    if row.is_fixed and given.keys() - {"sigma_data", "sigma_min", "sigma_max"}:
+    fixed = given.keys() - {"sigma_data", "sigma_min", "sigma_max"}
+    if (
+        "schedule" in given
+        and split_name("schedule", given["schedule"])[0] == row.options["schedule"]
+    ):
+        fixed -= {"schedule"}  # the same one with other constants
+    if row.is_fixed and fixed:
         raise UserError(f"{owner} is fixed: start from ddpm to change its parts")
     if options["schedule"] is not None:
         schedule = options["schedule"] = schedules.create(options["schedule"])

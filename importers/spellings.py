@@ -83,7 +83,7 @@ SPELLINGS: dict[str, Spelling] = {
     "image_intv": Spelling(VD, "run.snap=...ep"),
     "ckpt_intv": Spelling(VD, "run.dump=...ep"),
     "chkpt_intv": Spelling(VD, "run.dump=...ep"),
-    "eval_intv": Spelling(VD, "training does not score: fid.py does", exists=False),
+    "eval_intv": Spelling(VD, "evaluate.every, in snapshots"),
     "save_rng_state": Spelling(VD, "random numbers are functions of progress", exists=False),
     "save_freq": Spelling(DI, "run.snap=...it and run.dump=...it"),
     "sample_freq": Spelling(DI, "run.snap=...it"),

@@ -28,11 +28,13 @@ class DetectorRow(Row):
     Attributes:
         classifies: whether it gives class logits, and so a classifier score.
         is_fid: whether its numbers are what the field calls FID, IS and KID (Inception only).
+        distance: the published name of its Frechet distance, if it has one beside FID.
         batch: images that it computes at once on a GPU.
     """
 
     classifies: bool = False
     is_fid: bool = False
+    distance: str = ""
     batch: int = 64
 
     @property
@@ -63,6 +65,7 @@ DETECTORS: dict[str, DetectorRow] = {
         options={"weights": ""},
         rules={"weights": _FILE},
         summary="DINOv2 ViT-L/14 for FD_DINOv2; gray or RGB, any size; needs driftless[dinov2]",
+        distance="FD_DINOv2",
     ),
     "pixels": DetectorRow(
         target="metrics.pixels:load",

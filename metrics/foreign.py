@@ -4,9 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from metrics.npz_images import KEY as IMAGES_KEY
-from metrics.npz_images import NpzImages as NpzImages
-from metrics.npz_images import is_npz as is_npz
+from metrics.npz_images import IMAGES_KEY, NpzImages, is_npz
 from metrics.pickled import read_npy, read_pkl
 from metrics.reference import (
     Reference,

@@ -19,6 +19,7 @@ from torch_utils import torch_files
 from torch_utils.errors import UserError
 from torch_utils.text import some
 from torch_utils.untouched import numerics
+from torch_utils.zips import BAD_ZIP, open_zip
 
 NAME = "inception"
 WEIGHTS = WeightsFile(
@@ -172,11 +173,24 @@ def read_published(path: str | os.PathLike[str]) -> Inception:
         UserError: it cannot be read; tensors are missing, unknown, of a wrong shape or type, or
             hold values that no network has.
     """
+    if _is_program(path):
+        raise UserError(
+            f"{os.fspath(path)} is a TorchScript program: use --detector=inception-torchscript"
+        )
     net = Inception()
     state = torch_files.load(path, os.fspath(path))
     _check(os.fspath(path), state, net.published_shapes())
     net.load_published(state, torch.float32)
     return net.eval().requires_grad_(False)
+
+
+def _is_program(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is TorchScript: only such zips hold constants."""
+    try:
+        with open_zip(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except BAD_ZIP:
+        return False
 
 
 def _check(name: str, state: object, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -28,8 +28,11 @@ def shown_name(value: str, detector: str, count: int) -> str:
         count: images that were scored.
     """
     published, stem, plain, _ = _NAMES[value]
-    if row(detector).is_fid:
+    chosen = row(detector)
+    if chosen.is_fid:
         return published if count == USUAL_COUNT else stem + short_count(count)
+    if value == "fid" and chosen.distance:
+        return chosen.distance if count == USUAL_COUNT else key_name(value, detector, count)
     return f"{plain} ({detector})"
 
 

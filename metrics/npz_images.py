@@ -24,12 +24,12 @@ from torch_utils.subsets import subset_indices
 from torch_utils.text import printable, some
 from torch_utils.zips import BAD_ZIP, MemberStream, open_zip
 
-KEY = "arr_0"
+IMAGES_KEY = "arr_0"
 _MAX_HEADER = 2**16
 _MAX_IMAGE_BYTES = 2**28
 _MAX_CHANNELS = 4
 _DIGITS = 32  # hexadecimal, of a content key
-_EXPECTED = f"expected {KEY}: uint8 [N, H, W, C], channels last"
+_EXPECTED = f"expected {IMAGES_KEY}: uint8 [N, H, W, C], channels last"
 
 
 def is_npz(path: str | os.PathLike[str]) -> bool:
@@ -74,7 +74,7 @@ class NpzImages:
         self.image_shape = (channels, height, width)
         self._size = channels * height * width  # bytes of an image
         if member.file_size != len(self._header) + num * self._size:
-            raise UserError(f"{self._path} is damaged: it has no {num} images of its {KEY}")
+            raise UserError(f"{self._path} is damaged: it has no {num} images of its {IMAGES_KEY}")
         self._indices = np.arange(num, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -162,7 +162,7 @@ class NpzImages:
             raise UserError(f"{self._path} is damaged or not an .npz file: {reason}") from error
 
     def _member(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-        members = [each for each in archive.infolist() if each.filename == f"{KEY}.npy"]
+        members = [each for each in archive.infolist() if each.filename == f"{IMAGES_KEY}.npy"]
         if len(members) != 1:
             names = [printable(each.filename.removesuffix(".npy")) for each in archive.infolist()]
             raise UserError(f"{self._path} has the arrays {some(names) or 'none'}: {_EXPECTED}")
@@ -177,11 +177,11 @@ class NpzImages:
         self, shape: tuple[int, ...], dtype: np.dtype[np.generic], is_fortran: bool
     ) -> tuple[int, int, int, int]:
         if dtype != np.uint8 or len(shape) != 4 or 0 in shape or shape[3] > _MAX_CHANNELS:
-            raise UserError(f"{self._path} has {KEY}: {dtype} {list(shape)}; {_EXPECTED}")
+            raise UserError(f"{self._path} has {IMAGES_KEY}: {dtype} {list(shape)}; {_EXPECTED}")
         num, height, width, channels = shape
         if is_fortran:
             raise UserError(
-                f"{self._path} has {KEY} in Fortran's order: save numpy.ascontiguousarray of it"
+                f"{self._path} has {IMAGES_KEY} in Fortran order: save numpy.ascontiguousarray"
             )
         if height * width * channels > _MAX_IMAGE_BYTES:
             raise UserError(f"{self._path} has images of {height}x{width}: they are too large")

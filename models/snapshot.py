@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import platform
-import struct
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,16 +21,22 @@ from torch import Tensor
 from diffusion.denoiser import Denoiser
 from models.build import build
 from models.config import ModelConfig
-from torch_utils.bounded import open_regular
 from torch_utils.errors import UserError
 from torch_utils.files import replacing
 from torch_utils.jsons import parse_json, strict
+from torch_utils.safetensors_files import (
+    Damaged,
+    OtherFormat,
+    is_safetensors,
+    read_header,
+)
 from torch_utils.sections import validated
 
 FORMAT_VERSION = 1
+SNAPSHOTS = "network-snapshot-*.safetensors"
+_OTHER_AVERAGE = re.compile(r"(network-snapshot-\d{10,})-\d+\.\d+(\.safetensors)")
 METADATA_KEY = "driftless"
 CHECKSUM_KEY = "sha256"
-MAX_HEADER_BYTES = 2**25
 MAX_VALUES = 2**20  # in a description
 MAX_INT = 2**63 - 1
 
@@ -81,18 +87,32 @@ def snapshot_path(folder: str | os.PathLike[str], images: int, ema_name: str = "
     return Path(folder) / f"network-snapshot-{images:010d}{suffix}.safetensors"
 
 
+def point_of(path: Path) -> str:
+    """What the snapshots of one point of a run have in common: the name of its own average."""
+    found = _OTHER_AVERAGE.fullmatch(path.name)
+    return path.name if found is None else found[1] + found[2]
+
+
+def is_other_average(path: Path) -> bool:
+    """Whether a snapshot is of another average than the run's own, by its name."""
+    return point_of(path) != path.name
+
+
 def find_snapshot(path: str | os.PathLike[str]) -> Path:
     """The snapshot at a path; the newest one if the path is a run directory.
+
+    Averages that training kept beside its own count only where there are no others.
 
     Raises:
         UserError: the directory has no snapshots.
     """
     if not Path(path).is_dir():
         return Path(path)
-    snapshots = sorted(Path(path).glob("network-snapshot-*.safetensors"))
+    snapshots = sorted(Path(path).glob(SNAPSHOTS))
     if not snapshots:
-        raise UserError(f"no network-snapshot-*.safetensors in {path}")
-    return snapshots[-1]
+        raise UserError(f"no {SNAPSHOTS} in {path}")
+    own = [snapshot for snapshot in snapshots if not is_other_average(snapshot)]
+    return (own or snapshots)[-1]
 
 
 def save_snapshot(
@@ -203,25 +223,22 @@ def _read_header(path: str | os.PathLike[str]) -> _Header:
             "a run directory or a network-snapshot-*.safetensors was expected, but there is no "
             f"snapshot at {path}"
         )
+    _check_whole(path)
     try:
-        with open_regular(path) as raw:
-            (length,) = struct.unpack("<Q", raw.read(8))
-        if length > MAX_HEADER_BYTES:
-            raise ValueError
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             tensors = {k: (tuple(s.get_shape()), s.get_dtype()) for k, s in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if METADATA_KEY not in metadata:
+        raise UserError(_refusal(path, "it is safetensors without our description"))
+    try:
         record = parse_json(metadata[METADATA_KEY].encode(), MAX_VALUES, MAX_INT)
         checksum = record.pop(CHECKSUM_KEY, None)
         version = record["versions"]["format"]
-    except (
-        *(SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError),
-        *(RecursionError, struct.error),
-    ):
-        raise UserError(
-            f"{path} is not a snapshot of Driftless: give a network-snapshot-*.safetensors"
-        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise UserError(_refusal(path, "its description cannot be read")) from None
     if version != FORMAT_VERSION:
         raise UserError(f"{path} has format {version}, this version reads {FORMAT_VERSION}")
     unknown = record.keys() - {entry.name for entry in fields(SnapshotInfo)}
@@ -235,6 +252,35 @@ def _read_header(path: str | os.PathLike[str]) -> _Header:
         where = ".".join(map(str, problem["loc"]))
         raise UserError(f"{path}: its description is wrong at {where}: {problem['msg']}") from None
     return _Header(info, record, checksum, tensors)
+
+
+def _check_whole(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that is no safetensors, cannot be read or is cut off, and say which it is."""
+    try:
+        read_header(path)
+    except OtherFormat as error:
+        raise UserError(_refusal(path, str(error))) from None
+    except Damaged as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _refusal(path: str | os.PathLike[str], problem: str) -> str:
+    return (
+        f"{path} is not a snapshot of Driftless: {problem}; give a network-snapshot-*.safetensors"
+    )
+
+
+def is_snapshot(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a snapshot of ours, by its content; one that is cut off counts as one."""
+    if not is_safetensors(path):
+        return False
+    try:
+        metadata = read_header(path).get("__metadata__")
+    except (Damaged, OSError, UserError):
+        return True  # to be refused with what is wrong
+    return isinstance(metadata, dict) and METADATA_KEY in metadata
 
 
 def _empty(path: str | os.PathLike[str], header: _Header) -> Denoiser:

@@ -111,7 +111,7 @@ def line_chart(several: Sequence[Series]) -> Chart | None:
         Line(line.letter, line.path, line.dots, place)
         for line, place in zip(lines, places, strict=True)
     ]
-    return Chart(_ticks(x_scale), _ticks(y_scale), lines, is_log)
+    return Chart(_ticks(x_scale, 8), _ticks(y_scale, 6), lines, is_log)
 
 
 def _tame(values: np.ndarray) -> np.ndarray:
@@ -120,8 +120,9 @@ def _tame(values: np.ndarray) -> np.ndarray:
     return np.clip(finite, -_LARGEST, _LARGEST)
 
 
-def _ticks(scale: Scale) -> list[Tick]:
-    numbers = (log_ticks if scale.is_log else linear_ticks)(scale.low, scale.high)
+def _ticks(scale: Scale, count: int) -> list[Tick]:
+    low, high = scale.low, scale.high
+    numbers = log_ticks(low, high) if scale.is_log else linear_ticks(low, high, count)
     places = scale(np.array(numbers)).tolist()
     return [Tick(at, text) for at, text in zip(places, tick_texts(numbers), strict=True)]
 
@@ -150,8 +151,8 @@ def limits(values: np.ndarray, pad: float = 0.04) -> tuple[float, float]:
     return low - room, high + room
 
 
-def linear_ticks(low: float, high: float, count: int = 6) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within low..high, `count` of them at most."""
+def linear_ticks(low: float, high: float, count: int) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten within low..high, `count` + 1 of them at most."""
     size = (high - low) / count
     power = 10.0 ** math.floor(math.log10(size))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= size)

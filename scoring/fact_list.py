@@ -25,6 +25,7 @@ _TERMS = {
     "reference.source": "reference from",
     "reference.count": "reference's images",
     "reference.sha256": "reference, sha256",
+    "reference.content_key": "reference, content of its images",
     "metrics": "metrics",
     "names": "names in files",
     "versions": "versions",
@@ -52,7 +53,7 @@ def facts_of(rows: Sequence[Scores]) -> list[Fact]:
     for path in (*known, *(path for path in paths if path not in _TERMS)):
         texts = dict.fromkeys(_text(path, facts[path]) for facts in flat if path in facts)
         term = _TERMS.get(path, path.replace(".", ", ").replace("_", " "))
-        found.append(Fact(term, _SEPARATOR.join(texts), path.endswith("sha256")))
+        found.append(Fact(term, _SEPARATOR.join(texts), path.endswith(("sha256", "content_key"))))
     return found
 
 

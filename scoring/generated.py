@@ -33,7 +33,20 @@ class Generated:
     lost: list[int]
 
 
-def evaluate_generated(
+@dataclass(frozen=True)
+class Share:
+    """What one process found.
+
+    Attributes:
+        part: what the detector saw of its images.
+        is_lost: int32 [N] of all images: 1 for those of its own that are not finite.
+    """
+
+    part: Evaluation
+    is_lost: Tensor
+
+
+def generated_share(
     judge: Judge,
     sampling: Sampling,
     samples: Sequence[Sample],
@@ -44,8 +57,8 @@ def evaluate_generated(
     keep: Callable[[int, np.ndarray], None] | None = None,
     callback: Callback | None = None,
     bar: Progress | None = None,
-) -> Generated:
-    """Generate images and run the detector over them. All processes must call, and share the work.
+) -> Share:
+    """Generate this process's images and run the detector over them; does not communicate.
 
     Args:
         judge: whose `check` has accepted images of this model.
@@ -94,9 +107,14 @@ def evaluate_generated(
     )
     model = sampling.denoiser
     shape = model.img_channels, *model.img_resolution
-    found = judge.evaluate(pictures(batches), shape, len(samples))
-    judge.world.sum(is_lost)
-    return Generated(found, is_lost.nonzero().flatten().tolist())
+    return Share(judge.share(pictures(batches), shape), is_lost)
+
+
+def join_shares(judge: Judge, share: Share, num: int) -> Generated:
+    """Put the shares of `num` images together. All processes must call."""
+    found = judge.join(share.part, num)
+    lost = judge.world.sum(share.is_lost)
+    return Generated(found, lost.nonzero().flatten().tolist())
 
 
 def sampling_facts(sampling: Sampling, samples: Sequence[Sample]) -> dict[str, Any]:

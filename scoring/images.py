@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from data.dataset import ImageDataset
-from metrics.foreign import NpzImages, is_npz
+from metrics.npz_images import NpzImages, is_npz
 from torch_utils.errors import UserError
 from torch_utils.images import is_grid
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from models.snapshot import SnapshotInfo, find_snapshot, load_snapshot, read_info
+from importers.opening import find_model, open_model, read_model
+from models.snapshot import SnapshotInfo
 from samplers.command_line import settings_of
 from samplers.describe import ranges
 from samplers.generate import Sample, some_seeds
@@ -16,9 +17,10 @@ from samplers.labels import LabelSource, label_source
 from samplers.outputs import PictureWriter, check_outputs, check_room, picture_path
 from samplers.requests import LabelWords, check_seeds, requests
 from samplers.sampling import Sampling, sampling_of
-from scoring.generated import evaluate_generated, sampling_facts
+from scoring.generated import generated_share, join_shares, sampling_facts
 from scoring.judge import Judge
 from scoring.results import Scores
+from torch_utils.addresses import is_url, shown
 from torch_utils.distributed import World
 from torch_utils.errors import Failure, UserError
 from torch_utils.jsons import strict
@@ -29,10 +31,10 @@ NUM_SHOWN = 64  # images of a set that a report shows
 
 @dataclass(frozen=True)
 class Network:
-    """A snapshot with the settings to sample it.
+    """A model with the settings to sample it.
 
     Attributes:
-        path: the snapshot.
+        path: the snapshot or foreign checkpoint.
         info: what it says of itself.
         sampling: the model and the settings.
         source: what labels are drawn from.
@@ -53,38 +55,36 @@ class Network:
         return self.sampling.denoiser.img_channels, height, width
 
 
-def is_network(path: str) -> bool:
-    """Whether a path is a snapshot or a run directory that has one."""
-    is_snapshot = Path(path).suffix == ".safetensors"
-    return is_snapshot or any(Path(path).glob("network-snapshot-*.safetensors"))
-
-
 def open_network(
-    path: str, options: Mapping[str, Any], world: World, guidance_network: str | None = None
+    path: str,
+    options: Mapping[str, Any],
+    world: World,
+    guidance_network: str | None = None,
+    model_config: str | None = None,
 ) -> Network:
     """Load a network, and put it together with the options of a command line.
 
     Args:
-        path: a snapshot, or a run directory for its newest.
+        path: anything that `importers.opening.find_model` finds.
         options: of `samplers.command_line.sampler_options`; None where not given.
         world: the processes.
-        guidance_network: another such path, to guide by.
+        guidance_network: another such model, to guide by.
+        model_config: facts that the tensors of a foreign checkpoint do not tell.
 
     Raises:
-        UserError: no snapshot, or settings that do not fit it.
+        UserError: no model, or settings that do not fit it.
     """
-    file = find_snapshot(path)
-    info = read_info(file)
-    has_guide = guidance_network is not None
+    model = read_model(find_model(path), model_config=model_config)
+    info, has_guide = model.info, guidance_network is not None
     settings, remarks, warnings = settings_of(info.sampling, options, has_guide=has_guide)
     guide = None
     if guidance_network is not None:
-        guide, _ = load_snapshot(find_snapshot(guidance_network), world.device)
-    denoiser, _ = load_snapshot(file, world.device)
-    sampling = sampling_of(settings, denoiser, guide)
+        guide = open_model(find_model(guidance_network), world.device).denoiser
+    sampling = sampling_of(settings, model.denoiser(world.device), guide)
     warnings += sampling.cautions(label_dropout=info.label_dropout)
     source = label_source(**info.labels)
-    return Network(file, info, sampling, source, remarks + sampling.notes, warnings)
+    remarks = [*model.notes, *remarks, *sampling.notes]
+    return Network(model.path, info, sampling, source, remarks, warnings)
 
 
 def samples_of(network: Network, seeds: Sequence[int]) -> list[Sample]:
@@ -167,7 +167,7 @@ def score_network(
             if shown is not None and len(shown) < NUM_SHOWN:
                 shown.append(picture)
 
-        found = evaluate_generated(
+        share = generated_share(
             judge,
             network.sampling,
             samples,
@@ -178,6 +178,7 @@ def score_network(
             bar=bar,
         )
     judge.world.meet()
+    found = join_shares(judge, share, len(samples))
     if found.lost:
         raise Failure(
             f"{len(found.lost)} of {len(samples)} images are not finite, of "
@@ -215,9 +216,15 @@ def check_ranges(seed_ranges: Sequence[Sequence[int]]) -> list[str]:
     return check_seeds([seed for seeds in seed_ranges for seed in seeds])
 
 
-def name_of(path: str, seeds: Sequence[int], *, is_only: bool) -> str:
-    """What the scores of a range are called: the path, with the seeds if there are several."""
-    return path if is_only else f"{path}, seeds {ranges(seeds)}"
+def model_name(text: str) -> str:
+    """What a model is called in results: as it was given, but without what may be a secret."""
+    return shown(text) if is_url(text) else text
+
+
+def name_of(text: str, seeds: Sequence[int], *, is_only: bool) -> str:
+    """What the scores of a range are called: the model, with the seeds if there are several."""
+    name = model_name(text)
+    return name if is_only else f"{name}, seeds {ranges(seeds)}"
 
 
 def score_ranges(

@@ -163,8 +163,8 @@ def _common(scores: Scores) -> list[str]:
     detector, reference = scores.facts["detector"], scores.facts["reference"] or {}
     weights = detector["weights_sha256"][:HASH_DIGITS] or "none"
     parts = [f"detector {detector['name']}", f"weights {weights}"]
-    if reference.get("sha256"):
-        parts.append(f"reference {reference['sha256'][:HASH_DIGITS]}")
+    if identity := reference.get("sha256") or reference.get("content_key"):
+        parts.append(f"reference {identity[:HASH_DIGITS]}")
     return parts
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from importers.opening import is_model
 from metrics.reference import Reference, reference_of
 from scoring.images import Images, open_images
 from scoring.judge import Criteria, Judge, Subject
-from scoring.network import NUM_SHOWN, Network, is_network, open_network, score_network
+from scoring.network import NUM_SHOWN, Network, model_name, open_network, score_network
 from scoring.report import Subject as ReportSubject
 from scoring.results import Scores
 from torch_utils.distributed import World
@@ -69,7 +70,8 @@ def make_reference(
     detector = criteria.load_detector(world.device)
     judge = Judge(detector, ("kid",) if keep_features else ("fid",), world)
     found = judge.evaluate_images(images, batch)
-    return reference_of(found, detector, images.name, images.image_shape)
+    key = images.content_key() if world.is_main else ""
+    return reference_of(found, detector, images.name, images.image_shape, key)
 
 
 @dataclass
@@ -112,10 +114,10 @@ class Entry:
 def open_entry(
     path: str, num: int, options: Mapping[str, Any], world: World, *, seed: int = 0
 ) -> Entry:
-    """Open a folder, data set, snapshot or run directory.
+    """Open a folder, data set, model or run directory.
 
     Args:
-        path: what was given.
+        path: what was given; a model may be a URL or a name.
         num: images to score; of a network, seeds 0 to num - 1.
         options: of the sampler, for networks.
         world: the processes.
@@ -124,8 +126,9 @@ def open_entry(
     Raises:
         UserError: it cannot be used, or has fewer images.
     """
-    if is_network(path):
-        return Entry(path, network=open_network(path, options, world), seeds=range(num))
+    if is_model(path):
+        opened = open_network(path, options, world)
+        return Entry(model_name(path), network=opened, seeds=range(num))
     return Entry(path, images=open_images(path, num, seed))
 
 

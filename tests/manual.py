@@ -34,7 +34,7 @@ STEPS = 18  # the number of steps for which calls are counted
 SIGMAS = (0.01, 1.0, 100.0)  # at which weights of the network's error are shown
 
 # what a text of SPELLINGS names that can be looked up: launchers, programs, options, keys
-SECTIONS = "data|augment|network|preconditioning|loss|optimizer|ema|sampler|preview|run"
+SECTIONS = "data|augment|network|preconditioning|loss|optimizer|ema|sampler|preview|evaluate|run"
 _VALUE = r"=(?:\{[^}]*\}|[^\s,;()]+)"
 NAMED = re.compile(
     r"torchrun --\w+|\w+\.py(?: calc)?(?: --\w+)?"

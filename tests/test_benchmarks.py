@@ -92,3 +92,24 @@ def test_the_benchmark_of_samplers_covers_the_registry_and_counts_its_calls(tmp_
         assert ("state" in found[0]) == (not row.is_stochastic(row.options))
     assert all(row["overhead"] > 0 for row in record["overhead"])
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_scores_compares_distances_and_times_every_stage(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_fid.py",
+        *("--device=cpu", "--detector=digits", "--size=8", "--num=20", "--compared=1000"),
+        *("--features=64", "--pairs=2", "--repeats=1", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    full, deficient = record["distance"]
+    assert full["images"] > record["features"] > deficient["images"]
+    assert full["relative_difference"] < 1e-9
+    assert deficient["relative_difference"] < 1e-6
+    assert all(row["ratio"] > 0 for row in record["distance"])
+    stages = ["decode", "detector", "statistics", "all three"]
+    assert list(record["stages"]) == [*stages, "kernel distance", "precision and recall"]
+    assert [row["images"] for row in record["stages"].values()] == [20] * 4 + [100_000, 1000]
+    assert all(row["per_second"] > 0 for row in record["stages"].values())
+    assert {"device", "torch", "scipy", "commit"} <= record["hardware"].keys()

@@ -206,8 +206,8 @@ def test_seeds_are_whole_numbers(seeds: Any, classes: Path) -> None:
 def test_what_cannot_be_loaded_is_answered_with_what_can(tmp_path: Path) -> None:
     (tmp_path / "model.pkl").write_bytes(b"x")
     for path, message in [
-        (tmp_path / "absent", "a run directory or a network-snapshot-.* no snapshot at"),
-        (tmp_path / "model.pkl", "is not a snapshot of Driftless: give a network-snapshot-"),
+        (tmp_path / "absent", "no snapshot at .*: give a run directory, a network-snap"),
+        (tmp_path / "model.pkl", "is no checkpoint of a known kind: read are snapshots of"),
         (tmp_path, "no network-snapshot-"),
     ]:
         with pytest.raises(driftless.UserError, match=message):

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(reason is not None, reason=reason or "")
 
 CHECKS = (
     "a_step_does_not_wait",
+    "a_step_does_not_wait_for_a_state",
     "a_step_is_that_of_the_cpu",
     "data_are_uploaded_once",
     "sampling_does_not_wait",
@@ -28,6 +29,8 @@ CHECKS = (
     "a_denoiser_call_can_be_captured",
     "float32_is_not_rounded",
     "inception_neither_rounds_nor_waits",
+    "sums_of_features_do_not_wait",
+    "sets_of_features_are_compared_as_on_the_cpu",
     "a_process_computes_on_its_own_device",
 )
 
@@ -164,6 +167,10 @@ TRAIN = (
     " run.batch_gpu=16 network.dropout=0.1 optimizer.decay=constant sampler.steps=2"
 )
 GENERATE = "generate.py --seeds=0-3 --steps=3"
+GEN = (
+    "fid.py gen --seeds=0-7 --steps=3 --detector=digits --metrics=fid,is,pr"
+    " --ref=assets/digits-8x8.zip"
+)
 
 
 @pytest.fixture(scope="session")
@@ -182,6 +189,8 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
             f"{generate} --device=cuda --outdir={root / 'all'} --rng-device=cuda --class=each",
             f"fid.py ref {fid} --data={root / 'cpu'} --dest={root / 'ref.npz'}",
             f"fid.py calc {fid} --images={root / 'cuda'} --ref={root / 'ref.npz'} --num=4",
+            f"{GEN} --network={root / 'run'} --device=cpu --json={root / 'cpu.json'}",
+            f"{GEN} --network={root / 'run'} --device=cuda --json={root / 'cuda.json'}",
             f"dataset_tool.py convert --source={root / 'cuda'} --dest={root / 'cuda.zip'}",
             f"snapshot_tool.py info {snapshot}",
         ),
@@ -207,6 +216,10 @@ def test_every_command_line_does_on_a_gpu_what_it_does_on_the_cpu(
     distance = re.search(r"frechet distance \(digits\): (\S+)", output)
     assert distance is not None, output
     assert float(distance[1]) < 1e-6
+    scores = [json.loads((root / f"{name}.json").read_text()) for name in ("cpu", "cuda")]
+    for value in ("fid", "is", "precision", "recall"):
+        assert scores[1][value] == pytest.approx(scores[0][value], rel=1e-6)
+    assert scores[1]["fid"] > 1
 
 
 def test_two_processes_do_over_nccl_what_one_does(

@@ -198,7 +198,7 @@ def test_published_options_change_the_terms(arguments: list[str], expected: list
         ([TINY, "--resume=absent"], ["nothing to resume at absent"]),
         ([TINY, "--resume=tests"], ["is not a run directory"]),
         ([TINY, "--resume=configs", "--transfer=x"], ["exclude each other"]),
-        ([TINY, "--transfer=Makefile"], ["not a snapshot"]),
+        ([TINY, "--transfer=Makefile"], ["no checkpoint of a known kind"]),
         (["--config=absent.yaml"], ["absent.yaml"]),
         ([TINY, "--device=tpu"], ["run.device", "tpu"]),
     ],

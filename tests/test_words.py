@@ -8,6 +8,7 @@ import pytest
 TINY = "--config=configs/digits-tiny.yaml"
 URL = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/edm-cifar10-32x32-cond-vp.pkl"
 NO_URL = "this program reads local files, not URLs: download it, and give the file"
+OF_MODELS = "URLs are for --guidance-network and --network only: download it"
 
 
 def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) -> str:
@@ -25,9 +26,12 @@ def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) 
     ("words", "line"),
     [
         ("train", "missing option --outdir=DIR: where run directories go"),
-        ("generate --outdir=x", "missing option --network=FILE|DIR: snapshot, or a run for its "),
+        (
+            "generate --outdir=x",
+            "missing option --network=FILE|DIR|URL|NAME: snapshot, run for its ",
+        ),
         ("generate --network=x", "missing option --outdir=DIR: where the images go"),
-        ("fid gen --ref=y", "missing option --network=FILE|DIR: snapshot, or a run for its "),
+        ("fid gen --ref=y", "missing option --network=FILE|DIR|URL|NAME: snapshot, run for its "),
         ("fid compare --ref=y", "missing argument PATH..."),
         ("fid calc --detector=pixels", "missing option --images=PATH: folder, zip or .npz of "),
         (
@@ -39,11 +43,12 @@ def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) 
         ("dataset_tool check", "missing option --data=PATH: zip or folder, as for train.py"),
         ("snapshot_tool info", "missing argument FILE|DIR"),
         # URLs as they were typed
-        (f"generate --outdir=x --network={URL}", f"--network={URL}: {NO_URL}"),
-        (f"generate --outdir=x --network {URL}", f"{URL}: {NO_URL}"),
+        (f"generate --outdir={URL} --network=x", f"--outdir={URL}: {OF_MODELS}"),
+        (f"generate --network=x --outdir {URL}", f"{URL}: {OF_MODELS}"),
+        (f"fid compare a --json={URL}", f"--json={URL}: URLs are for --ref and PATH... only"),
         ("fid calc --images=https://a.b/c", "--images=https://a.b/c: URLs are for --ref only"),
-        ("train --outdir=x --transfer=http://a", f"--transfer=http://a: {NO_URL}"),
-        ("train --outdir=x data.path=s3://a/b", f"data.path=s3://a/b: {NO_URL}"),
+        ("train --outdir=x --transfer=http://a", "http://a: what comes over http can be changed"),
+        ("train --outdir=x data.path=s3://a/b", "data.path=s3://a/b: URLs are for --transfer only"),
         ("dataset_tool --source=https://a/b.zip", f"--source=https://a/b.zip: {NO_URL}"),
         # names
         ("train --outdir=x --data=y --arch=ddpm++ -n", "did you mean 'ddpmpp'?"),
@@ -73,4 +78,6 @@ def test_a_wrong_command_line_is_answered(
 def test_what_a_terminal_would_obey_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     line = answer(capsys, "train", "--outdir=x", "run.desc=a\x1b[31m\nb")
     assert r"run.desc=a\x1b[31m\nb on the command line: it may have letters" in line
-    assert answer(capsys, "generate", "--outdir=x", "--network=no\nwhere").endswith(r"no\nwhere")
+    assert answer(capsys, "generate", "--outdir=x", "--network=no\nwhere").startswith(
+        r"there is no snapshot at no\nwhere: give "
+    )

@@ -16,6 +16,7 @@ DATASETS = "datasets"  # decoded and converted data sets
 TORCHVISION = "torchvision"  # downloads of public ones
 DOWNLOADS = "downloads"  # weights of detectors
 REFERENCES = "references"  # statistics of public data sets that images are compared with
+MODELS = "models"  # published checkpoints
 
 
 def cache_folder(part: str) -> Path:

@@ -51,6 +51,11 @@ def unknown_option(error: click.NoSuchOption) -> str:
     return f"unknown option {name}: {published or 'see --help'}"
 
 
+def _flag(parameter: click.Parameter) -> str:
+    """What a parameter is called where it is typed."""
+    return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.metavar or ""
+
+
 def missing(parameter: click.Parameter) -> str:
     """The line for an option or argument that must be given; it says what it is for."""
     if not isinstance(parameter, click.Option):
@@ -143,7 +148,7 @@ class Command(click.Command):
         """Refuse URLs for parameters that take none, before they are looked for on the disk."""
         options = {flag: p for p in self.params if isinstance(p, click.Option) for flag in p.opts}
         words = [p for p in self.params if isinstance(p, click.Argument)]
-        takers = {p.opts[0] for p in options.values() if isinstance(p.type, UrlOrPath)}
+        takers = sorted({_flag(p) for p in self.params if isinstance(p.type, UrlOrPath)})
         for before, text in zip(["", *args], args, strict=False):
             match = re.fullmatch(r"(?:([\w.-]+)=)?([A-Za-z][A-Za-z0-9+.-]*://.*)", text, re.DOTALL)
             if not match:
@@ -156,7 +161,9 @@ class Command(click.Command):
                 continue
             reads = "this program reads local files, not URLs"
             if takers:
-                reads = f"URLs are for {' and '.join(sorted(takers))} only"
+                *others, last = takers
+                named = f"{', '.join(others)} and {last}" if others else last
+                reads = f"URLs are for {named} only"
             given = f"{flag}={shown(url)}" if flag else shown(url)
             raise UserError(f"{given}: {reads}: download it, and give the file")
 

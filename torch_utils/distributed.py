@@ -18,6 +18,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from torch_utils import leaving
+from torch_utils.attempts import fresh_name
 from torch_utils.errors import Failure, UserError
 
 COLLECTIVE_LIMIT = timedelta(minutes=30)
@@ -249,14 +250,15 @@ def world(device_name: str = "auto") -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         store, rank, size = next(rendezvous("env://", timeout=COLLECTIVE_LIMIT))
-        group_store = PrefixStore("group", store)
+        start = fresh_name(store, rank, size, COLLECTIVE_LIMIT)
+        group_store = PrefixStore(f"{start}/group", store)
         dist.init_process_group(
             backend, store=group_store, rank=rank, world_size=size, timeout=COLLECTIVE_LIMIT
         )
     except RuntimeError as error:
         raise Failure(_lost_line(error)) from None
     leaving.has_joined_group = True
-    board = Board(PrefixStore("board", store))
+    board = Board(PrefixStore(f"{start}/board", store))
     try:
         yield World(rank, size, device, is_group=True, board=board, launcher=os.getppid())
     except BaseException as error:

@@ -122,6 +122,9 @@ class _Machine:
 
     def stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
+        # nothing else is put into a message: lists within lists can be written out without end
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise Refused("it names something that is not a text")
         self.token(f"{module} {name}")
 
     def call(self, _: Any) -> None:
@@ -249,6 +252,13 @@ def _check_shape(root: Any, limit: int) -> None:
             raise Refused(f"it nests deeper than {limit}")
 
 
+def _with_name(opcode: str, argument: Any) -> str:
+    """An opcode for a message, with the global that it has."""
+    if opcode != "INST" or not isinstance(argument, str):
+        return opcode
+    return f"{opcode} for {brief(argument.replace(' ', '.'))}"
+
+
 def read_pickle(
     stream: IO[bytes],
     what: str,
@@ -282,7 +292,7 @@ def read_pickle(
             if (position or 0) - start > limits.bytes:
                 raise Refused(f"it has more than {limits.bytes} bytes")
             if opcode.name not in _STEPS:
-                raise Refused(f"it uses the opcode {opcode.name}")
+                raise Refused(f"it uses the opcode {_with_name(opcode.name, argument)}")
             if isinstance(argument, str | bytes | bytearray) and len(argument) > limits.string:
                 raise Refused(f"it has a string longer than {limits.string}")
             if count >= limits.items:
@@ -293,6 +303,8 @@ def read_pickle(
         _check_shape(machine.stack[0], limits.depth)
     except Refused as error:
         raise UserError(f"{what} is refused: {error}") from None
+    except UserError:  # of a pickle within it
+        raise
     except _DAMAGE:
         raise UserError(f"{what} is not a sound pickle: replace it") from None
     return machine.stack[0]

@@ -1,8 +1,9 @@
 """Files of torch.save, read without torch's unpickler: plain data and dense tensors, nothing else.
 
 Both formats are read: the zip of torch 1.6 and later, whose checksums are verified, and the older
-stream of pickles. The file must hold all that tensors are made of: no memory is taken for sizes
-that it only names, and no tensor has more elements than its storage.
+stream of pickles; also the tensors of a plain pickle, each with such a stream in it. The file must
+hold all that tensors are made of: no memory is taken for sizes that it only names, and no tensor
+has more elements than its storage.
 """
 
 import io
@@ -30,6 +31,7 @@ _MAX_SIZE = 2**48
 _MAX_DIMENSIONS = 64  # of torch
 _ZIP_START = b"PK\x03\x04"
 _OLD_START = [0x1950A86A20F9469CFC6C, 1001]  # what the stream of pickles begins with
+_OLD_MARK = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first of the two, pickled
 _TYPES: Mapping[str, torch.dtype] = {
     "torch DoubleStorage": torch.float64,
     "torch FloatStorage": torch.float32,
@@ -107,12 +109,60 @@ def _rules(storages: _Storages, more: Mapping[str, Rule]) -> Mapping[str, Rule]:
         **dict.fromkeys(_TYPES, Rule()),
         # state dicts have versions of modules as attributes, which are not needed here
         "collections OrderedDict": Rule(ordered.make, lambda value, state: None),
-        "torch._utils _rebuild_tensor": Rule(storages.tensor),
-        "torch._utils _rebuild_tensor_v2": Rule(storages.tensor),
-        "torch._utils _rebuild_parameter": Rule(lambda data, *_: data),
+        **_tensor_rules(storages),
         "torch Size": Rule(lambda sizes: tuple(sizes)),
         **more,
     }
+
+
+def inline_rules(what: str) -> dict[str, Rule]:
+    """Rules for tensors in a plain pickle, where every storage is a stream of torch.save in bytes.
+
+    Args:
+        what: the file's name, for messages.
+    """
+    every = _Storages(_no_storage)
+    tags = dict.fromkeys(_TYPES, Rule())
+
+    def storage(content: Any) -> _Storage:
+        if not isinstance(content, bytes):
+            raise Refused(f"it has a storage of type {type(content).__name__}")
+        stream = io.BytesIO(content)
+        try:
+            found = _read_stream(stream, len(content), what, lambda _: tags)
+        except (EOFError, struct.error):
+            raise Refused("it has a storage that ends too early") from None
+        if not isinstance(found, _Storage) or stream.read(1):
+            raise Refused("it has a storage with something else in it")
+        every.stored += found.elements.nbytes
+        return found
+
+    return {"torch.storage _load_from_bytes": Rule(storage), **_tensor_rules(every)}
+
+
+def _no_storage(key: str, size: int) -> Tensor:
+    raise Refused("it has a storage outside of it")
+
+
+def _tensor_rules(storages: _Storages) -> dict[str, Rule]:
+    return {
+        "torch._utils _rebuild_tensor": Rule(storages.tensor),
+        "torch._utils _rebuild_tensor_v2": Rule(storages.tensor),
+        "torch._utils _rebuild_parameter": Rule(_parameter),
+        "torch._utils _rebuild_parameter_with_state": Rule(_parameter),
+    }
+
+
+def _parameter(data: Any, *_: Any) -> Tensor:
+    """The tensor itself; whether it needs gradients, hooks and attributes are left out."""
+    if not isinstance(data, Tensor):
+        raise Refused(f"it has a parameter of type {type(data).__name__}")
+    return data
+
+
+def is_torch_file(start: bytes) -> bool:
+    """Whether a file that starts so is of torch.save; its first 16 bytes are enough."""
+    return start.startswith((_ZIP_START, _OLD_MARK))
 
 
 def load(
@@ -132,14 +182,16 @@ def load(
         UserError: it cannot be read, is damaged, holds anything else, or would take more memory
             than it has bytes.
     """
+    more = rules or {}
     try:
         with open_regular(path, what) as file:
             is_zip = file.read(len(_ZIP_START)) == _ZIP_START
             file.seek(0)
             if not is_zip:
-                return _read_stream(_Capped(file), what, rules or {})
+                capped = Capped(file)
+                return _read_stream(capped, capped.size, what, lambda found: _rules(found, more))
         with open_zip(path) as archive:
-            return _read_zip(archive, what, rules or {})
+            return _read_zip(archive, what, more)
     except UserError:
         raise
     except (*BAD_ZIP, KeyError) as error:
@@ -194,7 +246,7 @@ def _fill(file: IO[bytes], content: Tensor) -> None:
         raise EOFError("it ends too early")
 
 
-class _Capped(io.BufferedReader):
+class Capped(io.BufferedReader):
     """A file that takes no more memory than its bytes, however many are asked for."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -207,9 +259,11 @@ class _Capped(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def _read_stream(file: _Capped, what: str, rules: Mapping[str, Rule]) -> Any:
+def _read_stream(
+    file: IO[bytes], size: int, what: str, rules: Callable[[_Storages], Mapping[str, Rule]]
+) -> Any:
     """The older format: mark, version, system, the object, keys of its storages, their bytes."""
-    left = file.size
+    left = size
     waiting: dict[str, Tensor] = {}
 
     def allocate(key: str, size: int) -> Tensor:
@@ -227,7 +281,7 @@ def _read_stream(file: _Capped, what: str, rules: Mapping[str, Rule]) -> Any:
         raise UserError(f"{what} is not a file of torch.save")
     read()  # sizes of C's types on the system that wrote it
     storages = _Storages(allocate)
-    tree = read(rules=_rules(storages, rules), persistent=storages.get)
+    tree = read(rules=rules(storages), persistent=storages.get)
     keys = read()
     if not isinstance(keys, list) or set(keys) != waiting.keys() or len(keys) != len(waiting):
         raise UserError(f"{what} is damaged: it does not have the storages that it names")

@@ -10,16 +10,21 @@ from typing import Any
 from torch import Tensor
 
 from torch_utils.errors import UserError
-from training.config import ResolvedConfig, TrainingConfig
+from training.config import PreviewConfig, ResolvedConfig, TrainingConfig
+from training.evaluate_config import EvaluateConfig
 from training.recipes import leaves
 
-FREE_KEYS = {
-    f"run.{key}"
-    for key in (
-        "duration", "tick", "snap", "dump", "keep_states", "keep_snapshots", "desc", "device",
-        "data_device", "max_bad_steps", "remat", "bench",
-    )
-} | {f"preview.{key}" for key in ("enabled", "every", "num_images", "steps")}  # fmt: skip
+FREE_KEYS = (
+    {
+        f"run.{key}"
+        for key in (
+            "duration", "tick", "snap", "dump", "keep_states", "keep_snapshots", "desc", "device",
+            "data_device", "max_bad_steps", "remat", "bench",
+        )
+    }
+    | {f"preview.{key}" for key in PreviewConfig.model_fields}
+    | {f"evaluate.{key}" for key in EvaluateConfig.model_fields}
+)  # fmt: skip
 
 # keys that decide how the data is read; the data's own key depends on them
 _OF_READING = {"data.cond", "data.max_size", "data.subset_seed"}
@@ -27,6 +32,7 @@ _OF_READING = {"data.cond", "data.max_size", "data.subset_seed"}
 # keys that act only at the start of a run, or whose effect lies in its states
 _FIXED_AT_START = {
     "ema.starts": "it acts on the first step alone",
+    "ema.posthoc": "its averages begin with the first step",
     "network.resample_filter": "its taps are among the state's tensors",
 }
 

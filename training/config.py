@@ -12,11 +12,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, mo
 from diffusion import DEFAULT_STEPS
 from losses import NOISE_LEVELS, TERMS, WEIGHTS
 from models.config import ModelConfig, Network, PreconditioningConfig
+from models.posthoc import LENGTHS, checked_lengths
 from samplers import DEFAULT_SAMPLER
 from samplers.settings import flat_with_numbers
 from torch_utils.errors import UserError
 from torch_utils.sections import Section, options_of
 from training.augmentation import AugmentConfig
+from training.evaluate_config import EvaluateConfig
 from training.units import canonical, to_images
 
 # spans as text, named for the unit that bare numbers have in EDM; resolved ones are integers
@@ -118,6 +120,8 @@ class EmaConfig(Section):
         decay: of kinds constant and ramp, per step.
         starts: the average starts as a copy of the initial weights, or of those after the first
             step.
+        posthoc: lengths (sigma_rel) of further averages, from which `snapshot_tool.py ema` makes
+            those of other lengths (EDM2); `on` for 0.05 and 0.1.
     """
 
     kind: Literal["halflife", "constant", "ramp"] = "halflife"
@@ -125,6 +129,15 @@ class EmaConfig(Section):
     rampup_ratio: float | None = Field(default=0.05, gt=0)
     decay: float = Field(default=0.9999, ge=0, lt=1)
     starts: Literal["initial", "first_step"] = "initial"
+    posthoc: Annotated[tuple[float, ...], AfterValidator(checked_lengths)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        """`posthoc: on` and `off`, which YAML reads as truth values."""
+        if isinstance(value, dict) and isinstance(value.get("posthoc"), bool):
+            return {**value, "posthoc": LENGTHS if value["posthoc"] else ()}
+        return value
 
 
 class PreviewConfig(Section):
@@ -207,6 +220,7 @@ class TrainingConfig(Section):
         optimizer, ema: how weights move and are averaged.
         sampler: {name, steps, options...}, the snapshots' default; also of previews.
         preview: pictures of samples during training.
+        evaluate: scores of snapshots during training.
         run: the rest.
     """
 
@@ -221,6 +235,7 @@ class TrainingConfig(Section):
         default_factory=lambda: dict(DEFAULT_SAMPLING)
     )
     preview: PreviewConfig = PreviewConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     run: RunConfig = RunConfig()
 
 

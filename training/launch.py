@@ -16,12 +16,13 @@ from torch_utils.untouched import current_gpu, generators, numerics
 from training.choice import ChosenRun, Wanted, checked, new_run, old_run
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData, load_training_data
+from training.judging import judge_for
 from training.loop import train
 from training.memory import micro_batch_that_fits
 from training.recipes import dump_config
 from training.remarks import remarks
 from training.run_dir import CONFIG_FILE, describe, prepare, set_aside
-from training.run_log import RunLog, read_stats
+from training.run_log import RunLog, read_scores, read_stats
 from training.setup import transferable
 from training.shown import shown
 
@@ -84,6 +85,11 @@ class Result:
         """The rows of stats.jsonl, one a tick."""
         return read_stats(self.folder)
 
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """The rows of stats.jsonl with scores, one for each scored snapshot."""
+        return read_scores(self.folder)
+
 
 def run(
     wanted: TrainingConfig,
@@ -113,6 +119,9 @@ def run(
     with ExitStack() as lock, _prepared(wanted, start, lock) as (data, asked, chosen, notes):
         here = asked.world
         tell = say if here.is_main else None
+        judge = None
+        if chosen is None or not chosen.is_complete:  # nothing was written yet
+            judge = judge_for(asked.config if chosen is None else chosen.config, data, here)
         if chosen is None:
             assert start.outdir is not None
             chosen = new_run(asked, start.outdir, _name(start, asked, data), lock=lock)
@@ -134,6 +143,7 @@ def run(
             log=log,
             has_bar=has_bar,
             heeds_signals=heeds_signals,
+            judge=judge,
         )
         return Result(chosen.folder, chosen.config, is_complete)
 

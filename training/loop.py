@@ -1,7 +1,6 @@
-"""The training loop: steps, ticks, states, snapshots, previews. Reads top to bottom."""
+"""The training loop: steps until the end or a signal. Reads top to bottom."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,61 +9,30 @@ from tqdm.auto import tqdm
 
 from models.composition import composition, lines_of
 from models.config import ModelConfig
-from models.snapshot import save_snapshot, snapshot_path
+from models.snapshot import snapshot_path
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings
+from scoring.judge import Judge
 from torch_utils.distributed import World
 from torch_utils.errors import Failure
 from torch_utils.no_memory import is_out_of_memory
-from training.clock import Clock, status_line
+from training.clock import Clock
 from training.config import ResolvedConfig
 from training.data import TrainingData
-from training.due import Milestones, next_multiple
-from training.labels import labels_of, snapshot_info
-from training.preview import Preview, plan_preview, save_preview
+from training.due import Milestones
+from training.evaluation import Scoring
+from training.judging import judge_for
+from training.labels import labels_of
+from training.maintenance import Run, finish, maintain, save, score_if_due
+from training.preview import Preview, plan_preview
 from training.run_log import RunLog
 from training.setup import create_trainer, model_of, transfer
 from training.source import MicroBatches
-from training.state import prune, save_state
 from training.stopping import StopSignals
 from training.trainer import Trainer
+from training.writer import StateWriter
 
 STREAK_PATIENCE = 10  # steps that a stop waits for a finite one, so that the state can be saved
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run works with.
-
-    Attributes:
-        config: of the run.
-        trainer: what is trained.
-        model: its config.
-        data: what it is trained on.
-        folder: the run directory.
-        log: screen and files.
-        milestones, clock: how far the run is, and what it took.
-        signals: whether to stop.
-        has_bar: progress is shown on stderr.
-    """
-
-    config: ResolvedConfig
-    trainer: Trainer
-    model: ModelConfig
-    data: TrainingData
-    folder: Path
-    log: RunLog
-    milestones: Milestones
-    clock: Clock
-    signals: StopSignals
-    has_bar: bool
-
-    @property
-    def world(self) -> World:
-        """The processes."""
-        return self.trainer.world
-
-    def wants_stop(self) -> bool:
-        """Whether this process was asked to stop, or its launcher, which could ask, has died."""
-        return self.signals.requested or self.world.is_orphan
 
 
 def train(
@@ -78,6 +46,7 @@ def train(
     log: RunLog | None = None,
     has_bar: bool = False,
     heeds_signals: bool = False,
+    judge: Judge | None = None,
 ) -> bool:
     """Train to the end of the config's duration, or until a signal asks to stop.
 
@@ -91,6 +60,7 @@ def train(
         log: of the run; None for one that writes files only.
         has_bar: show progress on stderr.
         heeds_signals: see `StopSignals`.
+        judge: of `training.judging.judge_for`; None to make it here, if scores are wanted.
 
     Returns:
         Whether the run is complete; if not, its state has been saved.
@@ -100,6 +70,7 @@ def train(
     """
     torch.backends.cudnn.benchmark = config.run.bench
     log = log or RunLog(folder if world.is_main else None)
+    judge = judge or judge_for(config, data, world)
     try:
         data = data.placed(world.device, config.run.data_device)
         model = model_of(config, data)
@@ -115,11 +86,18 @@ def train(
         log.say(f"run directory: {folder}")
         for line in _opening(trainer, model, data):
             log.say(line)
+        preview = _preview_of(config, trainer, data)
+        scoring = _scoring_of(config, trainer, data, judge)
+        for line in [] if scoring is None else scoring.opening():
+            log.say(line)
         launched = world.launcher is not None
         signals = StopSignals(heeds_signals, speaks=world.is_main, is_launched=launched)
-        with signals:
+        with signals, StateWriter(folder, config.run.keep_states, world.device) as writer:
             return _loop(
-                Run(config, trainer, model, data, folder, log, milestones, clock, signals, has_bar)
+                Run(
+                    *(config, trainer, model, data, folder, log, milestones, clock, signals),
+                    *(writer, has_bar, preview, scoring),
+                )
             )
     except OSError as error:
         if is_out_of_memory(error):
@@ -138,6 +116,23 @@ def _opening(trainer: Trainer, model: ModelConfig, data: TrainingData) -> Iterat
     yield f"{parameters:,} parameters, {len(data):,} images, on {trainer.world.device}, {start}"
 
 
+def _preview_of(config: ResolvedConfig, trainer: Trainer, data: TrainingData) -> Preview | None:
+    """What pictures of samples show, if there are any."""
+    if not config.preview.enabled or data.image_shape[0] not in (1, 3):
+        return None
+    return plan_preview(config.preview, config.sampler, trainer.average, labels_of(data))
+
+
+def _scoring_of(
+    config: ResolvedConfig, trainer: Trainer, data: TrainingData, judge: Judge | None
+) -> Scoring | None:
+    """What scores snapshots, if they are scored."""
+    if judge is None:
+        return None
+    sampling = sampling_of(generation_settings(config.sampler), trainer.average)
+    return Scoring(config.evaluate, judge, sampling, labels_of(data))
+
+
 def _same_scaling(config: ResolvedConfig, before: dict[str, Any]) -> bool:
     """Whether the loss scale of a state is still that of the config."""
     keys = ("precision", "loss_scaling")
@@ -149,10 +144,7 @@ def _loop(run: Run) -> bool:
     config, trainer, world, milestones = run.config, run.trainer, run.world, run.milestones
     duration = config.run.duration
     source = MicroBatches(config, run.data, trainer.objective, world)
-    preview = None
-    if config.preview.enabled and run.model.img_channels in (1, 3):
-        labels = labels_of(run.data)
-        preview = plan_preview(config.preview, config.sampler, trainer.average, labels)
+    score_if_due(run)  # a stop or kill may have come before the state's snapshot had its score
     bad_steps_at_stop = 0
 
     with tqdm(
@@ -170,7 +162,12 @@ def _loop(run: Run) -> bool:
 
             is_done = trainer.seen >= duration
             too_many = trainer.guard.recent_bad_steps() >= config.run.max_bad_steps
-            is_stopped, is_hopeless = world.any(run.wants_stop(), too_many)
+            is_stopped, is_hopeless, is_lost = world.any(
+                run.wants_stop(), too_many, run.writer.has_failed
+            )
+            if is_lost:
+                run.writer.wait()  # raises why, where it was
+                raise Failure("another process of this run has failed")
             if is_hopeless:
                 raise Failure(
                     f"{config.run.max_bad_steps} steps in a row had a loss or gradient that is "
@@ -181,7 +178,7 @@ def _loop(run: Run) -> bool:
             at_tick |= trainer.seen >= milestones.tick_start + config.run.tick
             is_saved = False
             if at_tick:
-                is_saved = _maintain(run, preview, is_done=is_done)
+                is_saved = maintain(run, is_done=is_done)
                 is_stopped |= any(world.any(run.wants_stop()))  # it may have taken long
             if is_stopped and not is_done:
                 if trainer.guard.is_in_streak() and bad_steps_at_stop < STREAK_PATIENCE:
@@ -190,63 +187,20 @@ def _loop(run: Run) -> bool:
                 return _stop(run, is_saved)
     if trainer.guard.is_in_streak():
         raise Failure(_unsaved(run))
+    finish(run)
     run.log.say(f"done: {trainer.seen:,} images; {snapshot_path(run.folder, trainer.seen)}")
     return True
 
 
-def _maintain(run: Run, preview: Preview | None, *, is_done: bool) -> bool:
-    """What is due at the end of a tick: its line, snapshot, state, preview, in this order.
-
-    Returns:
-        Whether a state was saved.
-    """
-    config, trainer, milestones = run.config, run.trainer, run.milestones
-    _tick(run)
-    has_snapshot = is_done or trainer.seen >= milestones.next_snapshot
-    if has_snapshot:
-        _save_snapshot(run)
-        milestones.next_snapshot = next_multiple(trainer.seen, config.run.snap)
-    has_preview, every = has_snapshot, config.preview.every
-    if every is not None:
-        has_preview = is_done or trainer.seen >= milestones.next_preview
-        if has_preview:
-            milestones.next_preview = next_multiple(trainer.seen, every)
-    # a state whose weights make every step fail is of no use for resuming
-    is_good = not trainer.guard.is_in_streak()
-    due = is_good and (is_done or trainer.seen >= milestones.next_state)
-    if due:
-        milestones.next_state = next_multiple(trainer.seen, config.run.dump)
-    milestones.tick, milestones.tick_start = milestones.tick + 1, trainer.seen
-    if due:
-        _save(run)
-    run.world.meet()  # the main process writes, the others wait
-    if preview is not None and has_preview:
-        _preview(run, preview)
-    run.clock.end_of_maintenance()
-    return due
-
-
-def _save(run: Run) -> None:
-    """Write a training state. All processes must call."""
-    trainer_state = run.trainer.state()
-    if run.world.is_main:
-        state = {
-            "trainer": trainer_state,
-            "progress": asdict(run.milestones),
-            "seconds": run.clock.total(),
-            "config": run.config.model_dump(mode="json"),
-            "data": run.config.data.key,
-        }
-        save_state(run.folder, state, run.config.run.keep_states)
-
-
 def _stop(run: Run, is_saved: bool) -> bool:
     """Leave the run so that it can go on; returns False, for not complete."""
-    if run.trainer.guard.is_in_streak():
+    is_bad = run.trainer.guard.is_in_streak()
+    if not (is_bad or is_saved):
+        save(run)
+    finish(run)
+    if is_bad:
         run.log.say(_unsaved(run))
     else:
-        if not is_saved:
-            _save(run)
         run.log.say(f"stopped at {run.trainer.seen:,} images: state saved in {run.folder}")
     run.log.say(f"to go on: the same command with --resume={run.folder}")
     return False
@@ -257,40 +211,3 @@ def _unsaved(run: Run) -> str:
         f"at {run.trainer.seen:,} images the last steps were not finite, so no state was saved "
         f"here; the newest in {run.folder} is good"
     )
-
-
-def _tick(run: Run) -> None:
-    """Print and record what happened since the last tick."""
-    trainer, tick = run.trainer, run.milestones.tick
-    statistics = trainer.tally.flush()
-    in_tick = trainer.seen - run.milestones.tick_start
-    statistics |= run.clock.tick(tick, trainer.seen, in_tick, run.world.device)
-    skipped = int(trainer.guard.skipped)
-    run.log.say(status_line(statistics, skipped))
-    extra = {"Progress/skipped_steps": skipped, "Progress/loss_scale": float(trainer.guard.scale)}
-    run.log.record(statistics, extra)
-
-
-def _save_snapshot(run: Run) -> None:
-    """Write a snapshot of the averaged weights."""
-    if run.world.is_main:
-        info = snapshot_info(run.config, run.model, run.data, run.trainer.seen)
-        path = snapshot_path(run.folder, run.trainer.seen)
-        save_snapshot(path, run.trainer.average.state_dict(), info)
-        prune(run.folder, "network-snapshot-*.safetensors", run.config.run.keep_snapshots)
-
-
-def _preview(run: Run, preview: Preview) -> None:
-    """Write a grid of samples of the averaged weights, unless a signal comes."""
-    run.signals.doing = "this network call, and dropping the preview"
-    problem = save_preview(
-        run.folder / f"samples-{run.trainer.seen:010d}.png",
-        preview,
-        run.world,
-        label_names=run.data.label_names if run.model.label_dim else None,
-        stop=run.wants_stop,
-        has_bar=run.has_bar,
-    )
-    if problem is not None:
-        run.log.say(problem)
-    run.signals.doing = "this step"

@@ -130,10 +130,11 @@ class Forecast:
             with autocast(self.config.run.precision, torch.device("cpu")):
                 terms = self._objective(self._denoiser, batch, draws)
             terms.total().backward()  # type: ignore[no-untyped-call]
-        kept = 4 * self.weights  # they, their average, two moments
+        others = len(self.config.ema.posthoc) * self.weights
+        kept = 4 * self.weights + others  # they, their averages, two moments
         # all micro-batches of a step are drawn before the first one is computed
         waiting = inputs * (self.share // num - 1)
-        return max(kept + alive.peak + waiting, 5 * self.weights)
+        return max(kept + alive.peak + waiting, 5 * self.weights + others)
 
     def _inputs(self, num: int) -> tuple[Batch, Draws]:
         """Batch and draws of a micro-batch, without values."""
@@ -176,6 +177,8 @@ def micro_batch_that_fits(
         in_group=world.is_group,
     )
     needed, budget = forecast.peak(wanted), USABLE[world.device.type] * free
+    if world.device.type == "cpu":
+        budget -= 4 * forecast.weights  # the copy of a state that is being written
     if needed <= budget:
         return wanted, None
     size, peak = _largest_that_fits(forecast, wanted, needed, budget)

@@ -21,6 +21,7 @@ from torch_utils.distributed import World
 from torch_utils.images import save_grid
 from torch_utils.progress import Progress
 from training.config import PreviewConfig
+from training.droppable import unless_stopped
 
 NUM_COLUMNS = 8
 MAX_CLASSES = 10
@@ -46,10 +47,6 @@ class Preview:
     num_columns: int
     classes: list[int]
     source: LabelSource | None = None
-
-
-class _Dropped(Exception):
-    """A stop was asked for while sampling."""
 
 
 def plan_preview(
@@ -115,23 +112,20 @@ def save_preview(
     Returns:
         None, or a line about why there is no picture.
     """
-    note = world.board.fresh("dropped")  # what a process that drops it tells the others
     denoiser = preview.sampling.denoiser
     first, last = world.range_of(len(preview.samples))
     shape = (len(preview.samples), denoiser.img_channels, *denoiser.img_resolution)
     pixels = torch.zeros(shape, dtype=torch.uint8)
-    num_bad = torch.zeros(1, dtype=torch.int64)
-    position = first
-    with Progress(last - first, "preview", shown=world.is_main and has_bar) as bar:
 
-        def watch(index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
-            if stop():
-                world.board.post(note)
-            if world.board.has(note):
-                raise _Dropped
-            bar.within(len(x), index / (len(preview.sampling.sigmas) - 1))
+    def share(heed: Callable[[], None]) -> int:
+        """Draw this process's pictures; returns how many are not finite."""
+        num_bad, position = 0, first
+        with Progress(last - first, "preview", shown=world.is_main and has_bar) as bar:
 
-        try:
+            def watch(index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+                heed()
+                bar.within(len(x), index / (len(preview.sampling.sigmas) - 1))
+
             batches = generate(
                 preview.sampling,
                 preview.samples[first:last],
@@ -145,14 +139,15 @@ def save_preview(
                 pixels[position : position + num] = to_uint8(batch.images).cpu()
                 position += num
                 bar.update(num)
-        except _Dropped:
-            pass
-    world.meet()
-    if any(world.any(world.board.has(note))):
+        return num_bad
+
+    found = unless_stopped(world, stop, share)
+    if found is None:
         return f"preview dropped: {path.name}"
     world.sum(pixels)  # each process has zeros outside its own share
-    if int(world.sum(num_bad)):
-        return f"no preview: {int(num_bad)} of {len(pixels)} images are not finite"
+    num_bad = int(world.sum(torch.tensor(found)))
+    if num_bad:
+        return f"no preview: {num_bad} of {len(pixels)} images are not finite"
     if world.is_main:
         seeds = sorted({sample.seed for sample in preview.samples})
         names = [label_names[index] if label_names else str(index) for index in preview.classes]

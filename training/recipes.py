@@ -24,6 +24,8 @@ NAMED = {
     ("loss", "noise_level"),
     ("loss", "weight"),
 }
+# sections with a switch: whatever sets one of their keys turns them on, unless it says otherwise
+SWITCHED = {("preview",), ("evaluate",)}
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def merge(
             merged[key] = dict(value)
         else:
             merged[key] = merge(old, value, (*path, key))
+            if (*path, key) in SWITCHED and value and "enabled" not in value:
+                merged[key].pop("enabled", None)
     return merged
 
 

@@ -9,6 +9,7 @@ from training.config import ResolvedConfig
 # networks and preconditionings of EDM's own program, which augments unless told otherwise
 _EDM_NETWORKS = ("ddpmpp", "ncsnpp")
 _EDM_PRESETS = ("edm", "vp", "ve")
+_FEWEST_POINTS = 8  # of a run, from which averages between the stored ones are fitted to 2%
 _LARGEST_SHARE = 0.05  # of the initial weights in the average at the end
 
 
@@ -22,10 +23,12 @@ def remarks(
         has_recipe: a recipe was given; it decides about augmentation itself.
         has_blocks: the network has blocks that can be computed again (`networks.blocks.set_remat`).
     """
-    lines = [_warmup(config), _average(config), _kept_objective(config)]
+    lines = [_warmup(config), _average(config), _posthoc(config), _kept_objective(config)]
     if config.run.remat and not has_blocks:
         name = config.network["name"]
         lines.append(f"run.remat has no effect: {name} has no blocks that are computed again")
+    if config.evaluate.keep_best and config.run.keep_snapshots is None:
+        lines.append("evaluate.keep_best has no effect: run.keep_snapshots keeps all snapshots")
     lines += [] if has_recipe else [_augmentation(config)]
     return [line for line in lines if line]
 
@@ -64,6 +67,20 @@ def _average(config: ResolvedConfig) -> str:
         return ""
     first = "initial weights" if ema.starts == "initial" else "weights of the first step"
     return f"at the end {share:.0%} of the averaged weights are still the {first}: lower {key}"
+
+
+def _posthoc(config: ResolvedConfig) -> str:
+    """Whether averages of other lengths can be made after training."""
+    run = config.run
+    num = math.ceil(run.duration / run.snap)
+    kept = num if run.keep_snapshots is None else min(num, run.keep_snapshots)
+    if not config.ema.posthoc or kept >= _FEWEST_POINTS:
+        return ""
+    key = "lower run.snap" if num < _FEWEST_POINTS else "raise run.keep_snapshots"
+    return (
+        f"ema.posthoc: {kept} snapshots remain at the end, too few to fit averages of other "
+        f"lengths well: {key}"
+    )
 
 
 def _kept_objective(config: ResolvedConfig) -> str:

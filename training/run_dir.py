@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from models.snapshot import SNAPSHOTS
 from torch_utils.errors import UserError
 from torch_utils.files import drop_temporaries, prepare_folder, sync_folder, writing
 from torch_utils.locks import Busy, holding
@@ -212,7 +213,7 @@ def set_aside(folder: Path, seen: int) -> str | None:
     """
     beyond = [
         path
-        for pattern in ("training-state-*.pt", "network-snapshot-*.safetensors", "samples-*.png")
+        for pattern in (PATTERN, SNAPSHOTS, "samples-*.png")
         for path in folder.glob(pattern)
         if seen_of(path) > seen
     ]

@@ -11,17 +11,35 @@ from torch_utils.files import replacing
 from training.tally import single
 
 STATS_FILE = "stats.jsonl"
+SCORE_PREFIX = "Score/"  # of the names of scores
 
 
 def read_stats(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's statistics: name -> number, mean and deviation, and a timestamp."""
-    lines = (folder / STATS_FILE).read_text(encoding="utf-8").splitlines()
+    """The rows of a run's ticks: name -> number, mean and deviation, and a timestamp."""
+    return [row for row in _rows(folder) if "Progress/tick" in row]
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's scores, like those of ticks; none if nothing was written yet."""
+    rows = _rows(folder) if (folder / STATS_FILE).is_file() else []
+    return [row for row in rows if any(name.startswith(SCORE_PREFIX) for name in row)]
+
+
+def images_of(row: dict[str, Any]) -> int:
+    """Images seen at the time of a row of statistics."""
+    seen: int = round(row["Progress/kimg"]["mean"] * 1e3)
+    return seen
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """The whole rows. A run that writes at this moment, or was killed, may end in part of one."""
+    *lines, _ = (folder / STATS_FILE).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines]
 
 
 def find_stats(path: str | os.PathLike[str]) -> list[dict[str, Any]] | None:
-    """The statistics of a run directory; None if a path is something else."""
-    return read_stats(Path(path)) if (Path(path) / STATS_FILE).is_file() else None
+    """All rows of a run directory, ticks and scores; None if a path is something else."""
+    return _rows(Path(path)) if (Path(path) / STATS_FILE).is_file() else None
 
 
 class RunLog:
@@ -38,6 +56,7 @@ class RunLog:
         self.folder = folder
         self._tell = tell
         self._events: Any = None
+        self._first_event = 0
 
     def say(self, text: str) -> None:
         """Append a line to log.txt, and call `tell` with it."""
@@ -57,10 +76,10 @@ class RunLog:
         with open(self.folder / STATS_FILE, "a", encoding="utf-8") as file:
             file.write(line + "\n")
         if self._events is None:
-            self._events = _event_writer(self.folder, values)
+            self._events = _event_writer(self.folder, self._first_event)
         for name, entry in values.items():
             if entry["mean"] is not None:
-                self._events.add_scalar(name, entry["mean"], _seen(values))
+                self._events.add_scalar(name, entry["mean"], images_of(values))
         self._events.flush()
 
     def rewind(self, seen: int) -> None:
@@ -71,6 +90,7 @@ class RunLog:
         """
         if self.folder is None:
             return
+        self._first_event = seen + 1
         path = self.folder / STATS_FILE
         if path.exists():
             content = path.read_bytes()
@@ -87,12 +107,6 @@ class RunLog:
                     file.write(b"\n")
 
 
-def _seen(values: dict[str, dict[str, Any]]) -> int:
-    """Images seen at the time of a line of statistics."""
-    seen: int = round(values["Progress/kimg"]["mean"] * 1e3)
-    return seen
-
-
 class _NoEvents:
     """Stands in for TensorBoard's writer where TensorBoard is not installed."""
 
@@ -103,13 +117,13 @@ class _NoEvents:
         """Write nothing."""
 
 
-def _event_writer(folder: Path, values: dict[str, dict[str, Any]]) -> Any:
-    """TensorBoard's writer; events of an earlier process from this step on do not count."""
+def _event_writer(folder: Path, first: int) -> Any:
+    """TensorBoard's writer; events of an earlier process from that step on do not count."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return _NoEvents()
-    return SummaryWriter(str(folder), purge_step=_seen(values))
+    return SummaryWriter(str(folder), purge_step=first)
 
 
 def _is_until(line: bytes, seen: int) -> bool:

@@ -7,10 +7,10 @@ import losses
 from diffusion import preconditioning
 from diffusion.denoiser import Denoiser
 from diffusion.preconditioning import Preconditioning
+from importers.opening import find_model, open_model
 from losses.objective import Objective
 from models.build import build
 from models.config import ModelConfig
-from models.snapshot import find_snapshot, load_snapshot
 from networks.blocks import set_remat
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
@@ -19,6 +19,7 @@ from torch_utils.errors import UserError
 from torch_utils.seeding import Stream, derive_seed
 from training.config import ResolvedConfig, TrainingConfig, model_config
 from training.data import TrainingData
+from training.judging import check_evaluation
 from training.preview import plan_preview
 from training.trainer import Trainer
 
@@ -68,6 +69,7 @@ def checked_model(config: TrainingConfig, data: TrainingData) -> Denoiser:
     sampling_of(settings, denoiser)
     if config.preview.enabled:
         plan_preview(config.preview, config.sampler, denoiser)
+    check_evaluation(config)
     return denoiser
 
 
@@ -81,12 +83,16 @@ def create_trainer(config: ResolvedConfig, model: ModelConfig, world: World) -> 
 
 
 def transferable(path: str, denoiser: Denoiser) -> dict[str, Tensor]:
-    """The tensors that a model shares with a snapshot, or with a run's newest one, by name.
+    """The tensors that a model shares by name with another one, ours or foreign.
+
+    Args:
+        path: anything that `importers.opening.find_model` finds.
+        denoiser: the model.
 
     Raises:
-        UserError: no snapshot, a tensor of another shape, or no common tensor.
+        UserError: no model, a tensor of another shape, or no common tensor.
     """
-    source, _ = load_snapshot(find_snapshot(path))
+    source = open_model(find_model(path)).denoiser
     ours = denoiser.state_dict()
     common = {name: tensor for name, tensor in source.state_dict().items() if name in ours}
     for name, tensor in common.items():

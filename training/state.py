@@ -1,7 +1,7 @@
 """Training states: one file that holds all that training needs, whole or not at all.
 
 A torch zip of plain data, readable with `weights_only=True`. Written under a temporary name and
-renamed; its checksums are verified before it is trusted.
+renamed; its checksum is verified before it is trusted. Format 1 had only those of the zip.
 """
 
 import contextlib
@@ -16,12 +16,15 @@ from typing import Any
 
 import torch
 
+from models.snapshot import point_of
 from torch_utils import torch_files
 from torch_utils.distributed import World
 from torch_utils.errors import Failure, UserError
 from torch_utils.files import replacing
+from training.checksum import checksum
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+CHECKSUM_KEY = "sha256"
 PATTERN = "training-state-*.pt"
 PATIENCE = 90.0  # seconds; longer than network file systems hide a new file from other machines
 
@@ -52,12 +55,12 @@ def digest(path: str | os.PathLike[str]) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 2
 
 
-def save_state(folder: Path, state: dict[str, Any], keep: int | None) -> Path:
+def save_state(folder: str | os.PathLike[str], state: dict[str, Any], keep: int | None) -> Path:
     """Write a state and drop the oldest beyond `keep`.
 
     Args:
         folder: the run directory.
-        state: tensors, numbers, text, lists and dicts; needs `trainer` with `seen`.
+        state: tensors on the CPU, numbers, text, lists and dicts; needs `trainer` with `seen`.
         keep: how many of the newest to keep; None for all.
 
     Returns:
@@ -67,23 +70,40 @@ def save_state(folder: Path, state: dict[str, Any], keep: int | None) -> Path:
         OSError: it cannot be written; what was there before is as it was.
     """
     path = state_path(folder, state["trainer"]["seen"])
+    content = {"format": FORMAT_VERSION, **state}
+    content[CHECKSUM_KEY] = checksum(content)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         try:
-            torch.save({"format": FORMAT_VERSION, **state}, file)
+            torch.save(content, file)
         except RuntimeError as error:
             # a full disk shows as an inconsistency of the archive that torch was closing
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-    prune(folder, PATTERN, keep)
+    prune(path.parent, PATTERN, keep)
     return path
 
 
-def prune(folder: Path, pattern: str, keep: int | None) -> None:
-    """Delete all but the `keep` newest files of a pattern; their names sort by progress."""
-    if keep is not None:
-        for old in sorted(folder.glob(pattern))[:-keep]:
-            old.unlink()
+def prune(folder: Path, pattern: str, keep: int | None, spared: Path | None = None) -> None:
+    """Delete all but the `keep` newest files of a pattern, whose names sort by progress.
+
+    Snapshots of one point, which hold several averages, count as one file.
+
+    Args:
+        folder: the run directory.
+        pattern: of the files.
+        keep: how many to keep; None for all.
+        spared: a file that is kept beside them.
+    """
+    if keep is None:
+        return
+    files = sorted(folder.glob(pattern))
+    kept = {*sorted({point_of(path) for path in files})[-keep:]}
+    if spared is not None:
+        kept.add(point_of(spared))
+    for path in files:
+        if point_of(path) not in kept:
+            path.unlink()
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -95,9 +115,30 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"no training state at {path}")
     state = torch_files.load(path, str(path))
-    if not isinstance(state, dict) or state.get("format") != FORMAT_VERSION:
-        raise UserError(f"{path} is not a training state of Driftless in format {FORMAT_VERSION}")
+    version = state.get("format") if isinstance(state, dict) else None
+    is_known = type(version) is int and 1 <= version <= FORMAT_VERSION
+    if not isinstance(state, dict) or not is_known:
+        raise UserError(
+            f"{path} is not a training state of Driftless in format {FORMAT_VERSION} or before"
+        )
+    if version != 1:
+        _verify(state, path)
     return state
+
+
+def _verify(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Compare a state with its checksum, and take that out of it.
+
+    Raises:
+        UserError: they do not agree.
+    """
+    expected = state.pop(CHECKSUM_KEY, None)
+    try:
+        is_sound = checksum(state) == expected
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if not is_sound:
+        raise UserError(f"{path} is damaged: its checksum is wrong")
 
 
 def newest_state(folder: Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:

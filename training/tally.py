@@ -67,7 +67,7 @@ class Tally:
             mean = total / num
             spread = squares / num - mean**2
             std = 0.0 if num == 1 else math.sqrt(spread) if spread > 0 else spread * 0
-            self._last[name] = {"num": int(num), "mean": _finite(mean), "std": _finite(std)}
+            self._last[name] = {"num": int(num), "mean": finite(mean), "std": finite(std)}
         self._moments = {}
         return dict(self._last)
 
@@ -94,8 +94,9 @@ class Tally:
 
 def single(value: float) -> dict[str, Any]:
     """The entry of a quantity measured once."""
-    return {"num": 1, "mean": _finite(float(value)), "std": 0.0}
+    return {"num": 1, "mean": finite(float(value)), "std": 0.0}
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """A number as strict JSON can hold it: None if it is not finite."""
     return value if math.isfinite(value) else None

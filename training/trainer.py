@@ -18,7 +18,13 @@ from losses.batch import Batch, Draws, LossTerms
 from losses.objective import Objective
 from torch_utils.distributed import World
 from training.config import ResolvedConfig
-from training.ema import average_of, decay_at, update_average
+from training.ema import (
+    average_of,
+    decay_at,
+    power_averages,
+    update_average,
+    update_power_averages,
+)
 from training.optimizer import create_optimizer, learning_rate
 from training.precision import StepGuard, autocast
 from training.tally import Tally
@@ -52,6 +58,7 @@ class Trainer:
         denoiser: the weights that are optimized.
         trained: the denoiser, and the objective's own module if it has one.
         average: their average, for sampling.
+        posthoc: averages of other lengths by name, to make more of after training.
         objective: what they are optimized for.
         tally: of losses, since the last flush.
         guard: loss scale, and steps skipped because they were not finite.
@@ -67,6 +74,7 @@ class Trainer:
         self.objective = objective
         self.denoiser = denoiser.to(world.device).train()
         self.average = average_of(self.denoiser)
+        self.posthoc = power_averages(self.denoiser, config.ema)
         self.trained = nn.ModuleList([self.denoiser])
         if objective.uncertainty is not None:
             self.trained.append(objective.uncertainty.to(world.device))
@@ -123,6 +131,7 @@ class Trainer:
         self.updates += 1
         beta = decay_at(self.config.ema, seen=self.seen, batch=batch, update=self.updates)
         update_average(self.average, self.denoiser, beta)
+        update_power_averages(self.posthoc, self.denoiser, seen=self.seen, batch=batch)
         self.seen += batch
         return loss
 
@@ -158,6 +167,7 @@ class Trainer:
             "denoiser": self.denoiser.state_dict(),
             "uncertainty": [module.state_dict() for module in self.trained][1:],
             "average": self.average.state_dict(),
+            "posthoc": {name: average.state_dict() for name, average in self.posthoc.items()},
             "optimizer": self.optimizer.state_dict(),
             "guard": self.guard.state(),
             "statistics": self.tally.state(),
@@ -173,6 +183,8 @@ class Trainer:
         self.seen, self.updates = state["seen"], state["updates"]
         self.denoiser.load_state_dict(state["denoiser"])
         self.average.load_state_dict(state["average"])
+        for name, average in self.posthoc.items():
+            average.load_state_dict(state["posthoc"][name])
         for module, values in zip([*self.trained][1:], state["uncertainty"], strict=True):
             module.load_state_dict(values)
         ours = self.optimizer.state_dict()["param_groups"]

@@ -279,6 +279,32 @@ def test_the_denoiser_keeps_the_table_and_drops_the_learned_variance() -> None:
     torch.testing.assert_close(denoised - y, difference)
 
 
+def test_the_fixed_preset_takes_constants_of_its_schedule() -> None:
+    chosen = preconditioning.create("iddpm", schedule={"name": "iddpm", "num_steps": 50})
+    levels = iddpm_levels(50)
+    assert (chosen.sigma_min, chosen.sigma_max) == (levels[-2], levels[0])
+    assert chosen.output_multiple == 2
+
+
+def test_the_levels_of_loaded_weights_count() -> None:
+    wrapped, other = (
+        Denoiser(DoubledChannels(), CHOSEN["iddpm"], img_resolution=(4, 6), img_channels=2)
+        for _ in range(2)
+    )
+    state = wrapped.state_dict()
+    levels = state["u"] * torch.cat([torch.linspace(1.2, 0.8, 1000), torch.zeros(1)])
+    other.load_state_dict(state | {"u": levels})
+    x, sigma = images(2), float(levels[400])
+    assert other.round_sigma(1.001 * sigma) == sigma != wrapped.round_sigma(1.001 * sigma)
+    expected = x - sigma * (0.3 * x / math.sqrt(1 + sigma**2) + 0.1 * (999 - 400))
+    torch.testing.assert_close(other(x, sigma), expected, rtol=1e-6, atol=1e-5)
+    assert torch.equal(other.state_dict()["u"], levels)
+    other.load_state_dict(state)
+    assert torch.equal(other(x, sigma), wrapped(x, sigma))
+    with pytest.raises(UserError, match="do not fall to 0"):
+        other.load_state_dict(state | {"u": levels.flip(0)})
+
+
 def test_only_the_published_table_is_part_of_the_state() -> None:
     for name in PRESETS:
         wrapped = Denoiser(Affine(), CHOSEN[name], img_resolution=(4, 6), img_channels=2)
@@ -351,6 +377,7 @@ def test_a_range_may_be_given_as_a_checkpoint_has_it() -> None:
         ("edm", {"sigma_min": -0.1}, "sigma_min is -0.1: it must be at least 0"),
         ("edm", {"sigma_max": math.nan}, "sigma_max is nan: give a number"),
         ("iddpm", {"output": "v"}, "iddpm is fixed"),
+        ("iddpm", {"schedule": "beta_linear"}, "iddpm is fixed"),
         ("edm", {"schedule": "beta_linear"}, "has no use for a schedule"),
         ("edm", {"conditioning": "step"}, "give one"),
         ("vdiff", {"quantize": True}, "needs a discrete schedule"),

@@ -6,6 +6,7 @@ process of its own, with bounded memory, and a bounded time for a case.
 
 import contextlib
 import io
+import os
 import signal
 import sys
 import tempfile
@@ -13,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.fuzz.damage import damaged
+from tests.fuzz.damage import CANARY, damaged
 from tests.fuzz.subjects import SUBJECTS, Subject
 from torch_utils.errors import Failure, UserError
 from torch_utils.text import printable
 
 MEMORY = 2 * 2**30  # that the process may take beyond its start
 SECONDS = 20
+CANARIES = (CANARY, "CANARY_OF_THE_SOURCE")  # files that what is in the files would write
 
 
 def outcome(subject: Subject, parts: dict[str, bytes], seed: int, folder: Path) -> str:
@@ -34,6 +36,7 @@ def outcome(subject: Subject, parts: dict[str, bytes], seed: int, folder: Path) 
         subject.read(folder / next(iter(files)))
     except (UserError, Failure) as error:
         message = str(error)
+    assert not any(map(os.path.exists, CANARIES)), "something in the file ran"
     if message is None:
         return "read"
     assert message, "an empty message"

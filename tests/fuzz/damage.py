@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+CANARY = "A_COMMAND_RAN"  # the file that a command in the words writes
 _NUMBERS = (0, 1, 2**7, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
 # What means something in YAML, JSON, pickles and headers of arrays.
 _WORDS = (
     *(b"&a ", b"*a", b"<<: ", b"- ", b"[", b"{", b"}", b"]", b": ", b"#", b"(", b"\n", b"''"),
     *(b"9" * 12, b"9" * 400, b"1e999", b"-1", b"1:30", b"yes", b"null", b".nan", b"\0", b"},{"),
     *(b"\xff\xfe", b"name: ddpm\n", b"base: x.yaml\n", b"!!python/name:os.system "),
-    *(b"c__builtin__\neval\n", b"R."),
+    *(b"c__builtin__\neval\n", b"R.", f"cos\nsystem\n(S'touch {CANARY}'\ntR".encode()),
 )
 
 

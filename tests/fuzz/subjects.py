@@ -252,15 +252,80 @@ def _checkpoint() -> Files:
 
     state = numbered(sa_dpm(32, [1], 1, [True]))
     side = (
-        "image_size: 8\nschedule: {name: linear, num_steps: 10, beta_start: 1e-4, beta_end: 0.02}"
+        "image_size: 8\nschedule: {name: linear, num_steps: 10, beta_start: 1e-4, beta_end: 0.02}\n"
+        "timesteps: 5\neta: 0.5\nskip_type: quad\n"
     )
     return {"a.pth": _saved(lambda file: torch.save(state, file)), "a.yaml": side.encode()}
 
 
-def _read_checkpoint(path: Path) -> None:
-    from importers.checkpoint import load_checkpoint
+def _container() -> Files:
+    """A training checkpoint of v-diffusion, with all that its users expect of the run's config."""
+    import torch
 
-    load_checkpoint(path)
+    from tests.importers.foreign import numbered, v_diffusion
+
+    state = numbered(v_diffusion(32, [1], 1, [True], classes=2))
+    ema = {"decay": 0.9999, "shadow": state, "num_updates": 3}
+    tree = {"model": state, "ema": ema, "epoch": 1, "optimizer": {"state": {}}}
+    side = (
+        "resolution: 8\nnum_heads: 1\nmodel_out_type: v\nlogsnr_schedule: cosine\n"
+        "logsnr_min: -20.0\nlogsnr_max: 20.0\nsample_timesteps: 5\nmodel_var_type: fixed_medium\n"
+        "intp_frac: 0.3\nw_guide: 0.1\np_uncond: 0.1\nbatch_size: 8\n"
+    )
+    return {"a.pt": _saved(lambda file: torch.save(tree, file)), "a.yaml": side.encode()}
+
+
+def _read_model(path: Path) -> None:
+    from importers.opening import find_model, read_model
+    from samplers.settings import generation_settings
+
+    model = read_model(find_model(path))
+    generation_settings(model.info.sampling)
+    model.denoiser()
+
+
+@functools.cache
+def _edm() -> tuple[Files, list[bytes]]:
+    """A snapshot of EDM and a training state, of a tiny network; and the bytes of its weights."""
+    from models.config import ModelConfig
+    from tests.importers.edm_files import denoiser_of, pickled, snapshot, training_state, whole
+
+    options = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+    tree: dict[str, Any] = {
+        "network": {"name": "ddpmpp", "dropout": 0.1, **options},
+        "img_resolution": (4, 4),
+        "img_channels": 1,
+    }
+    denoiser = denoiser_of(ModelConfig(**tree))
+    ema = snapshot(denoiser, "EDMPrecond", "ddpmpp", augment_dim=0, dropout=0.1, **options)
+    files = {"a.pkl": pickled(whole(ema)), "a.pt": training_state(ema, denoiser)}
+    return files, [tensor.numpy().tobytes() for tensor in denoiser.state_dict().values()]
+
+
+def _edm_file(name: str) -> Callable[[], Files]:
+    return lambda: {name: _edm()[0][name]}
+
+
+def _edm_structure() -> Files:
+    """The pickle with a mark in the place of each weight: all that is damaged matters."""
+    files, weights = _edm()
+    content = files["a.pkl"]
+    for number, raw in enumerate(weights):
+        content = content.replace(raw, b"<%d>" % number, 1)
+    return {"structure": content}
+
+
+def _edm_completed(parts: Files) -> Files:
+    content = parts["structure"]
+    for number, raw in enumerate(_edm()[1]):
+        content = content.replace(b"<%d>" % number, raw)
+    return {"a.pkl": content}
+
+
+def _read_edm(path: Path) -> None:
+    from importers.edm import read_edm
+
+    read_edm(path, weights="ema" if path.suffix == ".pkl" else "raw").denoiser()
 
 
 def _recipe() -> Files:
@@ -310,7 +375,8 @@ def _samples() -> Files:
 
 
 def _read_foreign(path: Path) -> None:
-    from metrics.foreign import NpzImages, open_reference
+    from metrics.foreign import open_reference
+    from metrics.npz_images import NpzImages
 
     found = open_reference(path, "inception")
     if isinstance(found, NpzImages):
@@ -341,7 +407,11 @@ SUBJECTS: Mapping[str, Subject] = {
     "description": Subject(_description, _read_snapshot, _described),
     "state": Subject(_state(True), _read_state, _itself),
     "state-stream": Subject(_state(False), _read_state, _itself),
-    "checkpoint": Subject(_checkpoint, _read_checkpoint, _itself),
+    "checkpoint": Subject(_checkpoint, _read_model, _itself),
+    "checkpoint-training": Subject(_container, _read_model, _itself),
+    "edm": Subject(_edm_file("a.pkl"), _read_edm, _itself),
+    "edm-structure": Subject(_edm_structure, _read_edm, _edm_completed),
+    "edm-state": Subject(_edm_file("a.pt"), _read_edm, _itself),
     "recipe": Subject(_recipe, _read_recipe, _itself),
     "reference": Subject(_reference, _read_reference, _into("a.npz")),
     "reference-npy": Subject(_dict_npy, _read_foreign, _itself),

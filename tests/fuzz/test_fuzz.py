@@ -9,6 +9,13 @@ import pytest
 from tests.command import ENVIRONMENT, ROOT
 from tests.fuzz.subjects import SUBJECTS
 
+IMPORTED = [
+    "edm",
+    "edm-structure",
+    "edm-state",
+    "checkpoint",
+    "checkpoint-training",
+]  # what strangers made, and users download
 KINDS = [k for k in SUBJECTS if k != "lmdb" or importlib.util.find_spec("lmdb") is not None]
 
 
@@ -28,6 +35,11 @@ def fuzz(num: int, first: int, kinds: list[str]) -> None:
 
 def test_a_few_damaged_files_of_every_kind_never_crash_hang_or_exhaust() -> None:
     fuzz(12, 0, KINDS)
+
+
+@pytest.mark.parametrize("kind", IMPORTED)
+def test_hundreds_of_damaged_checkpoints_never_run_crash_or_exhaust(kind: str) -> None:
+    fuzz(200, 100, [kind])
 
 
 @pytest.mark.slow

@@ -90,9 +90,17 @@ def test_diagonal_has_a_closed_form(zeros: int) -> None:
 
 
 @pytest.mark.parametrize("num_samples", [200, 15])
-def test_identical_gaussians_have_distance_zero(num_samples: int) -> None:
-    a = gaussian(5, 40, num_samples)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+def test_identical_gaussians_have_distance_zero_and_never_less(num_samples: int) -> None:
+    for seed in range(10):
+        a = gaussian(seed, 40, num_samples)
+        assert 0 <= frechet_distance(a, a) < 1e-9
+
+
+def test_gaussians_that_share_one_direction_only_have_a_closed_form() -> None:
+    rotation = scipy.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
+    variances = np.array([[1.0] * 5 + [0] * 7, [0] * 4 + [2] * 8])
+    a, b = (Gaussian(np.zeros(12), rotation @ np.diag(s) @ rotation.T, 20) for s in variances)
+    assert frechet_distance(a, b) == pytest.approx(21 - 2 * np.sqrt(2), rel=1e-7)
 
 
 @pytest.mark.parametrize("num_samples", [200, 15])

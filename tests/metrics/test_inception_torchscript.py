@@ -183,6 +183,8 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     other = save(OnlyClasses(), tmp_path / "other.pt")
     with pytest.raises(UserError, match="its forward has no return_features and no no_output_bias"):
         detectors.load("inception-torchscript", weights=str(other))
+    with pytest.raises(UserError, match="a TorchScript program: use --detector=inception-torchscr"):
+        detectors.load("inception", weights=str(other))
     state = tmp_path / "state.pt"
     torch.save({"a": torch.zeros(2)}, state)
     text = tmp_path / "text.pt"

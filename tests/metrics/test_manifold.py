@@ -88,6 +88,12 @@ def test_images_that_repeat_real_ones_are_precise_and_cover_little() -> None:
     assert recall == 4 / 200  # each copy has copies as neighbours: a ball of radius 0
 
 
+def test_images_that_are_all_the_same_cover_themselves() -> None:
+    x = np.full([6, 4], 0.3, np.float32)
+    assert precision_recall(x, x[:5]) == (1, 1)
+    assert precision_recall(x, x + 1) == (0, 0)
+
+
 def test_a_copy_lies_in_a_ball_of_radius_zero_however_long_the_features() -> None:
     real = np.repeat(sample(0, 5, num_features=300) * 1e4, 4, axis=0)
     assert precision_recall(real[:8], real, k=3)[0] == 1

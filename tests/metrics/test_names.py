@@ -18,6 +18,12 @@ def test_numbers_of_other_counts_say_their_count() -> None:
             assert function("kid", detector, 60_000) == "kid60k"
 
 
+def test_the_distance_of_dinov2_has_the_name_that_edm2_gave_it() -> None:
+    assert shown_name("fid", "dinov2", 50_000) == "FD_DINOv2"
+    assert shown_name("fid", "dinov2", 2_000) == key_name("fid", "dinov2", 2_000) == "fd_dinov2-2k"
+    assert shown_name("precision", "dinov2", 50_000) == "precision (dinov2)"
+
+
 def test_numbers_of_other_detectors_say_their_detector() -> None:
     assert shown_name("fid", "digits", 50_000) == "frechet distance (digits)"
     assert shown_name("is", "digits", 100) == "classifier score (digits)"

@@ -87,7 +87,7 @@ def test_gray_images_have_one_channel(tmp_path: Path) -> None:
         (PLAIN.repeat(2, axis=3), r"arr_0: uint8 \[23, 3, 4, 10\]; .*channels last"),
         (IMAGES[0], "expected arr_0"),
         (IMAGES[:0], "expected arr_0"),
-        (np.asfortranarray(IMAGES), "Fortran's order"),
+        (np.asfortranarray(IMAGES), "Fortran order"),
         (np.array([{}], dtype=object), "damaged or not an .npz file: an array of type object"),
     ],
     ids=["float", "channels-first", "one", "none", "fortran", "objects"],

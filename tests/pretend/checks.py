@@ -14,13 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import driftless
 import networks
 from diffusion.preconditioning import PRESETS
 from metrics import detectors
+from metrics.kernel import kernel_distance
+from metrics.manifold import precision_recall
+from metrics.statistics import FeatureStatistics
 from models.snapshot import SnapshotInfo, save_snapshot
 from networks.layers import GroupNorm
 from samplers.sampling import sampling_of
@@ -29,8 +34,11 @@ from tests.inception import save_weights
 from tests.pretend.cases import SAMPLING, STEPS, Sampling, model, model_config, sampling, training
 from tests.pretend.computing import run
 from tests.pretend.events import WAITS, Events
+from tests.training.runs import SlowFolder
 from torch_utils.devices import upload
 from torch_utils.distributed import world
+from training.state import newest_state
+from training.writer import StateWriter
 
 DEVICE = "cuda:0"
 LITTLE = 1 << 16  # bytes: indices and augmentation parameters, but no images
@@ -46,6 +54,31 @@ def a_step_does_not_wait() -> None:
             trainer.guard.recent_bad_steps()
         assert not events.of(*WAITS), (name, str(events))
         assert events.counts["d2h"] == 1, (name, str(events))
+
+
+def a_step_does_not_wait_for_a_state() -> None:
+    """The copies of a save join the device's queue; only the thread that writes waits for them."""
+    trainer, step = training(DEVICE)
+    step(), step()
+    state = {"trainer": trainer.state()}
+    expected = {name: tensor.cpu() for name, tensor in trainer.average.state_dict().items()}
+    num = sum(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in tree_leaves(state))
+    with tempfile.TemporaryDirectory() as folder:
+        slow = SlowFolder(Path(folder))
+        with StateWriter(slow, None, trainer.world.device) as writer:
+            with Events() as events:
+                writer.begin(state)
+                step()
+                assert slow.asked.wait(60)
+            assert num > 10
+            assert events.counts["d2h"] == num + 1, (num, str(events))  # a step has one of its own
+            waits = {line.partition(" ")[2] for *_, line in events.of(*WAITS)}
+            assert waits == {"arrived.synchronize()"}, str(events)
+            slow.answers.set()
+        _, found, _ = newest_state(Path(folder))
+    assert found is not None
+    for name, tensor in found["trainer"]["average"].items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def a_step_is_that_of_the_cpu() -> None:
@@ -227,6 +260,38 @@ def inception_neither_rounds_nor_waits() -> None:
     torch.testing.assert_close(found, expected.features, rtol=1e-4, atol=1e-4)
 
 
+def sums_of_features_do_not_wait() -> None:
+    """Statistics grow in float64 where the features are; nobody looks at them meanwhile."""
+    features = torch.rand(6, 4)
+    uploaded = run(lambda: upload(features, torch.device(DEVICE)))
+    statistics = FeatureStatistics(4, DEVICE)
+    with Events() as events:
+        statistics.update(uploaded)
+    assert not events.of(*WAITS, "d2h"), str(events)
+    statistics, first = run(lambda: _sums(FeatureStatistics(4, DEVICE), uploaded))
+    expected, second = _sums(FeatureStatistics(4), features)
+    assert statistics.outer.dtype == expected.outer.dtype == torch.float64
+    torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
+
+
+def _sums(statistics: FeatureStatistics, features: Tensor) -> tuple[FeatureStatistics, Tensor]:
+    statistics.update(features)
+    return statistics, torch.from_numpy(statistics.finalize().sigma)
+
+
+def sets_of_features_are_compared_as_on_the_cpu() -> None:
+    """Kernel distance, precision and recall, in blocks that do not divide the sets."""
+    random = np.random.default_rng(0)
+    x, y = (random.normal(size=(num, 6)).astype(np.float32) for num in (40, 30))
+    y[:5] = x[:5]
+
+    def compared(device: str) -> Tensor:
+        kernel = kernel_distance(x, y, subsets=3, subset_size=20, device=device)
+        return torch.tensor([*kernel, *precision_recall(x, y, block=16, device=device)])
+
+    torch.testing.assert_close(run(partial(compared, DEVICE)), compared("cpu"), rtol=1e-9, atol=0)
+
+
 def a_process_computes_on_its_own_device() -> None:
     """The second process of a machine takes the second device, also where none is named."""
     os.environ["LOCAL_RANK"] = "1"
@@ -243,6 +308,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     check.__name__: check
     for check in (
         a_step_does_not_wait,
+        a_step_does_not_wait_for_a_state,
         a_step_is_that_of_the_cpu,
         data_are_uploaded_once,
         sampling_does_not_wait,
@@ -252,6 +318,8 @@ CHECKS: dict[str, Callable[[], None]] = {
         a_denoiser_call_can_be_captured,
         float32_is_not_rounded,
         inception_neither_rounds_nor_waits,
+        sums_of_features_do_not_wait,
+        sets_of_features_are_compared_as_on_the_cpu,
         a_process_computes_on_its_own_device,
     )
 }

@@ -17,6 +17,7 @@ def _counts(recipe: str) -> str:
 
 
 _STEP = _check("a_step_does_not_wait")
+_STATE = _check("a_step_does_not_wait_for_a_state")
 _SAMPLING = _check("sampling_does_not_wait")
 _LAYOUT = _check("layouts_stay")
 
@@ -35,6 +36,20 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             _check("inception_neither_rounds_nor_waits"),
             "low = place.long()",
             "low = place.cpu().long().to(place.device)",
+        ),
+    ),
+    "metrics/statistics.py": (
+        (
+            _check("sums_of_features_do_not_wait"),
+            "self.total += values.sum(0)",
+            "self.total += values.sum(0).cpu().to(values.device)",
+        ),
+    ),
+    "metrics/manifold.py": (
+        (
+            _check("sets_of_features_are_compared_as_on_the_cpu"),
+            ", device=self._centre.device)",
+            ")",
         ),
     ),
     "torch_utils/devices.py": (
@@ -67,6 +82,10 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "zero_grad(set_to_none=True)",
             "zero_grad(set_to_none=False)",
         ),
+    ),
+    "training/writer.py": (
+        (_STATE, "download(tree.detach())", "tree.detach().cpu()"),
+        (_STATE, "if arrived is not None:", "if False:"),
     ),
     "training/precision.py": (
         (_STEP, 'pin_memory=device.type == "cuda"', "pin_memory=False"),

@@ -78,7 +78,7 @@ def test_a_scale_maps_its_ends_to_its_ends() -> None:
     ],
 )
 def test_linear_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
-    assert charts.linear_ticks(low, high) == pytest.approx(expected)
+    assert charts.linear_ticks(low, high, 6) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_every_axis_has_ticks() -> None:
     for _ in range(500):
         low = 10.0 ** generator.uniform(-9, 9)
         high = low * (1 + 10.0 ** generator.uniform(-3, 2))
-        assert 2 <= len(charts.linear_ticks(low, high)) <= 7, (low, high)
+        assert 2 <= len(charts.linear_ticks(low, high, 6)) <= 7, (low, high)
         high = low * 10.0 ** generator.uniform(1.3, 20)
         ticks = charts.log_ticks(low, high)
         assert 2 <= len(ticks) <= 9, (low, high)

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 import torch
 
+from data.dataset import ImageDataset
 from metrics.names import key_name
 from models.snapshot import load_snapshot, save_snapshot
 from tests.command import assert_refused, call, torchrun
@@ -82,7 +83,9 @@ def test_the_record_says_what_the_numbers_were_computed_from(
     assert (record["sampler"], record["steps"], record["calls"]) == ("heun", 4, 7)
     assert record["network"] == str(network)
     assert record["detector"] == {"name": "pixels", "weights_sha256": ""}
-    assert record["reference"] == {"name": "noise", "source": "noise", "count": 30, "sha256": ""}
+    key = ImageDataset(data).content_key()
+    expected = {"name": "noise", "source": "noise", "count": 30, "sha256": "", "content_key": key}
+    assert record["reference"] == expected
     assert record["names"]["fid"] == key_name("fid", "pixels", 12) == "fd_pixels-12"
     assert record["settings"]["S_max"] == "inf"
     lines = printed.splitlines()

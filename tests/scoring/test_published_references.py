@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from metrics.published import PUBLISHED
-from scoring.judge import Criteria, Subject, judge_of
+from scoring.judge import Criteria, Subject
+from scoring.judging import judge_of
 from tests.command import assert_refused, call
 from tests.inception import save_weights
 from tests.server import Server, serving

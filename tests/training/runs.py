@@ -4,6 +4,8 @@ Its images are in memory and in no file. `training.launch.run` reads a data set,
 called here; tests of the whole road from a config to a run call `launch.run` or a program.
 """
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,20 @@ OVERRIDES = [
 ]
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "configs" / "digits-tiny.yaml"
+
+
+class SlowFolder(os.PathLike[str]):
+    """A folder on a disk that answers only when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked = threading.Event()
+        self.answers = threading.Event()
+
+    def __fspath__(self) -> str:
+        self.asked.set()
+        assert self.answers.wait(60)
+        return str(self.folder)
 
 
 def tiny_recipe(*overrides: str) -> TrainingConfig:

@@ -48,6 +48,16 @@ def test_our_recipes_draw_no_remark(recipe: Path) -> None:
             "ema.halflife",
         ),
         (
+            ["ema.posthoc=on", "run.keep_snapshots=3"],
+            "ema.posthoc: 3 snapshots remain at the end, too few to fit averages of other lengths "
+            "well: raise run.keep_snapshots",
+        ),
+        (
+            ["ema.posthoc=on", "run.snap=50M"],
+            "ema.posthoc: 4 snapshots remain at the end, too few to fit averages of other lengths "
+            "well: lower run.snap",
+        ),
+        (
             ["loss.noise_level=vp", "loss.weight={name: min_snr, gamma: 3}"],
             "preconditioning edm is trained with what the config says, loss.noise_level vp (edm: "
             "lognormal) and loss.weight min_snr (edm: edm); null takes the preset's",
@@ -90,3 +100,10 @@ def test_checkpointing_that_a_network_cannot_do_is_said() -> None:
     (line,) = remarks(config, has_recipe=True, has_blocks=False)
     assert line == "run.remat has no effect: ddpmpp has no blocks that are computed again"
     assert remarks(config, has_recipe=True) == []
+
+
+def test_keeping_the_best_snapshot_of_all_that_are_kept_is_said() -> None:
+    keep = "evaluate.keep_best=true"
+    (line,) = said(DIGITS, keep)
+    assert line == "evaluate.keep_best has no effect: run.keep_snapshots keeps all snapshots"
+    assert said(DIGITS, keep, "run.keep_snapshots=2") == []
