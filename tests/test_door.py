@@ -204,10 +204,10 @@ def test_seeds_are_whole_numbers(seeds: Any, classes: Path) -> None:
 
 
 def test_what_cannot_be_loaded_is_answered_with_what_can(tmp_path: Path) -> None:
-    (tmp_path / "model.pkl").write_bytes(b"x")
+    (tmp_path / "model.bin").write_bytes(b"x")
     for path, message in [
         (tmp_path / "absent", "no snapshot at .*: give a run directory, a network-snap"),
-        (tmp_path / "model.pkl", "is no checkpoint of a known kind: read are snapshots of"),
+        (tmp_path / "model.bin", "is no checkpoint of a known kind: read are snapshots of"),
         (tmp_path, "no network-snapshot-"),
     ]:
         with pytest.raises(driftless.UserError, match=message):
@@ -333,7 +333,8 @@ TINY = {
 }
 
 
-def test_nothing_of_the_process_changes(classes: Path, tmp_path: Path) -> None:
+def test_nothing_of_the_process_changes(classes: Path, run: driftless.Run, tmp_path: Path) -> None:
+    next(driftless.load(classes).batches(range(2), steps=4))  # libraries add filters when imported
     torch.manual_seed(5)
     before = process_state()
     model = driftless.load(classes)
