@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -187,6 +188,18 @@ def test_a_scheduler_becomes_schedule_and_sampling(
     info = read_diffusers(folder).info
     assert info.sampling == sampling
     assert preconditioning.items() <= info.model.preconditioning.model_dump().items()
+
+
+def test_rescaled_betas_end_without_signal_and_begin_as_they_were(folder: Path) -> None:
+    change(folder / "scheduler/scheduler_config.json", rescale_betas_zero_snr=True)
+    schedule = read_diffusers(folder).info.model.preconditioning.schedule
+    assert isinstance(schedule, dict)
+    kept = np.cumprod(1 - np.array(schedule["betas"])) ** 0.5
+    plain = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)) ** 0.5
+    assert kept[-1] == 0
+    assert kept[0] == pytest.approx(plain[0])
+    slope = np.diff(kept) / np.diff(plain)
+    np.testing.assert_allclose(slope, slope[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
