@@ -16,13 +16,23 @@ imports its target when it is used.
 import math
 
 from diffusion.time_map import vp_sigma
-from torch_utils.registry import BETWEEN_0_AND_1, NOT_NEGATIVE, POSITIVE, Row
+from torch_utils.numbers import is_number
+from torch_utils.registry import BETWEEN_0_AND_1, NOT_NEGATIVE, POSITIVE, Row, Rule
 
 MAX_LOG_SNR = 20.0
 MAX_STEPS = 2**16  # of a discrete schedule
 
 _BETAS = {"num_steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
 _BETA_RULES = {"beta_start": BETWEEN_0_AND_1, "beta_end": BETWEEN_0_AND_1}
+_LEAST_BETA = 1e-12  # smaller ones would leave equal noise levels
+_BETA_LIST = Rule(
+    f"a list of 2 to {MAX_STEPS} numbers from {_LEAST_BETA:g} to 1",
+    lambda value: (
+        isinstance(value, list | tuple)
+        and 2 <= len(value) <= MAX_STEPS
+        and all(is_number(beta) and _LEAST_BETA <= beta <= 1 for beta in value)
+    ),
+)
 _STEPS = {"num_steps": (2, MAX_STEPS)}
 _BOUNDS = {"logsnr_min": -MAX_LOG_SNR, "logsnr_max": MAX_LOG_SNR}
 _BOUND_RANGES = dict.fromkeys(_BOUNDS, (-MAX_LOG_SNR, MAX_LOG_SNR))
@@ -72,6 +82,12 @@ SCHEDULES: dict[str, Row] = {
         ranges=_STEPS,
         rules={"offset": NOT_NEGATIVE, "beta_max": BETWEEN_0_AND_1},
         summary="alpha_bar a squared cosine, betas capped; Nichol and Dhariwal 2021, Eq. 17",
+    ),
+    "beta_list": Row(
+        target="diffusion.tables:beta_list",
+        options={"betas": [1e-4, 0.02]},
+        rules={"betas": _BETA_LIST},
+        summary="betas one by one",
     ),
     "iddpm": Row(
         target="diffusion.tables:iddpm",
@@ -127,6 +143,7 @@ SCHEDULES: dict[str, Row] = {
 }
 
 _EPSILON_S = 1e-3
+SPACINGS = ("exact", "leading", "linspace", "linspace_rounded", "trailing", "quad", "all")
 
 DEFAULT_STEPS = 18  # of a time grid; EDM's
 
@@ -147,8 +164,9 @@ GRIDS: dict[str, Row] = {
     ),
     "steps": Row(
         target="diffusion.grids:steps_grid",
-        options={"spacing": "exact", "levels": None},
-        choices={"spacing": ("exact", "leading", "linspace", "trailing", "quad", "all")},
+        options={"spacing": "exact", "levels": None, "offset": 0},
+        choices={"spacing": SPACINGS},
+        ranges={"offset": (0, MAX_STEPS)},
         flags={"spacing": "Which of the levels."},
         entries={"levels": ("schedule", SCHEDULES)},
         summary="steps of a noise schedule, by default the model's own; Ho et al. 2020",

@@ -164,6 +164,9 @@ SPACINGS: dict[str, Callable[[int, int], np.ndarray]] = {
     "leading": lambda levels, steps: np.arange(0, levels, _stride(levels, steps)),
     "trailing": lambda levels, steps: np.arange(levels - 1, -1, -_stride(levels, steps))[::-1],
     "linspace": lambda levels, steps: np.linspace(0, levels - 1, steps).astype(int),
+    "linspace_rounded": lambda levels, steps: np.rint(np.linspace(0, levels - 1, steps)).astype(
+        int
+    ),
     "quad": _quad,
     "all": lambda levels, _: np.arange(levels),
     "exact": _exact,
@@ -171,7 +174,13 @@ SPACINGS: dict[str, Callable[[int, int], np.ndarray]] = {
 
 
 def steps_grid(
-    num_steps: int, sigma_min: float, sigma_max: float, *, levels: Schedule, spacing: str = "exact"
+    num_steps: int,
+    sigma_min: float,
+    sigma_max: float,
+    *,
+    levels: Schedule,
+    spacing: str = "exact",
+    offset: int = 0,
 ) -> np.ndarray:
     """Some of the steps of a noise schedule.
 
@@ -182,9 +191,12 @@ def steps_grid(
         levels: the schedule. A continuous schedule has even times, (i + 1) / num_steps, and only
             the spacing `exact`; Salimans and Ho 2022, Algorithm 2 of the appendix.
         spacing: key of SPACINGS. leading: even strides in the index, from the least noise on.
-            trailing: from the most noise on. linspace: even, with both ends. quad: indices like
+            trailing: from the most noise on. linspace: even, with both ends, rounded down;
+            linspace_rounded: to the nearest. quad: indices like
             squares, up to 0.8 of the schedule; Song et al. 2021 (DDIM), sec. D.2. exact: as
             trailing, but always num_steps levels.
+        offset: added to the indices of the spacing leading; those beyond the last level are left
+            out.
 
     Returns:
         float64, not increasing.
@@ -194,9 +206,14 @@ def steps_grid(
             schedule does not have, or no level in the range.
     """
     _fractions(num_steps)
+    if offset and spacing != "leading":
+        raise UserError(f"offset {offset} is for the spacing leading, not for {spacing}")
     if isinstance(levels, Table):
         nodes = _inside(levels.levels, sigma_min, sigma_max)
-        chosen: np.ndarray = nodes[SPACINGS[spacing](len(nodes), num_steps)][::-1]
+        indices = SPACINGS[spacing](len(nodes), num_steps) + offset
+        chosen: np.ndarray = nodes[indices[indices < len(nodes)]][::-1]
+        if not len(chosen):
+            raise UserError(f"offset {offset} leads beyond the {len(nodes)} levels: lower it")
         return chosen
     if spacing != "exact":
         raise UserError(

@@ -72,6 +72,7 @@ def ddim_step(
     sigma_next: float,
     eta: float = 0.0,
     noise: Tensor | None = None,
+    image: Tensor | None = None,
 ) -> Tensor:
     """One DDIM step. Song et al. 2021, Eq. 12 with the variance of Eq. 16.
 
@@ -83,15 +84,18 @@ def ddim_step(
         sigma_next: next one; 0 returns D without noise.
         eta: 0 is deterministic, 1 has the variance of DDPM's posterior.
         noise: unit normals of the shape of x; needed unless eta is 0.
+        image: what takes the place of D where it stands for the image; the direction of the noise
+            is that of D.
 
     Returns:
         State at `sigma_next`.
     """
+    image = denoised if image is None else image
     if sigma_next == 0:
-        return denoised
+        return image
     variance = eta**2 * variance_small(sigma, sigma_next)
     kept = _std(sigma_next**2 - variance)
-    x_next = denoised + kept / sigma * (x - denoised)
+    x_next = image + kept / sigma * (x - denoised)
     if variance == 0:
         return x_next
     assert noise is not None, "a stochastic DDIM step needs noise"

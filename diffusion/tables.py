@@ -5,6 +5,7 @@ that a discrete model can be asked about every noise level and differentiated in
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,11 @@ def beta_cosine(num_steps: int, offset: float, beta_max: float) -> Table:
     times = np.arange(num_steps + 1) / num_steps
     signal = np.cos(math.pi / 2 * (times + offset) / (1 + offset)) ** 2
     return from_betas(np.minimum(1 - signal[1:] / signal[:-1], beta_max))
+
+
+def beta_list(betas: Sequence[float]) -> Table:
+    """The betas of every step, at least two; 1 is the end of a chain without signal."""
+    return from_betas(np.asarray(betas, dtype=np.float64))
 
 
 def iddpm_levels(

@@ -10,14 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
+from importers.celeba import ATTRIBUTES
 from importers.containers import Contents, read_container
 from importers.expected import KEYS, everywhere, notes_of, sampling_of
 from importers.families import Imported, detect, import_network
 from importers.interface import ForeignModel
 from importers.side_files import in_our_keys, read_side_file, side_file
-from models.config import ModelConfig, PreconditioningConfig
+from models.config import ModelConfig
 from models.snapshot import SnapshotInfo
 from torch_utils.errors import UserError
+from torch_utils.sections import validated
 
 _PRESETS = {"sa-dpm": "ddpm", "ddpm-xyf": "ddpm", "v-diffusion": "vdiff"}
 # how each system averages, unless a config says otherwise
@@ -77,19 +79,17 @@ def read_checkpoint(
     if outputs == 2 * sizes["img_channels"] and prediction != "x0_eps":
         state = _without_variance(state, sizes["img_channels"])
         notes.append("the network's estimate of the variance is left out")
-    model = ModelConfig(
-        network=found.network,
-        preconditioning=PreconditioningConfig(
-            name=_PRESETS[found.family], output=prediction, schedule=found.settings["schedule"]
-        ),
-        **sizes,
-    )
+    preconditioning = {"name": _PRESETS[found.family], "output": prediction}
+    preconditioning |= {"schedule": found.settings["schedule"]}
+    tree = {"network": found.network, "preconditioning": preconditioning, **sizes}
+    model: ModelConfig = validated(ModelConfig, tree, f"{path}: model")
     batch = said.get("batch_size")
     is_global = type(batch) is int and found.family != "sa-dpm"  # there it is one process's
     images = contents.steps * batch if is_global and batch is not None else 0
     info = SnapshotInfo(
         model=model,
         sampling=sampling,
+        label_names=_label_names(found),
         label_kind=_label_kind(found),
         label_dropout=_label_dropout(said) if model.label_dim else None,
         images=images,
@@ -132,6 +132,12 @@ def _label_kind(found: Imported) -> str | None:
     if not found.sizes["label_dim"]:
         return None
     return "multi_hot" if found.network.get("multi_tags") else "class"
+
+
+def _label_names(found: Imported) -> list[str] | None:
+    """The tags of v-diffusion's only such data set; classes have no published names."""
+    has_tags = bool(found.network.get("multi_tags"))
+    return [*ATTRIBUTES] if has_tags and found.sizes["label_dim"] == len(ATTRIBUTES) else None
 
 
 def _label_dropout(said: Mapping[str, Any]) -> float | None:

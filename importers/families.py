@@ -126,12 +126,13 @@ def import_network(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     sizes = {key: values.pop(key) for key in ("img_channels", "label_dim", "out_channels")}
     sizes["img_resolution"] = values.pop("img_resolution")
     settings = {key: values.pop(key) for key in SETTINGS}
+    values = networks.options(reading.network) | values  # what no family has is at its default
     with torch.device("meta"):
         network = networks.create(reading.network, **sizes, **values)
     assert isinstance(network, UNet), reading.network
     ours = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     sources = reading.sources(network.encoder, network.decoder, ours)
-    _check_match(family, shapes, ours, sources)
+    check_match(family, shapes, ours, sources)
     return Imported(
         family=family,
         network={"name": reading.network, **values},
@@ -156,7 +157,7 @@ def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _check_match(family: str, foreign: Shapes, ours: Shapes, sources: Mapping[str, Source]) -> None:
+def check_match(family: str, foreign: Shapes, ours: Shapes, sources: Mapping[str, Source]) -> None:
     """Raise a UserError unless the tensors fit one to one."""
     used = {name for source in sources.values() for name in source.names}
     problems = {

@@ -218,8 +218,11 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 def _kind_of_folder(folder: Path) -> str | None:
     from importers.containers import is_step_folder
+    from importers.diffusers import is_diffusers
 
-    return "checkpoint" if is_step_folder(folder) else None
+    if is_step_folder(folder):
+        return "checkpoint"
+    return "diffusers" if is_diffusers(folder) else None
 
 
 def _kind_of_file(file: Path) -> str | None:
@@ -250,6 +253,14 @@ def _read_edm(
     return read_edm(path, weights=weights)
 
 
+def _read_diffusers(
+    path: Path, _model_config: str | os.PathLike[str] | None, _weights: str
+) -> ForeignModel:
+    from importers.diffusers import read_diffusers
+
+    return read_diffusers(path)
+
+
 def _read_checkpoint(
     path: Path, model_config: str | os.PathLike[str] | None, weights: str
 ) -> ForeignModel:
@@ -260,5 +271,6 @@ def _read_checkpoint(
 
 _READERS: dict[str, Callable[[Path, str | os.PathLike[str] | None, str], ForeignModel]] = {
     "edm": _read_edm,
+    "diffusers": _read_diffusers,
     "checkpoint": _read_checkpoint,
 }

@@ -21,6 +21,13 @@ SUFFIXES = (".yaml", ".yml", ".json")
 # SA-DPM writes its config with the class of each section, which is left out
 _CLASS = re.compile(r"!!python/object:argparse\.Namespace\b")
 
+# v-diffusion's configs name the data set instead of its size
+_RESOLUTIONS = {
+    "mnist": {"resolution": 32},
+    "cifar10": {"resolution": 32},
+    "celeba": {"resolution": 64},
+}
+
 
 def side_file(path: str | os.PathLike[str]) -> Path | None:
     """The description of a checkpoint, if there is one.
@@ -72,9 +79,16 @@ def in_our_keys(
         passed_over: known keys that are not about the model.
     """
     flat, known = flattened(given), published_keys(family)
+    if family == "v-diffusion":
+        flat = _RESOLUTIONS.get(_data_set(given), {}) | flat
     is_whole = flat != given  # a published file, which also has keys that are not about the model
     options = (option for row in NETWORKS.values() for option in row.options)
     own = {*SETTINGS, *options, *SIZES, "img_resolution"}
     about = {k: v for k, v in flat.items() if k not in passed_over or k in known}
     ours = {k: v for k, v in about.items() if k not in known and (k in own or not is_whole)}
     return translate(family, {k: v for k, v in about.items() if k in known}, ours)
+
+
+def _data_set(given: Mapping[str, Any]) -> str:
+    data = given.get("data")
+    return str(data.get("name", "")).lower() if isinstance(data, Mapping) else ""

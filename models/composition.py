@@ -57,7 +57,7 @@ def parts_of(network: nn.Module, *arguments: Tensor, **named: Tensor) -> list[Pa
         network: the module; lists and dictionaries of modules in it count item by item.
         *arguments, **named: the arguments to call it with, for one image.
     """
-    blocks = dict(_blocks(network))
+    blocks = dict(blocks_of(network))
     parts = {name: Part(name, _num_parameters(block)) for name, block in blocks.items()}
     began: dict[str, int] = {}
     counter = FlopCounterMode(display=False)
@@ -110,11 +110,11 @@ def lines_of(parts: Iterable[Part]) -> list[str]:
     ]
 
 
-def _blocks(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def blocks_of(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The children of a module by name; containers are replaced by their children."""
     for name, child in network.named_children():
         if isinstance(child, nn.ModuleDict | nn.ModuleList | nn.Sequential):
-            yield from _blocks(child, f"{prefix}{name}.")
+            yield from blocks_of(child, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", child
 

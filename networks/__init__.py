@@ -43,6 +43,7 @@ _OPTIONAL = Rule(
     "a positive integer or null", lambda value: value is None or is_integer(value, 1, LARGEST)
 )
 _WIDTHS = {**_LISTS, "emb_channels": _OPTIONAL, "num_heads": _OPTIONAL, "head_dim": _OPTIONAL}
+_RESAMPLERS = ("conv", "pool", "block")
 _SONG_CHOICES = {
     "embedding_type": ("positional", "fourier"),
     "encoder_type": ("standard", "skip", "residual"),
@@ -125,14 +126,31 @@ NETWORKS: dict[str, Row] = {
             "modulation": "add",
             "resampler": "conv",
             "down_padding": "end",
+            "num_groups": 32,
+            "first_channels": None,
+            "attn_resampler": None,
+            "middle_attention": "normed",
+            "middle_heads": "one",
+            "freq_endpoint": True,
+            "cosine_first": False,
         },
         choices={
             "modulation": ("add", "scale_shift"),
-            "resampler": ("conv", "pool", "block"),
+            "resampler": _RESAMPLERS,
             "down_padding": ("end", "both"),
+            "middle_attention": ("normed", "plain", "none"),
+            "middle_heads": ("one", "same"),
         },
-        ranges=_RANGES,
-        rules={**_WIDTHS, "norm_eps": POSITIVE},
+        ranges={**_RANGES, "num_groups": (1, LARGEST)},
+        rules={
+            **_WIDTHS,
+            "first_channels": _OPTIONAL,
+            "norm_eps": POSITIVE,
+            "attn_resampler": Rule(
+                f"{', '.join(_RESAMPLERS)} or null",
+                lambda value: value is None or value in _RESAMPLERS,
+            ),
+        },
         summary="DDPM of Ho et al. 2020, as its PyTorch checkpoints have it",
     ),
     "vdiff": Row(

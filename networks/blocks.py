@@ -43,6 +43,7 @@ class BlockSettings:
         resample_proj: whether a resampling shortcut has a 1x1 convolution when widths are equal.
         adaptive_scale: whether the embedding scales and shifts the second norm's output, instead
             of being added to its input.
+        attn_norm: whether attention looks at the normed features, not at the features themselves.
         init: first values of ordinary layers.
         init_zero: first values of the layers that end a residual branch.
         init_attn: first values of the attention's input projection, None for `init`.
@@ -57,6 +58,7 @@ class BlockSettings:
     resample_filter: Sequence[float] | None = (1, 1)
     resample_proj: bool = False
     adaptive_scale: bool = True
+    attn_norm: bool = True
     init: Init = field(default_factory=Init)
     init_zero: Init = field(default_factory=lambda: Init(weight_gain=0.0))
     init_attn: Init | None = None
@@ -170,7 +172,8 @@ class UNetBlock(nn.Module):
 
         if self.heads:
             width = settings.attention_channels(out_channels)
-            self.norm2 = GroupNorm(out_channels, groups=groups, eps=eps)
+            norm = GroupNorm(out_channels, groups=groups, eps=eps) if settings.attn_norm else None
+            self.norm2 = norm or nn.Identity()
             self.qkv = Conv2d(out_channels, 3 * width, 1, init=settings.init_attn or settings.init)
             self.proj = Conv2d(width, out_channels, 1, init=init_zero)
 

@@ -249,18 +249,22 @@ class GroupNorm(nn.Module):
 class PositionalEmbedding(nn.Module):
     """Cosines and sines of geometric frequencies from 1 to 1/10000 (Vaswani et al. 2017, 3.5).
 
-    With `endpoint` the last frequency is 1/10000 itself, else the one before it.
+    With `endpoint` the last frequency is 1/10000 itself, else the one before it. `by_exp` chooses
+    which function rounds the frequencies in float32: as in ports of DDPM to PyTorch, or as in EDM.
     """
 
-    def __init__(self, channels: int, *, endpoint: bool) -> None:
+    def __init__(self, channels: int, *, endpoint: bool, by_exp: bool = False) -> None:
         super().__init__()
+        self.by_exp = by_exp
         self.num_freqs = channels // 2
         self.last = self.num_freqs - 1 if endpoint else self.num_freqs
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Embed x [N] as (cos, sin), each [N, channels / 2]."""
         index = torch.arange(self.num_freqs, dtype=x.dtype, device=x.device)
-        phase = x[:, None] * 10000 ** -(index / max(self.last, 1))
+        last = max(self.last, 1)
+        power = (-math.log(10000) * index / last).exp() if self.by_exp else 10000 ** -(index / last)
+        phase = x[:, None] * power
         return phase.cos(), phase.sin()
 
 

@@ -107,21 +107,23 @@ class Resampler:
         kind: of its entry: block, conv_resample or pool_resample.
         attention: whether the layer has attention, at its new resolution, if the level that it
             leaves has attention.
+        attn_kind: kind of its entry if the level that it leaves has attention; None for `kind`.
     """
 
     kind: str = "block"
     attention: bool = False
+    attn_kind: str | None = None
 
     def entry(self, levels: Levels, level: int, channels: int, resample: str) -> Entry:
         """The entry that leads up or down to a level."""
-        source = level - 1 if resample == "down" else level + 1
+        from_attention = levels.has_attention(level - 1 if resample == "down" else level + 1)
         return Entry(
             f"{levels.prefix(level)}_{resample}",
-            self.kind,
+            (from_attention and self.attn_kind) or self.kind,
             channels,
             channels,
             resample=resample,
-            attention=self.attention and levels.has_attention(source),
+            attention=self.attention and from_attention,
         )
 
 
@@ -190,6 +192,7 @@ def decoder_entries(
     attention: str,
     outputs: tuple[str, int] | None = None,
     resampler: Resampler = _RESAMPLING_BLOCK,
+    in_middle: bool = True,
 ) -> list[Entry]:
     """Plan the way up: every block takes one encoder output from the skip stack.
 
@@ -202,6 +205,7 @@ def decoder_entries(
             level; or skip, one at every level, summed (Song et al. 2021, appendix H). None for a
             network whose output layers are not part of the decoder.
         resampler: what doubles between levels.
+        in_middle: whether the first block of the bottleneck has attention.
 
     Returns:
         The entries in order.
@@ -214,7 +218,8 @@ def decoder_entries(
     for level in range(deepest, -1, -1):
         prefix, width = levels.prefix(level), levels.widths[level]
         if level == deepest:
-            entries.append(Entry(f"{prefix}_in0", "block", channels, channels, attention=True))
+            first = Entry(f"{prefix}_in0", "block", channels, channels, attention=in_middle)
+            entries.append(first)
             entries.append(Entry(f"{prefix}_in1", "block", channels, channels))
         else:
             entries.append(resampler.entry(levels, level, channels, "up"))

@@ -53,10 +53,12 @@ class Variant:
         labels_first: whether the label layer is made before the blocks, not after the output
             layers; the published order of a network numbers its parameters.
         endpoint: whether the last frequency of the noise embedding is 1/10000 itself.
+        exp_frequencies: how that embedding's frequencies are rounded, see `PositionalEmbedding`.
         cosine_first: whether the noise embedding has its cosines before its sines.
         widens_first: whether the first convolution has the width of the finest level, not
             model_channels.
         has_augmentation: whether the network takes augmentation labels.
+        in_middle: whether the bottleneck has attention.
     """
 
     name: str
@@ -69,9 +71,11 @@ class Variant:
     label_bias: bool = False
     labels_first: bool = False
     endpoint: bool = True
+    exp_frequencies: bool = False
     cosine_first: bool = False
     widens_first: bool = False
     has_augmentation: bool = False
+    in_middle: bool = True
 
     def block_settings(self, entry: Entry) -> BlockSettings:
         """The settings of an entry of the plan."""
@@ -82,7 +86,7 @@ class UNet(ConditionalNetwork):
     """Encoder, bottleneck and decoder, conditioned on a number and on labels.
 
     Attention acts at the levels whose larger side is in `attn_resolutions`, on every block of
-    encoder and decoder, and always on the first block of the bottleneck.
+    encoder and decoder, and on the first block of the bottleneck unless the variant has none there.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class UNet(ConditionalNetwork):
         num_blocks: int,
         attn_resolutions: Sequence[int],
         emb_channels: int | None,
+        first_channels: int | None = None,
     ) -> None:
         """Plan and check the layers, then make them.
 
@@ -113,7 +118,9 @@ class UNet(ConditionalNetwork):
             channel_mult: width of each level in that unit, finest first.
             num_blocks: residual blocks a level.
             attn_resolutions: resolutions with self-attention.
-            emb_channels: width of the embedding, None for 4 model_channels.
+            emb_channels: width of the embedding, None for four times that of the noise embedding.
+            first_channels: width of the first convolution and of the noise embedding, None for
+                model_channels.
 
         Raises:
             UserError: the sizes do not fit together.
@@ -125,12 +132,20 @@ class UNet(ConditionalNetwork):
                 f" augmentation (augment_dim is {augment_dim}), or choose ddpmpp, ncsnpp or adm"
             )
         levels = make_levels(img_resolution, model_channels, channel_mult, attn_resolutions)
-        first = levels.widths[0] if variant.widens_first else model_channels
+        unit = first_channels or model_channels
+        first = levels.widths[0] if variant.widens_first else unit
+        if unit % 2:
+            raise UserError(f"the noise embedding is {unit} wide: make model_channels even")
         self.encoder = encoder_entries(
             levels, img_channels, first, num_blocks, "standard", variant.resampler
         )
         self.decoder = decoder_entries(
-            levels, self.encoder, num_blocks, attention="every", resampler=variant.resampler
+            levels,
+            self.encoder,
+            num_blocks,
+            attention="every",
+            resampler=variant.resampler,
+            in_middle=variant.in_middle,
         )
         check_widths([*self.encoder, *self.decoder], variant.settings.num_groups)
         for entry in [*self.encoder, *self.decoder]:
@@ -140,15 +155,15 @@ class UNet(ConditionalNetwork):
         self.img_shape = (img_channels, *img_resolution)
         self.label_dim = label_dim
         self.augment_dim = augment_dim
-        self.emb_channels = emb_channels or 4 * model_channels
+        self.emb_channels = emb_channels or 4 * unit
         self.cosine_first = variant.cosine_first
         settings = variant.settings
-        self.map_noise = PositionalEmbedding(model_channels, endpoint=variant.endpoint)
+        self.map_noise = PositionalEmbedding(
+            unit, endpoint=variant.endpoint, by_exp=variant.exp_frequencies
+        )
         if augment_dim:
-            self.map_augment = Linear(
-                augment_dim, model_channels, bias=False, init=settings.init_zero
-            )
-        self.map_layer0 = Linear(model_channels, self.emb_channels, init=settings.init)
+            self.map_augment = Linear(augment_dim, unit, bias=False, init=settings.init_zero)
+        self.map_layer0 = Linear(unit, self.emb_channels, init=settings.init)
         self.map_layer1 = Linear(self.emb_channels, self.emb_channels, init=settings.init)
         if label_dim and variant.labels_first:
             self.map_label = self._label_layer(variant)

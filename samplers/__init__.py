@@ -127,7 +127,7 @@ SAMPLERS: dict[str, SamplerRow] = {
     ),
     "ddim": SamplerRow(
         target="samplers.solvers.ddim:ddim",
-        options={"eta": 0.0},
+        options={"eta": 0.0, "clip_x0": False},
         ranges={"eta": (0.0, 1.0)},
         flags={"eta": "Share of fresh noise, 0 to 1."},
         summary="implicit models, from deterministic (eta 0) to ancestral (eta 1)",

@@ -100,21 +100,22 @@ def _figure(key: str, runs: Sequence[Run]) -> Figure | None:
     return Figure(title, x_label, y_label + scale, chart, legend)
 
 
-def _is_larger_better(key: str) -> bool:
+def is_larger_better(key: str) -> bool:
+    """Whether of a score, by its name in stats.jsonl, the larger number is the better one."""
     return key.removeprefix(_SCORES).startswith(_LARGER_IS_BETTER)
 
 
 def _words(key: str) -> tuple[str, str]:
     if key == _LOSS:
         return "Training loss", "mean per pixel and channel"
-    better = "larger" if _is_larger_better(key) else "smaller"
+    better = "larger" if is_larger_better(key) else "smaller"
     return key.removeprefix(_SCORES), f"{better} is better"
 
 
 def _in_words(key: str, xs: np.ndarray, ys: np.ndarray) -> str:
     """Best and last number of a curve, for those who cannot see it."""
     finite = np.flatnonzero(np.isfinite(ys))
-    is_up = key != _LOSS and _is_larger_better(key)
+    is_up = key != _LOSS and is_larger_better(key)
     best = finite[ys[finite].argmax() if is_up else ys[finite].argmin()]
     word = "highest" if is_up else "lowest"
     last = finite[-1]

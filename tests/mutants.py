@@ -2,8 +2,9 @@
 
 `python -m tests.mutants` works on a copy of the source in a temporary folder, never on the working
 tree. A mutant that survives shows a hole in the tests. Those of the mathematics are listed in
-tests/mutations.py, those of what fetches files in tests/download_mutations.py, and those that only
-a GPU would show in tests/pretend/mutations.py.
+tests/mutations.py, those of averages of weights in tests/averaging_mutations.py, those of what
+fetches files in tests/download_mutations.py, and those that only a GPU would show in
+tests/pretend/mutations.py.
 """
 
 import argparse
@@ -19,13 +20,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.averaging_mutations import AVERAGING_MUTANTS
 from tests.download_mutations import DOWNLOAD_MUTANTS
 from tests.mutations import MUTANTS as MATHEMATICS
 from tests.mutations import Mutant
 from tests.pretend.mutations import DEVICE_MUTANTS
 
 ROOT = Path(__file__).parents[1]
-MUTANTS = [*MATHEMATICS, *DOWNLOAD_MUTANTS, *DEVICE_MUTANTS]
+MUTANTS = [*MATHEMATICS, *AVERAGING_MUTANTS, *DOWNLOAD_MUTANTS, *DEVICE_MUTANTS]
 TIME_LIMIT = 300.0  # seconds for one run of pytest
 
 # what takes long to import and is not ours: imported once, before the children are forked

@@ -23,6 +23,7 @@ def ddim(
     project: Project | None = None,
     callback: Callback | None = None,
     eta: float = 0.0,
+    clip_x0: bool = False,
 ) -> Tensor:
     """Keep the direction of the noise and replace a share of it by fresh noise.
 
@@ -31,12 +32,15 @@ def ddim(
 
     Args: those of `Solver`, and
         eta: 0 is deterministic, 1 is ancestral sampling with the small variance.
+        clip_x0: clip D to [-1, 1] where it stands for the image, but not in the direction of the
+            noise, as the library diffusers does.
     """
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if callback is not None:
             callback(i, sigma, x, denoised)
         fresh = noise(x) if eta and sigma_next else None
-        x = ddim_step(x, denoised, sigma, sigma_next, eta, fresh)
+        image = denoised.clamp(-1, 1) if clip_x0 else None
+        x = ddim_step(x, denoised, sigma, sigma_next, eta, fresh, image)
         x = x if project is None else project(x, sigma_next)
     return x

@@ -174,12 +174,15 @@ def test_indices_of_a_table_are_exact_and_fractional_between(name: str) -> None:
     assert isinstance(table, Table)
     levels = torch.from_numpy(table.levels)
     torch.testing.assert_close(
-        table.index(levels), torch.arange(1000.0, dtype=torch.float64), rtol=0, atol=1e-6
+        table.index(levels), torch.arange(table.num_steps, dtype=torch.float64), rtol=0, atol=1e-6
     )
-    assert torch.equal(table.nearest(levels), torch.arange(1000))
+    assert torch.equal(table.nearest(levels), torch.arange(table.num_steps))
     between = (levels[:-1] * levels[1:]).sqrt()
     torch.testing.assert_close(
-        table.index(between), torch.arange(999.0, dtype=torch.float64) + 0.5, rtol=0, atol=1e-6
+        table.index(between),
+        torch.arange(table.num_steps - 1, dtype=torch.float64) + 0.5,
+        rtol=0,
+        atol=1e-6,
     )
     torch.testing.assert_close(table.at(table.index(between)), between)
 
@@ -242,3 +245,15 @@ def test_impossible_schedules_are_refused(entry: str | dict, message: str) -> No
 
 def test_a_schedule_is_made_from_its_name_and_options() -> None:
     assert schedules.create({"name": "edm", "rho": 5}) == EDMSchedule(rho=5.0)
+
+
+def test_betas_may_be_given_one_by_one() -> None:
+    betas = np.linspace(1e-4, 0.02, 1000).tolist()
+    listed = schedules.create({"name": "beta_list", "betas": betas})
+    assert isinstance(listed, Table)
+    np.testing.assert_allclose(listed.levels, beta_linear().levels, rtol=1e-12)
+    ended = schedules.create({"name": "beta_list", "betas": [0.5, 1.0]})
+    assert ended.is_cut == (False, True)
+    for wrong in ([0.5], [0.5, 0.0], [0.5, 1.5], [0.5, float("nan")], "betas", [0.5, True]):
+        with pytest.raises(UserError, match=r"betas is .*: it must be a list of 2 to"):
+            schedules.create({"name": "beta_list", "betas": wrong})

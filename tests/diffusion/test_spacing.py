@@ -170,3 +170,19 @@ def test_every_grid_starts_a_single_step_at_the_top_and_refuses_none(name: str) 
     assert node == pytest.approx(80.0, rel=0.15)
     with pytest.raises(UserError, match="at least 1"):
         row.load()(0, 0.02, 80.0, **options)
+
+
+def test_linspace_rounded_takes_the_nearest_indices() -> None:
+    grid = steps_grid(5, *EVERYTHING, levels=LINEAR, spacing="linspace_rounded")
+    assert grid.tolist() == LINEAR.levels[[999, 749, 500, 250, 0]].tolist()
+
+
+def test_an_offset_moves_leading_indices_and_leaves_out_those_beyond_the_end() -> None:
+    grid = steps_grid(4, *EVERYTHING, levels=LINEAR, spacing="leading", offset=1)
+    assert grid.tolist() == LINEAR.levels[[751, 501, 251, 1]].tolist()
+    grid = steps_grid(4, *EVERYTHING, levels=LINEAR, spacing="leading", offset=300)
+    assert grid.tolist() == LINEAR.levels[[800, 550, 300]].tolist()
+    with pytest.raises(UserError, match="offset 1 is for the spacing leading, not for exact"):
+        steps_grid(4, *EVERYTHING, levels=LINEAR, offset=1)
+    with pytest.raises(UserError, match="offset 1000 leads beyond the 1000 levels"):
+        steps_grid(4, *EVERYTHING, levels=LINEAR, spacing="leading", offset=1000)

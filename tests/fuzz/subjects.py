@@ -252,15 +252,36 @@ def _checkpoint() -> Files:
 
     state = numbered(sa_dpm(32, [1], 1, [True]))
     side = (
-        "image_size: 8\nschedule: {name: linear, num_steps: 10, beta_start: 1e-4, beta_end: 0.02}"
+        "image_size: 8\nschedule: {name: linear, num_steps: 10, beta_start: 1e-4, beta_end: 0.02}\n"
+        "timesteps: 5\neta: 0.5\nskip_type: quad\n"
     )
     return {"a.pth": _saved(lambda file: torch.save(state, file)), "a.yaml": side.encode()}
 
 
-def _read_checkpoint(path: Path) -> None:
-    from importers.checkpoint import load_checkpoint
+def _container() -> Files:
+    """A training checkpoint of v-diffusion, with all that its users expect of the run's config."""
+    import torch
 
-    load_checkpoint(path)
+    from tests.importers.foreign import numbered, v_diffusion
+
+    state = numbered(v_diffusion(32, [1], 1, [True], classes=2))
+    ema = {"decay": 0.9999, "shadow": state, "num_updates": 3}
+    tree = {"model": state, "ema": ema, "epoch": 1, "optimizer": {"state": {}}}
+    side = (
+        "resolution: 8\nnum_heads: 1\nmodel_out_type: v\nlogsnr_schedule: cosine\n"
+        "logsnr_min: -20.0\nlogsnr_max: 20.0\nsample_timesteps: 5\nmodel_var_type: fixed_medium\n"
+        "intp_frac: 0.3\nw_guide: 0.1\np_uncond: 0.1\nbatch_size: 8\n"
+    )
+    return {"a.pt": _saved(lambda file: torch.save(tree, file)), "a.yaml": side.encode()}
+
+
+def _read_model(path: Path) -> None:
+    from importers.opening import find_model, read_model
+    from samplers.settings import generation_settings
+
+    model = read_model(find_model(path))
+    generation_settings(model.info.sampling)
+    model.denoiser()
 
 
 @functools.cache
@@ -386,7 +407,8 @@ SUBJECTS: Mapping[str, Subject] = {
     "description": Subject(_description, _read_snapshot, _described),
     "state": Subject(_state(True), _read_state, _itself),
     "state-stream": Subject(_state(False), _read_state, _itself),
-    "checkpoint": Subject(_checkpoint, _read_checkpoint, _itself),
+    "checkpoint": Subject(_checkpoint, _read_model, _itself),
+    "checkpoint-training": Subject(_container, _read_model, _itself),
     "edm": Subject(_edm_file("a.pkl"), _read_edm, _itself),
     "edm-structure": Subject(_edm_structure, _read_edm, _edm_completed),
     "edm-state": Subject(_edm_file("a.pt"), _read_edm, _itself),

@@ -14,6 +14,7 @@ IMPORTED = [
     "edm-structure",
     "edm-state",
     "checkpoint",
+    "checkpoint-training",
 ]  # what strangers made, and users download
 KINDS = [k for k in SUBJECTS if k != "lmdb" or importlib.util.find_spec("lmdb") is not None]
 

@@ -11,8 +11,13 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from importers.diffusers import write_diffusers
+from models.build import build
+from models.config import ModelConfig, PreconditioningConfig
+from models.snapshot import SnapshotInfo
 from tests.importers import edm_files
 from tests.importers.foreign import Shapes, ddpm_xyf, sa_dpm, v_diffusion
+from tests.parity.weights import fill_by_rule
 
 LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 SA_DPM = sa_dpm(32, [1, 2], 1, [False, True])
@@ -97,7 +102,7 @@ def ddim_bare(folder: Path) -> Path:
 
 
 def v_diffusion_run(folder: Path) -> Path:
-    """ckpts/ckpt_N.pt with the run's config.json above."""
+    """ckpts/ckpt_N.pt with the run's config.json above, which names a data set of 32x32."""
     (folder / "ckpts").mkdir()
     raw, ema = prefixed(drawn(V_DIFFUSION, 1)), prefixed(drawn(V_DIFFUSION))
     container = {
@@ -107,7 +112,7 @@ def v_diffusion_run(folder: Path) -> Path:
     }
     config = {
         "data": {"name": "cifar10", "root": "~/datasets"},
-        "model": {"hid_channels": 32, "ch_multipliers": [1, 2], "num_heads": 1, "resolution": 8},
+        "model": {"hid_channels": 32, "ch_multipliers": [1, 2], "num_heads": 1},
         "diffusion": {
             **{"logsnr_schedule": "cosine", "logsnr_min": -20.0, "logsnr_max": 20.0},
             **{"model_out_type": "v", "model_var_type": "fixed_medium", "intp_frac": 0.3},
@@ -170,6 +175,22 @@ def edm_snapshot(folder: Path) -> Path:
     return edm_files.write(path, edm_files.pickled(content))
 
 
+def diffusers_folder(folder: Path) -> Path:
+    """A pipeline's folder whose sampler is DDIM, so that few steps are all of them."""
+    config = ModelConfig(
+        network={"name": "ddpm", "model_channels": 32, "channel_mult": [1, 2], "num_blocks": 1}
+        | {"attn_resolutions": [4]},
+        preconditioning=PreconditioningConfig(name="ddpm"),
+        img_resolution=(8, 8),
+        img_channels=3,
+    )
+    denoiser = build(config)
+    fill_by_rule(denoiser)
+    told = {"name": "ddim", "grid": "steps", "steps": 50, "spacing": "leading", "clip_x0": True}
+    write_diffusers(folder / "model", denoiser, SnapshotInfo(config, sampling=told))
+    return folder / "model"
+
+
 FILES: dict[str, Callable[[Path], Path]] = {
     "sa-dpm-average": sa_dpm_average,
     "sa-dpm-training": sa_dpm_training,
@@ -179,9 +200,10 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "ddpm-xyf-folder": ddpm_xyf_folder,
     "ddpm-xyf-safetensors": ddpm_xyf_safetensors,
     "edm": edm_snapshot,
+    "diffusers": diffusers_folder,
 }
 FAMILIES = {
     **dict.fromkeys(("sa-dpm-average", "sa-dpm-training", "ddim-list", "ddim-bare"), "sa-dpm"),
-    **{"v-diffusion": "v-diffusion", "edm": "edm"},
+    **{"v-diffusion": "v-diffusion", "edm": "edm", "diffusers": "diffusers"},
     **dict.fromkeys(("ddpm-xyf-folder", "ddpm-xyf-safetensors"), "ddpm-xyf"),
 }

@@ -213,11 +213,11 @@ def test_the_command_prints_what_a_file_holds(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = yaml.safe_load(done.stdout)
     assert found["family"] == "sa-dpm"
-    assert found["network"]["channel_mult"] == [1, 2]
+    assert found["model"]["network"]["channel_mult"] == [1, 2]
     assert found["parameters"] == sum(tensor.numel() for tensor in STATE.values())
     path.with_suffix(".yaml").unlink()
     assert_refused(run("snapshot_tool.py", "info", path), "img_resolution", "--model-config")
-    assert_refused(run("snapshot_tool.py", "info", tmp_path / "absent.pth"), "no checkpoint at")
+    assert_refused(run("snapshot_tool.py", "info", tmp_path / "absent.pth"), "no snapshot at")
     assert_refused(run("snapshot_tool.py", "inform"), "inform", "info")
 
 

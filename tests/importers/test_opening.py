@@ -2,7 +2,6 @@
 
 import filecmp
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from importers.opening import OURS, find_model, is_model, kind_of, open_model, r
 from models.snapshot import save_snapshot
 from samplers.settings import generation_settings
 from tests.command import ROOT, assert_refused, call
-from tests.importers.foreign import sa_dpm
+from tests.importers.foreign import sa_dpm, v_diffusion
 from tests.importers.foreign_files import (
     FAMILIES,
     FILES,
@@ -25,6 +24,7 @@ from tests.importers.foreign_files import (
     prefixed,
     v_diffusion_run,
 )
+from tests.machines.conditions import unprivileged
 from tests.test_generate_cli import write_snapshot
 from torch_utils.errors import UserError
 
@@ -125,7 +125,7 @@ def test_the_denoiser_is_that_of_the_published_formulas(files: dict[str, Path]) 
     ends = [2 / torch.pi * torch.atan(torch.exp(torch.tensor(-x / 2))) for x in (20.0, -20.0)]
     angle = 2 / torch.pi * torch.atan(torch.exp(level))
     time = 1000 * (angle - ends[0]) / (ends[1] - ends[0])
-    z, labels = torch.randn(2, 3, 8, 8), torch.eye(4)[:2]
+    z, labels = torch.randn(2, 3, 32, 32), torch.eye(4)[:2]
     v = model.model(z, time.expand(2).float(), labels, torch.ones(2, dtype=torch.bool))
     found = model((z / alpha).float(), float(sigma / alpha), labels)
     torch.testing.assert_close(found, (alpha * z - sigma * v).float(), rtol=1e-4, atol=1e-4)
@@ -146,6 +146,7 @@ def test_the_run_of_a_checkpoint_tells_sampler_progress_and_average(
     }
     assert (info.images, info.ema) == (50 * 128, {"kind": "ramp", "decay": 0.9999})
     assert (info.label_kind, info.label_dropout) == ("class", 0.1)
+    assert info.model.img_resolution == (32, 32)
     info = read_model(files["ddpm-xyf-folder"]).info
     assert info.sampling == {
         **{"name": "ddpm", "steps": 1000, "variance": "small", "clip": True},
@@ -247,11 +248,10 @@ def test_a_snapshot_that_is_cut_off_is_called_that(size: int, words: str, tmp_pa
     assert_refused(done, str(broken), words)
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
-def test_a_snapshot_that_may_not_be_read_is_called_that(tmp_path: Path) -> None:
-    path = write_snapshot(tmp_path / "a.safetensors", 3)
+def test_a_snapshot_that_may_not_be_read_is_called_that(open_folder: Path) -> None:
+    path = write_snapshot(open_folder / "a.safetensors", 3)
     path.chmod(0)
-    with pytest.raises(UserError, match=r"cannot read .*: Permission denied"):
+    with unprivileged(), pytest.raises(UserError, match=r"cannot read .*: Permission denied"):
         read_model(path)
 
 
@@ -331,3 +331,38 @@ def test_a_run_starts_from_foreign_weights(tmp_path: Path) -> None:
     trained = driftless.load(outdir, device="cpu").denoiser.state_dict()
     for name, tensor in expected.items():
         torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-6)
+
+
+def test_tags_of_faces_have_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "ckpt_1.pt"
+    torch.save({"model": drawn(v_diffusion(32, [1], 1, [True], tags=40))}, path)
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(SIDE["v-diffusion"]))
+    info = read_model(path).info
+    assert info.label_kind == "multi_hot"
+    assert (info.label_names or [])[5:9] == ["Bangs", "Big_Lips", "Big_Nose", "Black_Hair"]
+    rest = [f"--outdir={tmp_path / 'o'}", "--seeds=0", "--steps=2"]
+    done = call("generate.py", f"--network={path}", "--tags=Black_Hair,Bangs", *rest)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("side", "words"),
+    [
+        ({"sample_timesteps": "many"}, "steps"),
+        ({"model_var_type": "fixed_tiny"}, "unknown model_var_type 'fixed_tiny'"),
+        ({"intp_frac": [1], "model_var_type": "fixed_medium"}, "cannot be used"),
+        (
+            {"allow_rescale": True, "logsnr_schedule": "linear"},
+            "allow_rescale told the network alpha squared",
+        ),
+    ],
+    ids=["steps", "variance", "fraction", "rescale"],
+)
+def test_a_config_that_cannot_be_used_is_one_line(
+    side: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ckpt_1.pt"
+    torch.save({"model": drawn(v_diffusion(32, [1], 1, [True]))}, path)
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(SIDE["v-diffusion"] | side))
+    done = call("generate.py", f"--network={path}", f"--outdir={tmp_path / 'o'}")
+    assert_refused(done, words)

@@ -60,6 +60,38 @@ def test_bottleneck_has_one_head_whatever_the_levels_have() -> None:
         }
 
 
+def test_bottleneck_may_have_the_heads_of_the_levels() -> None:
+    net = ddpm(num_heads=None, head_dim=8, middle_heads="same")
+    assert net.dec["4x4_in0"].heads == 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "gone"),
+    [("normed", set()), ("plain", {"norm2"}), ("none", {"norm2", "qkv", "proj"})],
+)
+def test_bottleneck_may_lack_its_norm_or_its_attention(kind: str, gone: set[str]) -> None:
+    names = {name.split(".")[2] for name in ddpm().state_dict() if name.startswith("dec.4x4_in0")}
+    left = {
+        name.split(".")[2]
+        for name in ddpm(middle_attention=kind).state_dict()
+        if name.startswith("dec.4x4_in0")
+    }
+    assert names - left == gone
+
+
+def test_levels_with_attention_may_be_left_by_other_layers() -> None:
+    net = ddpm(attn_resolutions=[8], attn_resampler="block", num_heads=1)
+    assert isinstance(net.enc["4x4_down"], UNetBlock)  # leaves 8x8, which has attention
+    assert not isinstance(net.dec["8x8_up"], UNetBlock)  # leaves 4x4, which has none
+
+
+def test_first_convolution_may_have_a_width_of_its_own() -> None:
+    net = ddpm(first_channels=64, num_groups=16)
+    assert net.enc["8x8_conv"].weight.shape[0] == 64
+    assert net.map_layer0.weight.shape == (256, 64)
+    assert ddpm(first_channels=None).map_layer0.weight.shape == (128, 32)
+
+
 def test_pooling_has_no_parameters_between_levels() -> None:
     names = {name.split(".")[1] for name, _ in ddpm(resampler="pool").named_parameters()}
     assert not {"4x4_down", "8x8_up"} & names
@@ -67,7 +99,18 @@ def test_pooling_has_no_parameters_between_levels() -> None:
     assert {"4x4_down", "8x8_up"} <= names
 
 
-@pytest.mark.parametrize("options", [{"down_padding": "both"}, {"norm_eps": 0.1}, ADAPTIVE])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"down_padding": "both"},
+        {"norm_eps": 0.1},
+        {"num_groups": 8},
+        {"freq_endpoint": False},
+        {"cosine_first": True},
+        {"num_heads": 2, "middle_heads": "same"},
+        ADAPTIVE,
+    ],
+)
 def test_options_that_need_no_other_weights_change_the_output(options: dict[str, Any]) -> None:
     arguments = images(2), conditions(2)
     with torch.no_grad():
@@ -163,6 +206,10 @@ def test_impossible_values_are_refused_before_a_weight_is_drawn(
         ({"resampler": "blocks"}, "unknown resampler .*: did you mean 'block'"),
         ({"down_padding": "start"}, "unknown down_padding .*: known are both, end"),
         ({"norm_eps": 0.0}, "norm_eps is 0.0: it must be a positive, finite number"),
+        ({"num_groups": 0}, "num_groups is 0: it must be from 1"),
+        ({"model_channels": 33, "num_groups": 1}, "noise embedding is 33 wide"),
+        ({"attn_resampler": "blok"}, "attn_resampler is 'blok': it must be conv, pool, block or"),
+        ({"middle_heads": "two"}, "unknown middle_heads"),
     ],
 )
 def test_choices_are_named(options: dict[str, Any], message: str) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,20 @@ CASES = [
 def test_a_golden_case_holds(case: Case) -> None:
     result = run_case(case, KINDS)
     assert result.passed, (result.line(), result.reason)
+
+
+# In these cases rounding in float32 moves the state further than the tolerance: in float64 the
+# library is 1.8e-4 from its own golden numbers. What is promised is the network, and this bound.
+DIFFUSERS = [case for case in read_cases(GOLDEN) if case.kind == "diffusers"]
+
+
+@pytest.mark.parametrize("case", DIFFUSERS, ids=lambda case: case.name)
+def test_a_folder_of_diffusers_gives_its_outputs_and_its_final_states(case: Case) -> None:
+    state = f"{case.name}/ddim"
+    network = {name: array for name, array in case.arrays.items() if name != state}
+    result = run_case(replace(case, arrays=network), KINDS)
+    assert result.error < 1e-5, (result.line(), result.reason)
+    assert run_case(case, KINDS).error < 5e-4
 
 
 def test_every_built_case_exists() -> None:

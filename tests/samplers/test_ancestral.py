@@ -264,3 +264,19 @@ def test_every_sampler_works_on_every_grid(name: str, grid: str, steps: int) -> 
         lambda x, sigma: IMAGE.expand_as(x), start(sigmas[0]), sigmas, noise=Source()
     )
     assert (found - IMAGE).abs().max() < 1e-9
+
+
+def test_clip_x0_clips_the_image_but_not_the_direction_of_the_noise() -> None:
+    x, sigmas = torch.tensor([[[[3.0, -0.5]]]], dtype=torch.float64), [2.0, 1.0, 0.0]
+    solver = solver_of(generation_settings({"name": "ddim", "clip_x0": True}))
+    seen: list[Tensor] = []
+
+    def denoise(state: Tensor, sigma: float | Tensor) -> Tensor:
+        seen.append(state)
+        return state * 0.6  # 1.8 and -0.3: the first is clipped
+
+    last = solver(denoise, x, sigmas, noise=torch.zeros_like)
+    eps = (x - 0.6 * x) / 2.0
+    middle = (0.6 * x).clamp(-1, 1) + 1.0 * eps
+    torch.testing.assert_close(seen[1], middle)
+    torch.testing.assert_close(last, (0.6 * middle).clamp(-1, 1))

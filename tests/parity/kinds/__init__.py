@@ -1,6 +1,7 @@
 """Adapters from golden cases to Driftless, one function a kind; each returns the case's error."""
 
 from tests.parity.kinds.data import augmentation, dataset_tool
+from tests.parity.kinds.diffusers import diffusers
 from tests.parity.kinds.losses import training_losses
 from tests.parity.kinds.networks import networks_ddpm, networks_edm
 from tests.parity.kinds.samplers import samplers
@@ -10,6 +11,7 @@ from tests.parity.kinds.training import training
 KINDS = {
     "augment": augmentation,
     "dataset-tool": dataset_tool,
+    "diffusers": diffusers,
     "edm-snapshot": edm_snapshot,
     "generate": generated,
     "networks-ddpm": networks_ddpm,
