@@ -459,4 +459,24 @@ MUTANTS = [
         ("1000 * int(number[1])", "int(number[1])"),
         ("if not tensor.is_floating_point():", "if False:"),
     ),
+    *_of(
+        "importers/opening.py",
+        "importers/test_opening.py importers/test_names.py",
+        ("return others[-1]", "return others[0]"),
+        ("sampling=row.sampling", "sampling=found.info.sampling"),
+        ("        sha256=sha256,\n", "        sha256=None,\n"),
+    ),
+    *_of(
+        "importers/containers.py",
+        "importers/test_opening.py",
+        ("container[-1] if weights", "container[0] if weights"),
+        ('if is_average and weights == "raw"', 'if False and weights == "raw"'),
+        ("return step + 1 if", "return step if"),
+    ),
+    *_of(
+        "importers/checkpoint.py",
+        "importers/test_opening.py",
+        ('"v-diffusion": "vdiff"', '"v-diffusion": "ddpm"'),
+        ("t[:num] if name in last", "t[num:] if name in last"),
+    ),
 ]

@@ -194,7 +194,7 @@ def test_a_scheduler_becomes_schedule_and_sampling(
     [
         ({"thresholding": True}, "dynamic thresholding is not available"),
         ({"clip_sample_range": 2.0}, "clip_sample_range 2 is not available: .* not clipped"),
-        ({"variance_type": "learned_range"}, "learned_range is not available"),
+        ({"variance_type": "learned_range"}, "the network predicts is left out"),
     ],
 )
 def test_what_is_not_available_is_noted(changes: dict[str, Any], note: str, folder: Path) -> None:
@@ -341,6 +341,33 @@ def test_a_fault_is_one_line(
     assert "\n" not in str(caught.value)
     assert re.search(message, str(caught.value)), str(caught.value)
     assert not (tmp_path / "executed").exists()
+
+
+STRANGE: list[Any] = [None, True, -1, 0, 0.5, 2**63, 1e400, float("nan"), "", "x", [], {}, [[]]]
+STRANGE += [["a"], [None, None], [2**30] * 2, {"a": [1]}]
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_strange_values_of_any_key_are_read_or_refused_in_one_line(file: str, folder: Path) -> None:
+    sound = (folder / file).read_text()
+    refused = []
+    for key in json.loads(sound):
+        for value in STRANGE:
+            change(folder / file, **{key: value})
+            try:
+                read_diffusers(folder)
+            except UserError as error:
+                refused.append(str(error))
+        (folder / file).write_text(sound)
+    assert len(refused) > 100
+    assert not any("\n" in line for line in refused)
+
+
+def test_a_folder_that_cannot_be_written_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        written(tmp_path / "file" / "model", model_config())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from importers import names
 from importers.names import PUBLISHED, model_address, names_near, row_of_file
 from importers.opening import find_model, is_model, read_model
 from samplers.settings import generation_settings
-from tests.command import ROOT, assert_refused, call
+from tests.command import ENVIRONMENT, ROOT, assert_refused, call, torchrun
 from tests.importers.foreign_files import edm_snapshot, sa_dpm_average
 from tests.server import Server, serving
 from torch_utils import downloads
@@ -194,3 +194,23 @@ def test_the_table_can_be_another(server: Server) -> None:
     assert model_address("our:x", {"our:x": row}) == (row.address, None)
     with pytest.raises(UserError, match="did you mean 'our:x'"):
         names.model_address("our:y", {"our:x": row})
+
+
+@pytest.mark.slow
+def test_two_processes_fetch_a_model_once(server: Server, tmp_path: Path) -> None:
+    path = edm_snapshot(tmp_path)
+    server.answers["/network-snapshot-000012.pkl"] = path.read_bytes()
+    url = server.url("/network-snapshot-000012.pkl")
+    how = ["--seeds=0-3", "--steps=2"]
+    kept = Path(ENVIRONMENT["DRIFTLESS_CACHE"]) / "models" / file_name(url)
+    try:
+        done = torchrun(2, "generate.py", f"--network={url}", f"--outdir={tmp_path / 'a'}", *how)
+    finally:
+        kept.unlink(missing_ok=True)
+        kept.with_name(f"{kept.name}.sha256").unlink(missing_ok=True)
+    assert done.returncode == 0, done.stderr
+    assert len(server.asked) == 1
+    assert call("generate.py", f"--network={path}", f"--outdir={tmp_path / 'b'}", *how)
+    for seed in range(4):
+        first, second = (tmp_path / name / f"{seed:06d}.png" for name in "ab")
+        assert first.read_bytes() == second.read_bytes()
