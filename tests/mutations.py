@@ -316,7 +316,7 @@ MUTANTS = [
         "networks/test_golden.py networks/test_adm.py networks/test_state_keys.py",
         ("[cos, sin] if self.cosine_first else [sin, cos]", "[sin, cos]"),
         ("if label_dim and variant.labels_first:", "if False:"),
-        ("levels.widths[0] if variant.widens_first else model_channels", "model_channels"),
+        ("levels.widths[0] if variant.widens_first else unit", "unit"),
         ("init=settings.init_zero", "init=settings.init"),
     ),
     *_of(
@@ -464,7 +464,7 @@ MUTANTS = [
         "importers/test_opening.py importers/test_names.py",
         ("return others[-1]", "return others[0]"),
         ("sampling=row.sampling", "sampling=found.info.sampling"),
-        ("        sha256=sha256,\n", "        sha256=None,\n"),
+        ("sha256=sha256,", "sha256=None,"),
     ),
     *_of(
         "importers/containers.py",
