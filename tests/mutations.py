@@ -489,7 +489,7 @@ MUTANTS = [
         "importers/test_opening.py importers/test_names.py",
         ("return others[-1]", "return others[0]"),
         ("sampling=row.sampling", "sampling=found.info.sampling"),
-        ("        sha256=sha256,\n", "        sha256=None,\n"),
+        ("sha256=sha256,", "sha256=None,"),
     ),
     *_of(
         "importers/containers.py",
