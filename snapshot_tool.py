@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from importers.command_line import FORM, weights_option
+from importers.command_line import FORM
 from importers.spellings import explain
 from torch_utils.command import Command, Group, UrlOrPath
 from torch_utils.errors import explain_names_with
@@ -19,6 +19,13 @@ model_config_option = click.option(
     "--model-config",
     metavar="YAML",
     help="Facts that a foreign checkpoint's tensors do not tell.  [default: the file beside it]",
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Choice(["ema", "raw"]),
+    default="ema",
+    show_default=True,
+    help="Which weights of a foreign checkpoint that has both.",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is at --dest.")
 
@@ -74,14 +81,14 @@ def info(model: str, model_config: str | None, weights: str) -> None:
 
 @main.command(cls=Command)
 @click.argument("model", metavar=FORM, type=UrlOrPath())
-@click.option("--dest", metavar="FILE", required=True, help="File to write.")
+@click.option("--dest", metavar="PATH", required=True, help="File or folder to write.")
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["driftless", "state-dict"]),
+    type=click.Choice(["driftless", "state-dict", "diffusers"]),
     default="driftless",
     show_default=True,
-    help="A snapshot of ours, or its weights alone under our names.",
+    help="A snapshot of ours, its weights alone, or a folder of diffusers.",
 )
 @overwrite_option
 @model_config_option
@@ -94,7 +101,7 @@ def convert(
     from importers.converting import convert as write
     from importers.opening import find_model, read_model
 
-    path = check_destination(dest, overwrite=overwrite)
+    path = check_destination(dest, form, overwrite=overwrite)
     found = read_model(find_model(model), model_config=model_config, weights=weights)
     for line in [*found.notes, *write(found, path, form)]:
         click.echo(line)
@@ -152,7 +159,7 @@ def average(
     from importers.averaging import averaged
     from importers.converting import check_destination, write_weights
 
-    path = check_destination(dest, overwrite=overwrite)
+    path = check_destination(dest, "driftless", overwrite=overwrite)
     found, description = averaged(models, weights)
     write_weights(path, found, description)
     click.echo(f"the average of {len(models)} models -> {path}")
@@ -174,7 +181,7 @@ def ema(run: str, length: float, images: int | None, dest: str, overwrite: bool)
     from importers.converting import check_destination, write_weights
     from models.reconstruct import plan
 
-    path = check_destination(dest, overwrite=overwrite)
+    path = check_destination(dest, "driftless", overwrite=overwrite)
     made = plan(run, length, images)
     write_weights(path, made.weights(), made.info)
     if made.fit.is_poor:

@@ -24,7 +24,7 @@ from importers.diffusers_files import (
     read_config,
 )
 from importers.diffusers_names import sources_of, with_new_names
-from importers.diffusers_schedulers import SchedulerReading, read_scheduler
+from importers.diffusers_schedulers import LEFT_OUT, SchedulerReading, read_scheduler
 from importers.diffusers_unet import CLASS, UNetReading, read_unet
 from importers.families import check_match
 from importers.interface import ForeignModel
@@ -83,8 +83,8 @@ def read_diffusers(folder: str | os.PathLike[str]) -> ForeignModel:
     notes = [*told.notes, *([] if is_described else [_NO_SCHEDULER])]
     model = _model_config(reading, told)
     state = _weights(find_weights(network), model, reading)
-    if reading.out_channels > reading.img_channels and not notes:
-        notes.append("the variance that the network predicts is left out")
+    if reading.out_channels > reading.img_channels and LEFT_OUT not in notes:
+        notes.append(LEFT_OUT)
     info = SnapshotInfo(
         model,
         sampling=told.sampling,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ from models.snapshot import SnapshotInfo
 from networks import NETWORKS
 from networks.unet import UNet
 from torch_utils.errors import UserError
-from torch_utils.files import replacing, writing
+from torch_utils.files import replacing, sync_folder, writing
 from torch_utils.registry import resolve_entry
 
-_VERSION = "0.27.0"  # of the library; the first that reads every key that is written
+_VERSION = "0.27.0"  # of the library, which only warns of keys that are newer than itself
 _SPACINGS = {"leading": "leading", "linspace_rounded": "linspace", "exact": "trailing"}
 _FULL = 1000  # steps of DDPMPipeline unless it is told
 
@@ -66,11 +67,20 @@ def write_diffusers(
     }
     if info.model.label_dim:
         notes.append(f"{pipeline} gives no classes: call the network with class_labels yourself")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with writing(path):
-        _write_weights(path / NETWORK_FOLDER / f"{STEM}.safetensors", denoiser, info.model)
-        _write_json(path / NETWORK_FOLDER / NETWORK_CONFIG, network)
-        _write_json(path / SCHEDULER_FOLDER / SCHEDULER_CONFIG, scheduler)
-        _write_json(path / INDEX, index)  # last: the folder is complete when it is there
+        try:
+            weights = temporary / NETWORK_FOLDER / f"{STEM}.safetensors"
+            _write_weights(weights, denoiser, info.model)
+            _write_json(temporary / NETWORK_FOLDER / NETWORK_CONFIG, network)
+            _write_json(temporary / SCHEDULER_FOLDER / SCHEDULER_CONFIG, scheduler)
+            _write_json(temporary / INDEX, index)
+            if path.is_dir():
+                path.rmdir()  # it is empty
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return notes
 
 
@@ -132,7 +142,7 @@ def _unet_config(model: ModelConfig, info: SnapshotInfo) -> dict[str, Any]:
         "in_channels": model.img_channels,
         "out_channels": model.img_channels,
         "time_embedding_type": "positional",
-        "time_embedding_dim": options["emb_channels"],
+        **_embedding(options["emb_channels"], widths[0]),
         "freq_shift": int(options["freq_endpoint"]),
         "flip_sin_to_cos": options["cosine_first"],
         "block_out_channels": widths,
@@ -152,6 +162,12 @@ def _unet_config(model: ModelConfig, info: SnapshotInfo) -> dict[str, Any]:
         "num_class_embeds": model.label_dim or None,
         **_blocks(options, attention),
     }
+
+
+def _embedding(emb_channels: int | None, width: int) -> dict[str, Any]:
+    """The width of the embedding, which older releases of the library do not take."""
+    is_usual = emb_channels in (None, 4 * width)
+    return {} if is_usual else {"time_embedding_dim": emb_channels}
 
 
 def _head_dim(options: Mapping[str, Any], widths: list[int], attention: list[bool]) -> int | None:

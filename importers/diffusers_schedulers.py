@@ -50,6 +50,7 @@ VARIANCES = {
     "learned_range": "small",
 }
 SPACINGS = {"leading": "leading", "linspace": "linspace_rounded", "trailing": "exact"}
+LEFT_OUT = "the variance that the network predicts is left out, variance small takes its place"
 DDIM_STEPS = 50  # of the library's pipeline
 
 
@@ -113,10 +114,7 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> SchedulerReading:
     if is_clipped:
         sampling["clip_x0" if is_ddim else "clip"] = True
     if not is_ddim and values["variance_type"].startswith("learned"):
-        notes.append(
-            f"variance_type {values['variance_type']} is not available: the variance that the"
-            " network predicts is left out, variance small takes its place"
-        )
+        notes.append(LEFT_OUT)
     return SchedulerReading(
         schedule,
         _looked_up("prediction_type", PREDICTIONS, values, where),

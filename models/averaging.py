@@ -10,6 +10,7 @@ from diffusion.denoiser import Denoiser
 from models.compare import config_differences
 from models.config import ModelConfig
 from torch_utils.errors import UserError
+from torch_utils.progress import ModelProgress
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def weighted_sum(sources: Sequence[Source]) -> dict[str, Tensor]:
     check_same_config(sources)
     total: dict[str, Tensor] = {}
     constants: dict[str, Tensor] = {}
-    for source in sources:
-        _add(source, total, constants)
+    with ModelProgress(len(sources), "averaging") as bar:
+        for source in sources:
+            _add(source, total, constants)
+            bar.update()
     for name in [*total]:  # one by one: never two whole copies
         total[name] = total[name].float()
     return total | constants

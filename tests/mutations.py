@@ -316,7 +316,7 @@ MUTANTS = [
         "networks/test_golden.py networks/test_adm.py networks/test_state_keys.py",
         ("[cos, sin] if self.cosine_first else [sin, cos]", "[sin, cos]"),
         ("if label_dim and variant.labels_first:", "if False:"),
-        ("levels.widths[0] if variant.widens_first else model_channels", "model_channels"),
+        ("levels.widths[0] if variant.widens_first else unit", "unit"),
         ("init=settings.init_zero", "init=settings.init"),
     ),
     *_of(
@@ -440,6 +440,31 @@ MUTANTS = [
         ("self.log_levels = table.log_levels(u)", "pass"),
     ),
     *_of(
+        "importers/diffusers_unet.py",
+        "parity/test_parity.py importers/test_diffusers.py",
+        ('values["freq_shift"] == 1', 'values["freq_shift"] == 0'),
+        ('"both" if values["downsample_padding"]', '"end" if values["downsample_padding"]'),
+        ('attention["down"] != attention["up"][::-1]', "False"),
+    ),
+    *_of(
+        "importers/diffusers_names.py",
+        "parity/test_parity.py importers/test_diffusers.py",
+        ("return as_convolution(interleave(tensor))", "return as_convolution(tensor)"),
+        ("num_levels - 1 - unit.level", "unit.level"),
+    ),
+    *_of(
+        "importers/diffusers_schedulers.py",
+        "importers/test_diffusers.py",
+        ("(signal - signal[-1]) *", "signal *"),
+        ('"clip_x0" if is_ddim else "clip"', '"clip"'),
+        ('{"epsilon": "eps", "sample": "x0"', '{"epsilon": "x0", "sample": "eps"'),
+    ),
+    *_of(
+        "samplers/solvers/ddim.py",
+        "samplers/test_ancestral.py",
+        ("denoised.clamp(-1, 1) if clip_x0 else None", "None"),
+    ),
+    *_of(
         "importers/edm_config.py",
         "importers/test_edm.py",
         ("root.state.get(key, values.get(key))", "values.get(key)"),
@@ -464,7 +489,7 @@ MUTANTS = [
         "importers/test_opening.py importers/test_names.py",
         ("return others[-1]", "return others[0]"),
         ("sampling=row.sampling", "sampling=found.info.sampling"),
-        ("        sha256=sha256,\n", "        sha256=None,\n"),
+        ("sha256=sha256,", "sha256=None,"),
     ),
     *_of(
         "importers/containers.py",

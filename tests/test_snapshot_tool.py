@@ -71,6 +71,8 @@ def test_a_run_is_described_with_its_files_and_best_scores(whole: Path) -> None:
 
 def test_a_run_without_a_snapshot_is_described(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}")
+    assert_refused(call(TOOL, "info", tmp_path), "snapshot")  # no run, as far as one can see
+    (tmp_path / "log.txt").touch()
     found = yaml.safe_load(call(TOOL, "info", tmp_path).stdout)
     assert found == {"run": {"folder": str(tmp_path), "snapshots": [], "states": []}}
 
@@ -106,15 +108,9 @@ def test_a_converted_checkpoint_gives_the_same_images(tmp_path: Path) -> None:
     done = call(TOOL, "convert", source, f"--dest={dest}")
     assert done.returncode == 0, done.stderr
     assert f"sa-dpm {source} -> driftless {dest}" in done.stdout
-    images = []
-    for name, network in (("foreign", source), ("ours", dest)):
-        outdir = tmp_path / name
-        options = [f"--network={network}", f"--outdir={outdir}", "--seeds=0-1", "--steps=3"]
-        made = call("generate.py", *options)
-        assert made.returncode == 0, made.stderr
-        images.append([path.read_bytes() for path in sorted(outdir.rglob("*.png"))])
-    assert len(images[0]) == 2
-    assert images[0] == images[1]
+    images = images_of_model(source, tmp_path / "a")
+    assert len(images) == 2
+    assert images_of_model(dest, tmp_path / "b") == images
     done = call(TOOL, "diff", source, dest)
     assert (done.returncode, done.stdout) == (0, "equal\n"), done.stdout
 
@@ -134,6 +130,43 @@ def test_a_state_dict_has_our_names_and_nothing_else(
         assert "driftless" not in (file.metadata() or {})
 
 
+def images_of_model(network: Path, outdir: Path) -> list[bytes]:
+    options = [f"--network={network}", f"--outdir={outdir}", "--seeds=0-1", "--steps=4"]
+    made = call("generate.py", *options)
+    assert made.returncode == 0, made.stderr
+    return [path.read_bytes() for path in sorted(outdir.rglob("*.png"))]
+
+
+def test_a_folder_of_diffusers_gives_the_same_images(tmp_path: Path) -> None:
+    source, folder = foreign(tmp_path), tmp_path / "folder"
+    done = call(TOOL, "convert", source, f"--dest={folder}", "--to=diffusers")
+    assert done.returncode == 0, done.stderr
+    assert images_of_model(folder, tmp_path / "b") == images_of_model(source, tmp_path / "a")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = [TOOL, "convert", source, f"--dest={folder}", "--to=diffusers"]
+    assert_refused(call(*again), "--overwrite")
+    (folder / "unet" / "config.json").write_text("{}")
+    assert call(*again, "--overwrite").returncode == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+    diffusers = pytest.importorskip("diffusers")
+    pipeline = diffusers.DDPMPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    (image,) = pipeline(num_inference_steps=2, output_type="np").images
+    assert image.shape == (8, 8, 3)
+
+
+def test_what_diffusers_cannot_express_leaves_the_folder_as_it_was(
+    snapshots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dest = f"--dest={tmp_path / 'folder'}"
+    done = call(TOOL, "convert", snapshots[0], dest, "--to=diffusers")
+    assert_refused(done, "cannot express the network ddpmpp")
+    assert sorted(tmp_path.iterdir()) == sorted(snapshots)
+    done = call(TOOL, "convert", snapshots[0], f"{dest}.safetensors", "--to=diffusers")
+    assert_refused(done, "is a folder")
+
+
 def test_nothing_is_replaced_unless_it_is_meant(
     snapshots: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -148,6 +181,12 @@ def test_nothing_is_replaced_unless_it_is_meant(
     assert_refused(done, "is a folder")
     done = call(TOOL, "convert", first, f"--dest={tmp_path / 'x.pth'}")
     assert_refused(done, "x.pth", ".safetensors")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    done = call(TOOL, "convert", first, f"--dest={other}", "--to=diffusers", "--overwrite")
+    assert_refused(done, "folder of other files")
+    assert (other / "thesis.tex").exists()
     done = call(TOOL, "convert", first, f"--dest={tmp_path / 'text' / 'x.safetensors'}")
     assert done.returncode == 0, done.stderr
     (tmp_path / "file").touch()

@@ -89,6 +89,15 @@ class Progress:
         self._bar.close()
 
 
+class ModelProgress(Progress):
+    """The same for models that are read one after the other."""
+
+    _units: ClassVar[dict[str, Any]] = {"unit": "model"}
+
+    def _line(self, rate: float) -> str:
+        return f"{self._done} of {self._total} models, {rate:.2g} a second"
+
+
 class ByteProgress(Progress):
     """The same for bytes: `update` counts them, and they are shown in MB."""
 

@@ -7,13 +7,16 @@ from models.snapshot import SNAPSHOTS, is_other_average, point_of
 from scoring.curves import is_larger_better
 from training.best import best_snapshot
 from training.run_dir import CONFIG_FILE
-from training.run_log import SCORE_PREFIX, images_of, read_scores
+from training.run_log import LOG_FILE, SCORE_PREFIX, images_of, read_scores
 from training.state import PATTERN, seen_of
 
 
 def is_run(path: Path) -> bool:
     """Whether a path is a run directory, or a folder with snapshots or states of one."""
-    return path.is_dir() and any(any(path.glob(p)) for p in (CONFIG_FILE, SNAPSHOTS, PATTERN))
+    if not path.is_dir():
+        return False
+    has_begun = (path / CONFIG_FILE).is_file() and (path / LOG_FILE).is_file()
+    return has_begun or any(path.glob(SNAPSHOTS)) or any(path.glob(PATTERN))
 
 
 def described_run(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch_utils.files import replacing
 from training.tally import single
 
 STATS_FILE = "stats.jsonl"
+LOG_FILE = "log.txt"
 SCORE_PREFIX = "Score/"  # of the names of scores
 
 
@@ -64,7 +65,7 @@ class RunLog:
             return
         if self._tell is not None:
             self._tell(text)
-        with open(self.folder / "log.txt", "a", encoding="utf-8") as file:
+        with open(self.folder / LOG_FILE, "a", encoding="utf-8") as file:
             file.write(text + "\n")
 
     def record(self, statistics: dict[str, dict[str, Any]], extra: dict[str, float]) -> None:
@@ -99,7 +100,7 @@ class RunLog:
             if mended != content:
                 with replacing(path) as temporary:
                     temporary.write_bytes(mended)
-        text = self.folder / "log.txt"
+        text = self.folder / LOG_FILE
         if text.exists() and text.stat().st_size:
             with open(text, "rb+") as file:
                 file.seek(-1, os.SEEK_END)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -189,12 +190,24 @@ def test_a_scheduler_becomes_schedule_and_sampling(
     assert preconditioning.items() <= info.model.preconditioning.model_dump().items()
 
 
+def test_rescaled_betas_end_without_signal_and_begin_as_they_were(folder: Path) -> None:
+    change(folder / "scheduler/scheduler_config.json", rescale_betas_zero_snr=True)
+    schedule = read_diffusers(folder).info.model.preconditioning.schedule
+    assert isinstance(schedule, dict)
+    kept = np.cumprod(1 - np.array(schedule["betas"])) ** 0.5
+    plain = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)) ** 0.5
+    assert kept[-1] == 0
+    assert kept[0] == pytest.approx(plain[0])
+    slope = np.diff(kept) / np.diff(plain)
+    np.testing.assert_allclose(slope, slope[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
         ({"thresholding": True}, "dynamic thresholding is not available"),
         ({"clip_sample_range": 2.0}, "clip_sample_range 2 is not available: .* not clipped"),
-        ({"variance_type": "learned_range"}, "learned_range is not available"),
+        ({"variance_type": "learned_range"}, "the network predicts is left out"),
     ],
 )
 def test_what_is_not_available_is_noted(changes: dict[str, Any], note: str, folder: Path) -> None:
@@ -341,6 +354,33 @@ def test_a_fault_is_one_line(
     assert "\n" not in str(caught.value)
     assert re.search(message, str(caught.value)), str(caught.value)
     assert not (tmp_path / "executed").exists()
+
+
+STRANGE: list[Any] = [None, True, -1, 0, 0.5, 2**63, 1e400, float("nan"), "", "x", [], {}, [[]]]
+STRANGE += [["a"], [None, None], [2**30] * 2, {"a": [1]}]
+
+
+@pytest.mark.parametrize("file", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_strange_values_of_any_key_are_read_or_refused_in_one_line(file: str, folder: Path) -> None:
+    sound = (folder / file).read_text()
+    refused = []
+    for key in json.loads(sound):
+        for value in STRANGE:
+            change(folder / file, **{key: value})
+            try:
+                read_diffusers(folder)
+            except UserError as error:
+                refused.append(str(error))
+        (folder / file).write_text(sound)
+    assert len(refused) > 100
+    assert not any("\n" in line for line in refused)
+
+
+def test_a_folder_that_cannot_be_written_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        written(tmp_path / "file" / "model", model_config())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ so an epsilon above the rounding of gradients keeps that difference as small as 
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from tests.command import run, torchrun
 from tests.training.runs import OVERRIDES, assert_equal_states
 from tests.training.test_jobs import children_of, has_state, started, wait_until
-from training.state import newest_state
+from training.state import newest_state, seen_of
 
 RUN = [
     *("--config=configs/digits-tiny.yaml", *OVERRIDES, "optimizer.eps=1e-3", "preview=off"),
@@ -54,10 +55,20 @@ def assert_same_weights(folder: Path, other: Path) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All steps by one process."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    done(run("train.py", f"--outdir={folder}", "--nosubdir", *RUN))
+    done(run("train.py", f"--outdir={folder}", "--nosubdir", *RUN, "run.keep_states=null"))
     return folder
 
 
+def test_a_run_of_one_process_goes_on_with_two(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    for path in (tmp_path / "run").glob("training-state-*"):
+        if seen_of(path) > 400:
+            path.unlink()
+    done(torchrun(2, "train.py", f"--resume={tmp_path / 'run'}", "run.keep_states=1"))
+    assert_same_weights(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
 def test_one_process_two_and_one_again_train_what_one_trains(whole: Path, tmp_path: Path) -> None:
     options = [f"--outdir={tmp_path}", "--nosubdir", "--resume=latest", *RUN]
     done(run("train.py", *options, "run.duration=6it"))
@@ -101,3 +112,18 @@ def test_a_restarted_run_has_the_bits_and_lines_of_an_undisturbed_one(tmp_path: 
     rows = [(path / "stats.jsonl").read_text().splitlines() for path in (folder, other)]
     losses = [[json.loads(row)["Loss/loss"]["mean"] for row in lines] for lines in rows]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_a_state_that_cannot_be_written_ends_all_processes_at_the_next_step(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "training-state-0000000016.pt").mkdir()
+    endless = ("run.duration=1000000it", "run.dump=1000000it", "run.snap=1000000it")
+    failed = torchrun(2, "train.py", f"--outdir={tmp_path}", "--nosubdir", *RUN, *endless)
+    assert failed.returncode == 1
+    errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert sorted(errors) == [
+        "error: another process of this run has failed",
+        f"error: cannot write to {tmp_path}: Is a directory; what was saved before is intact",
+    ]
