@@ -53,13 +53,15 @@ def unknown_option(error: click.NoSuchOption) -> str:
 
 def _flag(parameter: click.Parameter) -> str:
     """What a parameter is called where it is typed."""
-    return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.metavar or ""
+    if isinstance(parameter, click.Option):
+        return parameter.opts[0]
+    return parameter.metavar or (parameter.name or "").upper()
 
 
 def missing(parameter: click.Parameter) -> str:
     """The line for an option or argument that must be given; it says what it is for."""
     if not isinstance(parameter, click.Option):
-        return f"missing argument {parameter.metavar or (parameter.name or '').upper()}"
+        return f"missing argument {_flag(parameter)}"
     meaning = (parameter.help or "").removesuffix(".")
     flag = f"{parameter.opts[0]}={parameter.metavar}" if parameter.metavar else parameter.opts[0]
     return f"missing option {flag}: {meaning[:1].lower()}{meaning[1:]}"

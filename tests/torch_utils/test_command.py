@@ -140,6 +140,7 @@ def test_a_url_is_taken_where_one_is_asked_for(words: str, values: object) -> No
 
 
 ONLY = "URLs are for --also and --ref only: download it, and give the file"
+PLACES = "URLs are for PLACES only: download it, and give the file"
 LOCAL = "this program reads local files, not URLs: download it, and give the file"
 
 
@@ -153,7 +154,7 @@ LOCAL = "this program reads local files, not URLs: download it, and give the fil
         ("compare ref=https://a.b/c", f"ref=https://a.b/c: {ONLY}"),
         ("compare --ref=x --images=https://me:pw@a.b/c?key", f"--images=https://a.b/c?...: {ONLY}"),
         ("work --num=https://a.b/c", f"--num=https://a.b/c: {LOCAL}"),
-        ("look --num https://a.b/c", f"https://a.b/c: {LOCAL}"),
+        ("look --num https://a.b/c", f"https://a.b/c: {PLACES}"),
         ("https://a.b/c work", f"https://a.b/c: {LOCAL}"),
         ("--no=https://a.b/c work", f"--no=https://a.b/c: {LOCAL}"),
         ("compare --ref=http://a.b/c", "http://a.b/c: what comes over http can be changed on its"),
