@@ -318,7 +318,7 @@ def test_what_is_not_such_a_network_is_refused_in_one_line(name: str, tmp_path: 
         read_edm(path)
     assert words in str(caught.value)
     assert str(caught.value).startswith(str(path))
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 500
 
 
 @pytest.mark.parametrize("damage", ["rising", "nan", "no zero", "short"])
