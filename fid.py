@@ -217,6 +217,7 @@ def compare(
         pairs = zip(entries, several, strict=True)
         subjects = [entry.reported([scores], find_stats(entry.name)) for entry, scores in pairs]
         write_report(html, subjects, title="Driftless: scores")
+        click.echo(f"page: {html}")
 
 
 if __name__ == "__main__":

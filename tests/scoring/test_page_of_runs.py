@@ -33,7 +33,9 @@ def test_a_run_and_a_data_set_are_on_one_page(
     page = (tmp_path / "out" / "page.html").read_text(encoding="utf-8")
     _, run, digits = cells(page)
     assert (run[0], digits[0]) == ("A run", f"B {DIGITS}")
-    printed = dict(line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:3])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "page: out/page.html"
+    printed = dict(line.split()[:2] for line in lines[1:3])
     for row, name in ((run, "run"), (digits, DIGITS)):
         number = float(row[2].removeprefix("★").removesuffix(" (best)"))
         assert number == pytest.approx(float(printed[name]), abs=0.01)
