@@ -16,7 +16,8 @@ import numpy as np
 from samplers.generate import GeneratedBatch, not_finite, to_uint8
 from torch_utils.errors import Failure, UserError
 from torch_utils.files import prepare_folder
-from torch_utils.images import is_grid, png_bound, save_png
+from torch_utils.grids import is_grid
+from torch_utils.images import png_bound, save_png
 
 _THREADS = 4
 _BACKLOG = 256  # pictures that wait to be written

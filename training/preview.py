@@ -18,7 +18,7 @@ from samplers.labels import LabelSource
 from samplers.sampling import Sampling, sampling_of
 from samplers.settings import generation_settings
 from torch_utils.distributed import World
-from torch_utils.images import save_grid
+from torch_utils.grids import save_grid
 from torch_utils.progress import Progress
 from training.config import PreviewConfig
 from training.droppable import unless_stopped

@@ -9,7 +9,8 @@ import PIL.ImageFont
 import pytest
 
 from torch_utils.fonts import as_ascii, drawable, has_letters
-from torch_utils.images import is_grid, save_grid, save_grid_of, save_png
+from torch_utils.grids import is_grid, save_grid, save_grid_of
+from torch_utils.images import save_png
 
 NOISE = np.random.default_rng(0).integers(0, 256, (5, 3, 40, 50), dtype=np.uint8)
 has_freetype = pytest.mark.skipif(
@@ -20,7 +21,7 @@ has_freetype = pytest.mark.skipif(
 def margin(path: Path, columns: int) -> int:
     """Pixels left of the images of `NOISE`."""
     with PIL.Image.open(path) as picture:
-        return picture.width - (columns * 52 + 2)
+        return picture.width - (columns * 102 + 2)
 
 
 def ink(path: Path, row: int) -> int:
@@ -28,7 +29,7 @@ def ink(path: Path, row: int) -> int:
     left = margin(path, 2)
     with PIL.Image.open(path) as picture:
         pixels = np.asarray(picture.convert("L"))
-    return int((pixels[2 + 42 * row : 2 + 42 * row + 40, :left] < 128).sum())
+    return int((pixels[2 + 82 * row : 2 + 82 * row + 80, :left] < 128).sum())
 
 
 def test_the_margin_is_as_wide_as_the_widest_name(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_images_that_are_absent_leave_their_places_empty(tmp_path: Path) -> None
         pixels = np.asarray(picture)
     for index in range(5):
         row, column = divmod(index, 3)
-        top, left = 2 + 42 * row, 2 + 52 * column
-        cell = pixels[top : top + 40, left : left + 50]
+        top, left = 2 + 82 * row, 2 + 102 * column
+        cell = pixels[top : top + 80 : 2, left : left + 100 : 2]
         expected = NOISE[index].transpose(1, 2, 0) if index in (0, 2, 3) else 255
         assert (cell == expected).all()
