@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from diffusion import DEFAULT_STEPS
 from diffusion import GRIDS as GRIDS
+from samplers.restarts import DEFAULT_RESTARTS, RESTARTS, calls_with_restarts
 from torch_utils.registry import POSITIVE, Row
 
 DEFAULT_SAMPLER = "heun"
@@ -61,6 +62,10 @@ _CHURN_FLAGS = {
     "from which its second-order branch is taken.",
     "S_noise": "Scale of the fresh noise.",
 }
+
+
+_SDE = {"eta": 1.0, "S_noise": 1.0}
+_SDE_RANGES = {"eta": (0.0, 10.0), "S_noise": (0.0, math.inf)}
 
 
 def _one_a_step(num_steps: int, options: Options, to_zero: bool) -> int:
@@ -137,7 +142,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         target="samplers.solvers.ddim:ddim",
         options={"eta": 0.0, "clip_x0": False},
         ranges={"eta": (0.0, 1.0)},
-        flags={"eta": "Share of fresh noise, 0 to 1."},
+        flags={"eta": "Fresh noise: 0 is none, 1 as much as in ddpm or the reverse SDE."},
         summary="implicit models, from deterministic (eta 0) to ancestral (eta 1)",
         grid="steps",
         order=1,
@@ -260,5 +265,56 @@ SAMPLERS: dict[str, SamplerRow] = {
         steps=lambda options: 24,
         least_steps=17,
         paper="Roessler 2010, scheme SRA1",
+    ),
+    "dpm2": SamplerRow(
+        target="samplers.solvers.dpm2:dpm2",
+        summary="DPM-Solver-2, the slope of each step's middle in log-SNR",
+        grid="rho",
+        order=2,
+        num_calls=_two_a_step,
+        is_stochastic=lambda options: False,
+        least_steps=5,
+        paper="Lu et al. 2022a (DPM-Solver), Algorithm 1",
+    ),
+    "dpmpp_2m_sde": SamplerRow(
+        target="samplers.solvers.dpmpp_2m_sde:dpmpp_2m_sde",
+        options={**_SDE, "solver_type": "midpoint"},
+        choices={"solver_type": ("midpoint", "heun")},
+        ranges=_SDE_RANGES,
+        summary="SDE-DPM-Solver++(2M), the reverse SDE by two steps' estimates of x0",
+        grid="log_sigma",
+        order=2,
+        order_note="in law",
+        num_calls=_one_a_step,
+        is_stochastic=lambda options: options["eta"] != 0,
+        least_steps=1,
+        paper="Lu et al. 2022b (DPM-Solver++), appendix B",
+    ),
+    "dpmpp_3m_sde": SamplerRow(
+        target="samplers.solvers.dpmpp_3m_sde:dpmpp_3m_sde",
+        options=_SDE,
+        ranges=_SDE_RANGES,
+        summary="the same by three steps' estimates, with half of the curvature's weight",
+        grid="log_sigma",
+        order=2,
+        order_note="in law",
+        num_calls=_one_a_step,
+        is_stochastic=lambda options: options["eta"] != 0,
+        least_steps=1,
+        paper="Lu et al. 2022b (DPM-Solver++), with one step more",
+    ),
+    "restart": SamplerRow(
+        target="samplers.solvers.restart:restart",
+        options={"restarts": DEFAULT_RESTARTS, "S_noise": 1.0},
+        ranges={"S_noise": (0.0, math.inf)},
+        rules={"restarts": RESTARTS},
+        summary="Heun's method that goes back to more noise and comes down again",
+        grid="rho",
+        order=2,
+        order_note="without restarts; their own error depends on their nodes",
+        num_calls=calls_with_restarts,
+        is_stochastic=lambda options: bool(options["restarts"]),
+        least_steps=3,
+        paper="Xu et al. 2023 (Restart), Algorithm 1",
     ),
 }

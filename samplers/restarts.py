@@ -94,17 +94,16 @@ def check_restarts(
             )
 
 
-def num_restart_calls(num_steps: int, restarts: Sequence[Entry], ends_at_zero: bool) -> int:
-    """Calls of Heun's method with restarts that all have a place on the grid."""
-    is_at_zero = num_steps == 1 and ends_at_zero
-    calls = 2 * num_steps - ends_at_zero
-    for nodes, repetitions, _, _ in restarts:
-        calls += int(repetitions) * (2 * (int(nodes) - 1) - is_at_zero)
-    return calls
+def calls_with_restarts(num_steps: int, options: Mapping[str, object], to_zero: bool) -> int:
+    """Calls of Heun's method with restarts that all have a place on the grid.
 
-
-def calls_with_restarts(num_steps: int, options: Mapping[str, object], ends_at_zero: bool) -> int:
-    """`num_restart_calls` of a sampler's options."""
+    Args:
+        num_steps: of the grid.
+        options: of the sampler; `restarts` is read.
+        to_zero: whether the last step goes to 0.
+    """
     restarts = options["restarts"]
     assert isinstance(restarts, Sequence)
-    return num_restart_calls(num_steps, restarts, ends_at_zero)
+    is_at_zero = num_steps == 1 and to_zero
+    inner = (times * (2 * (nodes - 1) - is_at_zero) for nodes, times, _, _ in restarts)
+    return 2 * num_steps - to_zero + sum(inner)
