@@ -14,7 +14,7 @@ from torch_utils.images import num_panels
 
 _WIDE, _TALL = 4096, 16384  # pixels beyond which images are enlarged less
 _MOST_SIDE = 32_000  # pixels a side that browsers and viewers show
-_MOST_PIXELS = 89_000_000  # Pillow warns of larger pictures when it opens them
+MOST_PIXELS = 89_000_000  # Pillow warns of larger pictures when it opens them
 _MOST_ROW = 240  # pixels that a name left of a row may take
 _MOST_COLUMN = 96  # pixels that a name may take above a narrower image
 _MOST_TITLE = 480  # pixels to which a title may widen a picture
@@ -47,6 +47,7 @@ class Layout:
 
     Attributes:
         factor: by which images are enlarged.
+        has_frames: there is room for a line around each image.
         width: of the picture.
         height: of the picture.
         images: position and corner of every image that is in the picture.
@@ -54,6 +55,7 @@ class Layout:
     """
 
     factor: int
+    has_frames: bool
     width: int
     height: int
     images: list[tuple[int, Corner]]
@@ -79,9 +81,13 @@ class _Word:
 
 @dataclass(frozen=True)
 class _Line:
-    """Names of rows or of columns, or the title, on baselines of one kind."""
+    """Names of rows or of columns, or the title, on baselines of one kind.
+
+    A line is as high with small letters only as with large ones, so that frames have one height.
+    """
 
     words: list[_Word]
+    usual: _Word
 
     @property
     def width(self) -> int:
@@ -91,12 +97,12 @@ class _Line:
     @property
     def rise(self) -> int:
         """Of the highest, above the baseline."""
-        return max((word.rise for word in self.words), default=0)
+        return max(word.rise for word in [*self.words, self.usual])
 
     @property
     def height(self) -> int:
         """Of ink that is as high and as low as any of it."""
-        return self.rise + max((word.drop for word in self.words), default=0)
+        return self.rise + max(word.drop for word in [*self.words, self.usual])
 
     @property
     def band(self) -> int:
@@ -125,19 +131,13 @@ def lay_out(
         min_width: pixels that the picture has at least.
         gap: pixels between images.
     """
-    num_rows = -(-num_images // num_columns)
+    num_rows, gap_x = -(-num_images // num_columns), _gap_x(shape, gap)
     factor = _factor(shape, num_rows, num_columns, min_side, gap)
     cell_w, cell_h = _cell(shape, factor)
-    most_rows, most_columns = (_MOST_SIDE // (side + gap) + 1 for side in (cell_h, cell_w))
-
-    numbers = names.row_numbers or range(num_rows)
-    size = min(20, max(12, cell_h // 4))
-    rows = _line(names.rows[: min(num_rows, most_rows)], numbers, size, _MOST_ROW)
-    size = min(16, max(12, min(cell_w, cell_h) // 6))
-    shown = names.columns[: min(num_columns, most_columns)]
-    columns = _line(shown, range(num_columns), size, max(cell_w, _MOST_COLUMN))
-    gap_x = _gap_x(shape, gap)
-    pitch_x, pitch_y = max(cell_w + gap_x, columns.width), max(cell_h + gap, rows.height + _PAD)
+    rows, columns = _lines(names, num_rows, num_columns, cell_w, cell_h)
+    pitch_x, pitch_y = max(cell_w + gap_x, columns.width), cell_h + gap
+    if rows.words:
+        pitch_y = max(pitch_y, rows.height + _PAD)
 
     left = rows.width + gap
     num_columns_shown = max(1, min(num_columns, (_MOST_SIDE - left) // pitch_x))
@@ -145,7 +145,7 @@ def lay_out(
     title = _line([names.title] if names.title else [], [0], 16, max(_MOST_TITLE, width - 2 * _PAD))
     width = max(width, min_width, title.width)
     top = title.band + (columns.band or gap)
-    most = min(_MOST_SIDE, _MOST_PIXELS // width)
+    most = min(_MOST_SIDE, MOST_PIXELS // width)
     num_rows_shown = max(1, min(num_rows, (most - top) // pitch_y))
 
     lefts = [left + column * pitch_x for column in range(num_columns_shown)]
@@ -166,7 +166,7 @@ def lay_out(
         ),
         *(word.at(_PAD, y + middle) for word, y in zip(rows.words, tops, strict=False)),
     ]
-    return Layout(factor, width, top + num_rows_shown * pitch_y, images, words)
+    return Layout(factor, gap >= 2, width, top + num_rows_shown * pitch_y, images, words)
 
 
 def _cell(shape: tuple[int, int, int], factor: int) -> tuple[int, int]:
@@ -196,11 +196,24 @@ def _factor(
     return factor
 
 
+def _lines(
+    names: Names, num_rows: int, num_columns: int, cell_w: int, cell_h: int
+) -> tuple[_Line, _Line]:
+    """The names of rows and of columns, except those that have no place in any picture."""
+    numbers = names.row_numbers or range(num_rows)
+    size = min(20, max(12, cell_h // 4))
+    shown = names.rows[: min(num_rows, _MOST_SIDE // cell_h + 1)]
+    rows = _line(shown, numbers, size, _MOST_ROW)
+    size = min(16, max(12, min(cell_w, cell_h) // 6))
+    shown = names.columns[: min(num_columns, _MOST_SIDE // cell_w + 1)]
+    return rows, _line(shown, range(num_columns), size, max(cell_w, _MOST_COLUMN))
+
+
 def _line(names: Sequence[str], numbers: Sequence[int], size: int, most: int) -> _Line:
     """Names as they are drawn, cut to a number of pixels."""
-    return _Line(
-        [_word(name, str(number), size, most) for name, number in zip(names, numbers, strict=False)]
-    )
+    found = zip(names, numbers, strict=False)
+    words = [_word(name, str(number), size, most) for name, number in found]
+    return _Line(words, _word("\u00c9(gjy|", "", size, most))
 
 
 def _word(name: str, fallback: str, size: int, most: int) -> _Word:

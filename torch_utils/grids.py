@@ -3,6 +3,7 @@
 Every picture that shows several images is drawn here: grids, strips, frames of animations.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -13,8 +14,8 @@ import PIL.ImageDraw
 import PIL.PngImagePlugin
 
 from torch_utils.files import replacing
-from torch_utils.grid_layout import Layout, Names, lay_out
-from torch_utils.images import as_rgb, from_picture
+from torch_utils.grid_layout import MOST_PIXELS, Layout, Names, lay_out
+from torch_utils.images import LINE, as_rgb, from_picture, num_panels, png_bound
 
 _MARK = ("Software", "Driftless grid")  # keyword and text by which a grid is known
 
@@ -27,6 +28,21 @@ class Images(Protocol):
 
     def __getitem__(self, index: int, /) -> np.ndarray | None:
         """One image."""
+
+
+def square_columns(num_images: int, num_channels: int) -> int:
+    """How many images in a row make a grid about as wide as high."""
+    return math.ceil(math.sqrt(num_images / num_panels(num_channels)))
+
+
+def grid_bound(num_images: int, shape: tuple[int, int, int]) -> int:
+    """The most bytes that `save_grid` makes of images of shape (C, H, W), noise included.
+
+    Enlarged noise takes up to half as much again as the noise itself, measured.
+    """
+    channels, height, width = shape
+    images = num_images * png_bound((3, height, num_panels(channels) * width)) * 3 // 2
+    return min(images, png_bound((3, 1, MOST_PIXELS))) + (1 << 16)  # for names
 
 
 def grid_picture(
@@ -174,12 +190,18 @@ def _shape(images: Images) -> tuple[int, int, int]:
 def _drawn(images: Images, layout: Layout) -> PIL.Image.Image:
     """The picture of a layout."""
     grid = PIL.Image.new("RGB", (layout.width, layout.height), "white")
-    for index, corner in layout.images:
-        image = images[index]
-        if image is not None:
-            pixels = as_rgb(image, layout.factor).transpose(1, 2, 0)
-            grid.paste(PIL.Image.fromarray(np.ascontiguousarray(pixels)), corner)
     draw = PIL.ImageDraw.Draw(grid)
+    for index, (left, top) in layout.images:
+        image = images[index]
+        if image is None:
+            continue
+        picture = PIL.Image.fromarray(
+            np.ascontiguousarray(as_rgb(image, layout.factor).transpose(1, 2, 0))
+        )
+        if layout.has_frames:
+            box = left - 1, top - 1, left + picture.width, top + picture.height
+            draw.rectangle(box, outline=(LINE, LINE, LINE))
+        grid.paste(picture, (left, top))
     for text, font, corner in layout.words:
         draw.text(corner, text, fill="black", font=font)
     return grid

@@ -12,7 +12,7 @@ import PIL.Image
 
 from torch_utils.files import replacing
 
-_LINE = 128  # between channels: seen beside black and white
+LINE = 192  # gray of lines around and within images: seen beside black and white
 
 
 def to_picture(image: np.ndarray) -> PIL.Image.Image:
@@ -72,6 +72,6 @@ def as_rgb(image: np.ndarray, factor: int = 1) -> np.ndarray:
     large = image.repeat(factor, axis=1).repeat(factor, axis=2)
     num = num_panels(len(large))
     if num > 1:
-        lined = np.pad(large, ((0, 0), (0, 0), (0, 1)), constant_values=_LINE)
+        lined = np.pad(large, ((0, 0), (0, 0), (0, 1)), constant_values=LINE)
         large = np.concatenate(list(lined), axis=1)[None, :, :-1]
     return np.broadcast_to(large, (3, *large.shape[1:]))
