@@ -70,24 +70,49 @@ def test_without_noise_the_midpoint_form_is_the_deterministic_solver_of_order_2(
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+LINE_AND_PARABOLA = [4.0, 2.0, 0.7, 0.3]  # uneven in log-SNR, too
+
+
+def last_step(solver: Solver, power: int, eta: float, **options: Any) -> tuple[float, float]:
+    """The state before and after the last step, with D = lambda^power."""
+
+    def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        return torch.full_like(x, (-math.log(sigma)) ** power)
+
+    start, sigmas = images(torch.zeros(1, dtype=torch.float64)), LINE_AND_PARABOLA
+    ends = (sigmas[:-1], sigmas)
+    found = [solver(denoise, start, s, noise=zeros(), eta=eta, **options).item() for s in ends]
+    return found[0], found[1]
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.7])
-def test_a_line_in_log_snr_is_integrated_exactly_by_heun_and_by_three_steps(eta: float) -> None:
-    """The last step of each, with D = lambda, which makes dx = (1 + eta) (lambda - x) dlambda."""
+@pytest.mark.parametrize(
+    ("solver", "options"), [(dpmpp_2m_sde, {"solver_type": "heun"}), (dpmpp_3m_sde, {})]
+)
+def test_a_line_in_log_snr_is_integrated_exactly(
+    solver: Solver, options: dict[str, Any], eta: float
+) -> None:
+    """lambda - 1 / r solves dx = r (lambda - x) dlambda, and what differs from that decays."""
+    before, after = last_step(solver, 1, eta, **options)
+    rate, (place, end) = 1 + eta, (-math.log(sigma) for sigma in LINE_AND_PARABOLA[2:])
+    decay = math.exp(-rate * (end - place))
+    exact = end - 1 / rate + decay * (before - place + 1 / rate)
+    assert after == pytest.approx(exact, rel=1e-12)
 
-    def line(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        return torch.full_like(x, -math.log(sigma))
 
-    sigmas = [4.0, 2.0, 0.7, 0.3]
-    start = images(torch.zeros(1, dtype=torch.float64))
-    rate = 1 + eta
-    for solver, options in ((dpmpp_2m_sde, {"solver_type": "heun"}), (dpmpp_3m_sde, {})):
-        chosen: dict[str, Any] = {"eta": eta, "noise": zeros(), **options}
-        before, after = (solver(line, start, sigmas[:n], **chosen).item() for n in (3, 4))
-        place, end = (-math.log(sigma) for sigma in sigmas[2:])
-        # x = lambda - 1 / rate solves it, and what differs from that decays
-        decay = (sigmas[3] / sigmas[2]) ** rate
-        exact = end - 1 / rate + decay * (before - place + 1 / rate)
-        assert after == pytest.approx(exact, rel=1e-12)
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_three_steps_give_a_parabola_half_the_weight_of_its_curvature(eta: float) -> None:
+    """The exact weight of h^2 D'' / 2 is 1 - 2 / z + 2 (1 - exp(-z)) / z^2 with z = r h."""
+    before, after = last_step(dpmpp_3m_sde, 2, eta)
+    rate, (place, end) = 1 + eta, (-math.log(sigma) for sigma in LINE_AND_PARABOLA[2:])
+    z = rate * (end - place)
+
+    def solution(level: float) -> float:
+        return level**2 - 2 * level / rate + 2 / rate**2
+
+    exact = solution(end) + math.exp(-z) * (before - solution(place))
+    weight = 1 - 2 / z + 2 * (1 - math.exp(-z)) / z**2
+    assert after == pytest.approx(exact - weight / 2 * (end - place) ** 2, rel=1e-12)
 
 
 def test_the_steps_noise_and_decay_are_those_of_the_sde() -> None:

@@ -41,7 +41,7 @@ def shrink(x: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         (1.2, 5.0, 1),  # ends at 1
         (0.14, 0.3, 2),  # ends at 0.2
         (0.001, 0.3, 4),  # ends at 0
-        (7.5, 9.0, None),  # nearest to the first level, where no step ends
+        (7.5, 12.0, None),  # nearest to the first level, where no step ends
         (0.7, 0.9, None),  # nearest to 1, above sigma_high
     ],
 )
