@@ -106,4 +106,5 @@ def calls_with_restarts(num_steps: int, options: Mapping[str, object], to_zero: 
     assert isinstance(restarts, Sequence)
     is_at_zero = num_steps == 1 and to_zero
     inner = (times * (2 * (nodes - 1) - is_at_zero) for nodes, times, _, _ in restarts)
-    return 2 * num_steps - to_zero + sum(inner)
+    calls: int = 2 * num_steps - to_zero + sum(inner)
+    return calls

@@ -4,6 +4,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ def test_the_steps_noise_and_decay_are_those_of_the_sde() -> None:
     """Many short steps are one long one."""
     short = rho_grid(200, END, START).tolist()
     mean, variance = 1.0, 0.0
-    for sigma, sigma_next in zip(short, short[1:], strict=False):
+    for sigma, sigma_next in pairwise(short):
         step = SDEStep(sigma, sigma_next, 0.7)
         one = images(torch.ones(1, dtype=torch.float64))
         decay = step.towards(one, 0 * one).item()

@@ -230,7 +230,7 @@ def test_restarts_on_a_command_line_in_a_recipe_and_in_a_snapshot_are_the_same()
     ],
 )
 def test_what_is_no_list_of_restarts_is_refused_in_one_line(wrong: Any) -> None:
-    with pytest.raises(UserError, match="restarts is .*: it must be a list of entries") as error:
+    with pytest.raises(UserError, match=r"restarts is .*: it must be a list of entries") as error:
         generation_settings({"name": "restart", "restarts": wrong})
     assert "\n" not in str(error.value)
 
