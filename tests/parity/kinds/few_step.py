@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction
+from diffusion.guidance import clipped, dynamic_clip
 from samplers.levels import solver_of
 from samplers.settings import generation_settings
 from tests.parity.harness import Case, NotBuilt, relative_error
@@ -55,15 +55,4 @@ def thresholded(denoise: DenoiseFunction, threshold: str | None) -> DenoiseFunct
         return denoise
     if threshold != "dynamic":
         raise NotBuilt(f"threshold {threshold}")
-
-    def inside(x: Tensor, sigma: float | Tensor) -> Tensor:
-        return dynamic_clip(denoise(x, sigma))
-
-    return inside
-
-
-def dynamic_clip(denoised: Tensor) -> Tensor:
-    """Clip each estimate at the 0.995 quantile of its magnitudes, at least 1, and divide by it."""
-    bound = torch.quantile(denoised.abs().flatten(1), 0.995, dim=1).clamp(min=1)
-    bound = bound.reshape(-1, *[1] * (denoised.ndim - 1))
-    return denoised.clamp(-bound, bound) / bound
+    return clipped(denoise, dynamic_clip)
