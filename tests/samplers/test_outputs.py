@@ -15,7 +15,7 @@ import yaml
 
 from samplers.describe import png_text, ranges, row_labels
 from samplers.generate import GeneratedBatch, Sample
-from samplers.outputs import PictureWriter, check_room, write_batches
+from samplers.outputs import PictureWriter, check_folder, check_room, write_batches
 from samplers.requests import LabelWords
 from samplers.settings import generation_settings
 from tests.command import ENVIRONMENT, ROOT
@@ -160,6 +160,15 @@ def test_a_signal_leaves_whole_images_only(number: str, tmp_path: Path) -> None:
     for path in found:
         assert path.name[0] != "."
         assert np.asarray(PIL.Image.open(path)).shape == (300, 300, 3)
+
+
+def test_what_writes_other_files_takes_folders_only(tmp_path: Path) -> None:
+    (tmp_path / "folder.zip").mkdir()
+    for good in (tmp_path, tmp_path / "absent", tmp_path / "folder.zip"):
+        check_folder(str(good))
+    for bad in ("out.zip", "out.NPZ"):
+        with pytest.raises(UserError, match=f"--outdir={bad}: give a folder"):
+            check_folder(bad)
 
 
 def test_other_pngs_in_the_folder_are_said_and_our_grids_are_not(tmp_path: Path) -> None:
