@@ -188,10 +188,8 @@ def _factor(
     factor = max(1, -(-min_side // min(shape[1:])))
     while factor > 1:
         cell_w, cell_h = _cell(shape, factor)
-        if (
-            num_columns * (cell_w + _gap_x(shape, gap)) <= _WIDE
-            and num_rows * (cell_h + gap) <= _TALL
-        ):
+        width, height = num_columns * (cell_w + _gap_x(shape, gap)), num_rows * (cell_h + gap)
+        if width <= _WIDE and height <= _TALL:
             break
         factor -= 1
     return factor
