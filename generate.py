@@ -106,7 +106,7 @@ def main(
     from samplers.requests import LabelWords, check_seeds, requests
     from samplers.sampling import sampling_of
     from torch_utils.distributed import choose_device, world
-    from torch_utils.images import save_grid_of
+    from torch_utils.grids import save_grid_of
     from torch_utils.leaving import ended_by_sigterm
     from torch_utils.progress import Progress
 

@@ -18,7 +18,7 @@ from metrics.frechet import frechet_distance
 from metrics.memorization import memorization_ratio
 from metrics.scores import classifier_score, probabilities
 from torch_utils.command import Command
-from torch_utils.images import save_grid
+from torch_utils.grids import save_grid
 
 DIGITS = Path(__file__).parents[1] / "assets" / "digits-8x8.zip"
 NUM_TRAIN = 1437  # configs/digits.yaml trains on four fifths

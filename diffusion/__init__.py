@@ -146,21 +146,35 @@ _EPSILON_S = 1e-3
 SPACINGS = ("exact", "leading", "linspace", "linspace_rounded", "trailing", "quad", "all")
 
 DEFAULT_STEPS = 18  # of a time grid; EDM's
+ENDS = ("zero", "sigma_min")
+_END = (
+    "zero: the last step goes from sigma_min to 0; sigma_min: there is none, and steps are calls."
+)
 
 # Time grids, for samplers and losses: nodes(num_steps, sigma_min, sigma_max, **options). Those
 # without a range among their options cover the model's.
 GRIDS: dict[str, Row] = {
     "rho": Row(
         target="diffusion.grids:rho_grid",
-        options={"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0},
+        options={"sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0, "end": "zero"},
+        choices={"end": ENDS},
         flags={
             "sigma_min": "Lowest noise level.",
             "sigma_max": "Highest noise level.",
             "rho": "Exponent of the grid rho.",
+            "end": _END,
         },
         ranges=_SIGMAS,
         rules={"rho": POSITIVE},
         summary="sigma^(1/rho) in even steps; Karras et al. 2022, Eq. 5",
+    ),
+    "log_sigma": Row(
+        target="diffusion.grids:log_sigma_grid",
+        options={"sigma_min": 0.002, "sigma_max": 80.0, "end": "zero"},
+        choices={"end": ENDS},
+        flags={"end": _END},
+        ranges=_SIGMAS,
+        summary="ln(sigma), and so log-SNR, in even steps; Lu et al. 2022 (DPM-Solver), sec. 3.4",
     ),
     "steps": Row(
         target="diffusion.grids:steps_grid",

@@ -3,6 +3,9 @@
 A grid is built inside the model's range, then rounded to levels that the model knows and freed of
 duplicates. Nodes are never clamped one by one. Karras et al. 2022 ("EDM"), Eq. 5 and Table 1; the
 spacings of `steps` are those of DDPM, DDIM and v-diffusion.
+
+With the end `zero` a grid has one level a step, and the last step goes to 0; with `sigma_min` it
+has one level more, and the last step goes there.
 """
 
 from collections.abc import Callable
@@ -35,30 +38,49 @@ def clamp_range(
     return low, high
 
 
-def rho_grid(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> np.ndarray:
+def rho_grid(
+    num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0, end: str = "zero"
+) -> np.ndarray:
     """EDM's grid (Karras et al. 2022, Eq. 5) without the final zero.
 
     Args:
-        num_steps: number of levels, at least 1; a single step starts at `sigma_max`.
+        num_steps: number of steps, at least 1; the first starts at `sigma_max`.
         sigma_min: last level.
         sigma_max: first level.
         rho: exponent of the schedule.
+        end: zero, if a step from `sigma_min` to 0 is one of the steps; sigma_min, if there is none.
 
     Returns:
-        float64 [num_steps], decreasing.
+        float64, decreasing: num_steps levels, or one more if the end is sigma_min.
 
     Raises:
         UserError: num_steps < 1.
     """
     schedule = EDMSchedule(sigma_min, sigma_max, rho)
-    return np.asarray(schedule.sigma(1 - _fractions(num_steps)), dtype=np.float64)
+    return np.asarray(schedule.sigma(1 - _fractions(num_steps, end)), dtype=np.float64)
 
 
-def _fractions(num_steps: int) -> np.ndarray:
-    """i / (n - 1) for i = 0, ..., n - 1; a single step has 0."""
+def log_sigma_grid(
+    num_steps: int, sigma_min: float, sigma_max: float, end: str = "zero"
+) -> np.ndarray:
+    """ln(sigma) in even steps, as `ve_grid`; that is log-SNR, -2 ln(sigma), in even steps, too.
+
+    Lu et al. 2022 ("DPM-Solver"), sec. 3.4. Arguments, result and errors are as of `rho_grid`.
+    """
+    return _geometric(sigma_min, sigma_max, _fractions(num_steps, end))
+
+
+def _geometric(sigma_min: float, sigma_max: float, fractions: np.ndarray) -> np.ndarray:
+    levels: np.ndarray = sigma_max * (sigma_min / sigma_max) ** fractions
+    return levels
+
+
+def _fractions(num_steps: int, end: str = "zero") -> np.ndarray:
+    """i / (n - 1) for i = 0, ..., n - 1 of n levels; a single level has 0."""
     if num_steps < 1:
         raise UserError(f"steps is {num_steps}: a sampler needs at least 1")
-    return np.arange(num_steps, dtype=np.float64) / max(num_steps - 1, 1)
+    num_levels = num_steps if end == "zero" else num_steps + 1
+    return np.arange(num_levels, dtype=np.float64) / max(num_levels - 1, 1)
 
 
 def vp_grid(
@@ -88,8 +110,7 @@ def ve_grid(num_steps: int, sigma_min: float, sigma_max: float) -> np.ndarray:
 
     Arguments, result and errors are as of `rho_grid`.
     """
-    levels: np.ndarray = sigma_max * (sigma_min / sigma_max) ** _fractions(num_steps)
-    return levels
+    return _geometric(sigma_min, sigma_max, _fractions(num_steps))
 
 
 def iddpm_grid(
@@ -229,16 +250,26 @@ def steps_grid(
     return np.asarray(levels.sigma(times), dtype=np.float64)
 
 
-def finish_grid(nodes: np.ndarray, round_sigma: Callable[[float], float]) -> np.ndarray:
-    """Round the nodes to the model's levels, drop repetitions and end in 0.
+def finish_grid(
+    nodes: np.ndarray, round_sigma: Callable[[float], float], end: str = "zero"
+) -> np.ndarray:
+    """Round the nodes to the model's levels, drop repetitions and go on to the end.
 
     Args:
         nodes: decreasing positive levels, float64 [n].
         round_sigma: nearest level that the model knows.
+        end: zero, to add a 0; sigma_min, to end at the last of the nodes.
 
     Returns:
-        float64 [m + 1] with m <= n, strictly decreasing, the last entry 0.
+        float64, strictly decreasing: m <= n levels, and 0 if that is the end.
+
+    Raises:
+        UserError: a single level is left, and the grid does not go on to 0.
     """
     rounded = np.array([round_sigma(float(sigma)) for sigma in nodes], dtype=np.float64)
-    keep = np.append(True, rounded[1:] < rounded[:-1])
-    return np.append(rounded[keep], 0.0)
+    levels: np.ndarray = rounded[np.append(True, rounded[1:] < rounded[:-1])]
+    if end == "zero":
+        return np.append(levels, 0.0)
+    if len(levels) < 2:
+        raise UserError(f"end {end}: the model knows one level of the grid, and one is no step")
+    return levels

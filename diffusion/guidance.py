@@ -14,6 +14,9 @@ from torch import Tensor
 
 from diffusion.denoiser import ConditionalDenoiser, DenoiseFunction
 
+Limit = Callable[[Tensor], Tensor]  # D -> D with bounded values
+QUANTILE = 0.995  # of |D|, at which dynamic clipping clips; Saharia et al. 2022, sec. 2.3
+
 # (clip the two estimates, clip the result)
 CLIPS = {
     "none": (False, False),
@@ -40,11 +43,30 @@ def conditional(denoiser: ConditionalDenoiser, labels: Tensor | None) -> Denoise
     return denoise
 
 
-def clipped(denoise: DenoiseFunction) -> DenoiseFunction:
-    """Clip the estimate to the data's range, [-1, 1], as the samplers of v-diffusion do."""
+def static_clip(denoised: Tensor) -> Tensor:
+    """Clip an estimate to the data's range, [-1, 1], as the samplers of v-diffusion do."""
+    return denoised.clamp(-1, 1)
+
+
+def dynamic_clip(denoised: Tensor) -> Tensor:
+    """Clip each image at a quantile of its own |D|, and scale it back to [-1, 1].
+
+    Saharia et al. 2022 ("Imagen"), sec. 2.3, dynamic thresholding: at s, the quantile or 1 if that
+    is larger, and divided by s. Strong guidance saturates fewer pixels than with `static_clip`.
+
+    Args:
+        denoised: D, [N, C, H, W].
+    """
+    size = torch.quantile(denoised.abs().flatten(1), QUANTILE, dim=1).clamp(min=1)
+    bound = size.reshape(-1, *[1] * (denoised.ndim - 1))
+    return denoised.clamp(-bound, bound) / bound
+
+
+def clipped(denoise: DenoiseFunction, limit: Limit = static_clip) -> DenoiseFunction:
+    """Clip the estimate of every call, by `static_clip` or `dynamic_clip`."""
 
     def inside(x: Tensor, sigma: float | Tensor) -> Tensor:
-        return denoise(x, sigma).clamp(-1, 1)
+        return limit(denoise(x, sigma))
 
     return inside
 
@@ -56,6 +78,7 @@ def classifier_free(
     scale: float,
     interval: tuple[float, float] = (0.0, math.inf),
     clip: str = "none",
+    limit: Limit = static_clip,
     split: bool = False,
 ) -> DenoiseFunction:
     """Guide a model by itself without its labels. Ho and Salimans 2022, Eq. 6, with s = 1 + w.
@@ -71,6 +94,7 @@ def classifier_free(
         interval: (low, high): guide where low < sigma <= high.
         clip: what to clip to [-1, 1]: none; before, D_c and D_u; after, D; or both. The result of
             a single call is clipped unless this is none.
+        limit: how to clip, `static_clip` or `dynamic_clip`.
         split: two calls instead of one on a doubled batch: half the memory.
 
     Returns:
@@ -87,7 +111,8 @@ def classifier_free(
         return both[: len(x)], both[len(x) :]
 
     pair = None if split else doubled
-    return _extrapolated(conditional(denoiser, labels), without_labels, pair, scale, interval, clip)
+    plain = conditional(denoiser, labels)
+    return _extrapolated(plain, without_labels, pair, scale, interval, clip, limit)
 
 
 def autoguidance(
@@ -97,6 +122,7 @@ def autoguidance(
     scale: float,
     interval: tuple[float, float] = (0.0, math.inf),
     clip: str = "none",
+    limit: Limit = static_clip,
 ) -> DenoiseFunction:
     """Guide a model by a worse one. Karras et al. 2024, "Guiding a Diffusion Model with a Bad
     Version of Itself", sec. 4.
@@ -106,12 +132,12 @@ def autoguidance(
     Args:
         denoise: the model.
         guide: a smaller, or less trained, or unconditional one of the same data.
-        scale, interval, clip: as in `classifier_free`.
+        scale, interval, clip, limit: as in `classifier_free`.
 
     Returns:
         denoise(x, sigma) for x [N, C, H, W].
     """
-    return _extrapolated(denoise, guide, None, scale, interval, clip)
+    return _extrapolated(denoise, guide, None, scale, interval, clip, limit)
 
 
 def _extrapolated(
@@ -121,13 +147,14 @@ def _extrapolated(
     scale: float,
     interval: tuple[float, float],
     clip: str,
+    limit: Limit,
 ) -> DenoiseFunction:
     """weak + scale (strong - weak); `pair` gives both at once, None calls one after the other."""
     clip_before, clip_after = CLIPS[clip]
     low, high = interval
 
     def bounded(denoised: Tensor, is_clipped: bool) -> Tensor:
-        return denoised.clamp(-1, 1) if is_clipped else denoised
+        return limit(denoised) if is_clipped else denoised
 
     def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
         if scale == 1 or not low < float(sigma) <= high:

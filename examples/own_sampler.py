@@ -47,7 +47,8 @@ SAMPLERS["dpm_solver"] = SamplerRow(
     summary="DPM-Solver++(2M)",
     grid="rho",
     order=2,
-    num_calls=lambda num_steps, options: num_steps,
+    num_calls=lambda num_steps, options, to_zero: num_steps,
+    least_steps=1,
     is_stochastic=lambda options: False,
     paper="Lu et al. 2022, Algorithm 2",
 )
@@ -55,6 +56,6 @@ SAMPLERS["dpm_solver"] = SamplerRow(
 model = driftless.load(sys.argv[1])
 exact = model.sample(range(8), sampler="heun", steps=64)
 for name, steps in (("euler", 15), ("heun", 8), ("dpm_solver", 15)):
-    calls = SAMPLERS[name].num_calls(steps, SAMPLERS[name].options)
+    calls = SAMPLERS[name].num_calls(steps, SAMPLERS[name].options, True)
     images = model.sample(range(8), sampler=name, steps=steps)
     print(f"{name:<10} {calls} calls   error {(images - exact).square().mean().sqrt():.4f}")

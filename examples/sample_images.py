@@ -9,7 +9,7 @@ import torch
 
 import driftless
 from samplers.generate import to_uint8
-from torch_utils.images import save_grid
+from torch_utils.grids import save_grid
 
 path, grid = sys.argv[1], (*sys.argv[2:], "grid.png")[0]
 

@@ -32,19 +32,23 @@ class SamplerRow(Row):
         order: formal order of the solver in its own variable, with its default options. If the
             solver draws noise, it is the order of convergence in law.
         order_note: what to know about the order.
-        num_calls: number of denoiser calls for n steps with some options; the last step goes to 0.
+        num_calls: number of denoiser calls for n steps with some options, and whether the last step
+            goes to 0.
         is_stochastic: whether the sampler draws noise with some options.
         steps: the default number of steps with some options: enough for the solver to be stable,
             see `samplers.stability`.
+        least_steps: the fewest steps of the default grid with which the solver is stable, and stays
+            so with more, with its default options.
         paper: where it comes from.
     """
 
     grid: str
     order: float
     order_note: str = ""
-    num_calls: Callable[[int, Options], int]
+    num_calls: Callable[[int, Options, bool], int]
     is_stochastic: Callable[[Options], bool]
     steps: Callable[[Options], int] = lambda options: DEFAULT_STEPS
+    least_steps: int
     paper: str
 
 
@@ -59,35 +63,37 @@ _CHURN_FLAGS = {
 }
 
 
-def _one_a_step(num_steps: int, options: Options) -> int:
+def _one_a_step(num_steps: int, options: Options, to_zero: bool) -> int:
     return num_steps
 
 
-def _two_but_the_last(num_steps: int, options: Options) -> int:
-    return 2 * num_steps - 1
+def _two_a_step(num_steps: int, options: Options, to_zero: bool) -> int:
+    """A step to 0 has one."""
+    return 2 * num_steps - to_zero
 
 
-def _of_ablation(num_steps: int, options: Options) -> int:
-    return 2 * num_steps - 1 if options["solver"] == "heun" else num_steps
+def _of_ablation(num_steps: int, options: Options, to_zero: bool) -> int:
+    return 2 * num_steps - to_zero if options["solver"] == "heun" else num_steps
 
 
-def _of_reverse_sde(num_steps: int, options: Options) -> int:
-    return num_steps if options["corrector"] == "none" else 2 * num_steps - 1
+def _of_reverse_sde(num_steps: int, options: Options, to_zero: bool) -> int:
+    return num_steps if options["corrector"] == "none" else 2 * num_steps - to_zero
 
 
-def _of_ito_taylor(num_steps: int, options: Options) -> int:
+def _of_ito_taylor(num_steps: int, options: Options, to_zero: bool) -> int:
     """A pass with a forward derivative counts as one call, although it does the work of two.
 
     With derivative fd, scheme published makes this many calls or fewer.
     """
-    calls = 2 * num_steps - 1
+    num_noisy = num_steps - to_zero
+    calls = num_steps + num_noisy
     if options["derivative"] == "jvp":
         if options["scheme"] == "published":
             calls = num_steps
         elif options["lag"]:
-            calls = num_steps + (num_steps > 1)
+            calls = num_steps + (num_noisy > 0)
     if options["laplacian"] and options["beta"] != 0:
-        calls += 2 * (num_steps - 1)
+        calls += 2 * num_noisy
     return calls
 
 
@@ -112,8 +118,9 @@ SAMPLERS: dict[str, SamplerRow] = {
         summary="Heun's method with optional churn",
         grid="rho",
         order=2,
-        num_calls=_two_but_the_last,
+        num_calls=_two_a_step,
         is_stochastic=lambda options: options["S_churn"] != 0,
+        least_steps=4,
         paper="Karras et al. 2022 (EDM), Algorithm 2",
     ),
     "euler": SamplerRow(
@@ -123,6 +130,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         order=1,
         num_calls=_one_a_step,
         is_stochastic=lambda options: False,
+        least_steps=1,
         paper="Karras et al. 2022 (EDM), Eq. 3",
     ),
     "ddim": SamplerRow(
@@ -136,6 +144,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         order_note="in law if eta is not 0",
         num_calls=_one_a_step,
         is_stochastic=lambda options: options["eta"] != 0,
+        least_steps=1,
         paper="Song et al. 2021 (DDIM), Eq. 12",
     ),
     "ddpm": SamplerRow(
@@ -149,6 +158,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         order_note="in law",
         num_calls=_one_a_step,
         is_stochastic=lambda options: True,
+        least_steps=1,
         paper="Ho et al. 2020 (DDPM), Algorithm 2",
     ),
     "ablation": SamplerRow(
@@ -188,6 +198,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         num_calls=_of_ablation,
         is_stochastic=lambda options: options["S_churn"] != 0,
         steps=_steps_of_ablation,
+        least_steps=4,
         paper="Karras et al. 2022 (EDM), Table 1 and Algorithm 1",
     ),
     "reverse_sde": SamplerRow(
@@ -204,6 +215,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         num_calls=_of_reverse_sde,
         is_stochastic=lambda options: True,
         steps=lambda options: _CORRECTED_STEPS[str(options["corrector"])],
+        least_steps=12,
         paper="Song et al. 2021 (Score SDE), Eq. 6; Daras et al. 2023 (CDM)",
     ),
     "ito_taylor": SamplerRow(
@@ -231,6 +243,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         num_calls=_of_ito_taylor,
         is_stochastic=lambda options: options["beta"] != 0,
         steps=lambda options: _EXPANDED_STEPS.get(str(options["scheme"]), DEFAULT_STEPS),
+        least_steps=17,
         paper="Kloeden and Platen 1992, sec. 10.4 and 14.2",
     ),
     "sra1": SamplerRow(
@@ -242,9 +255,10 @@ SAMPLERS: dict[str, SamplerRow] = {
         grid="rho",
         order=2,
         order_note="in law; strong order 1.5",
-        num_calls=_two_but_the_last,
+        num_calls=_two_a_step,
         is_stochastic=lambda options: options["beta"] != 0,
         steps=lambda options: 24,
+        least_steps=17,
         paper="Roessler 2010, scheme SRA1",
     ),
 }

@@ -111,10 +111,14 @@ PUBLISHED_UNREAD = ("S_churn", "S_min", "S_noise")
 def sampler_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command all options of this module; it gets their values as `sampler`, a mapping."""
     clip = "Clip the estimate of the clean image to [-1, 1] in every call.  [default: no-clip]"
+    dynamic = (
+        "Clip it at a quantile of its own values instead, and scale it (dynamic thresholding)."
+    )
     randn_like = "ddb: correlated noises, which is sampler ito_taylor; db: ordinary noise."
     generic = "Any option of the sampler or its grid; repeatable."
     last = [
         click.option("--clip/--no-clip", "clip", default=None, help=clip),
+        click.option("--dynamic-clip", is_flag=True, default=None, help=dynamic),
         click.option("--randn_like", type=click.Choice(["db", "ddb"]), help=randn_like),
         click.option(
             "--sampler-option", "sampler_option", metavar="KEY=VALUE", multiple=True, help=generic
@@ -177,6 +181,10 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
             given[flag.key] = value
     if values.get("clip") is not None:
         given["clip"] = values["clip"]
+    if values.get("dynamic_clip"):
+        if values.get("clip") is not None:
+            raise UserError("--dynamic-clip and --clip or --no-clip: give one of them")
+        given["clip"] = "dynamic"
     if guidance:
         given["guidance"] = guidance
     for key, value in _key_values(values.get("sampler_option") or ()).items():

@@ -41,6 +41,9 @@ def idle_settings(
         idle += [(name, "a guidance scale of 1 is no guidance") for name in names]
     elif has_guide:
         idle += [("guidance.batch", "two networks are always called one after the other")]
-    if guidance is not None and guidance.clip is not None:
+    is_dynamic = settings.clip == "dynamic"  # says how to clip, the guidance says what
+    if guidance is not None and guidance.clip is not None and not is_dynamic:
         idle += [("clip", f"the guidance has clip {guidance.clip}")]
+    elif guidance is not None and guidance.clip == "none":
+        idle += [("clip", "the guidance has clip none")]
     return [(key, why) for key, why in idle if key in keys]

@@ -21,7 +21,7 @@ def visited_levels(
     round_sigma: Callable[[float], float],
     schedule: Schedule | None = None,
 ) -> tuple[list[float], list[str]]:
-    """The noise levels that are visited, ending in 0, and what differs from what was asked.
+    """The noise levels that are visited, and what differs from what was asked.
 
     Args:
         settings: with the grid.
@@ -31,7 +31,8 @@ def visited_levels(
             that its options name, else from this one, else from DDPM's.
 
     Returns:
-        (strictly decreasing levels, one line for each deviation).
+        (strictly decreasing levels, the last of them 0 unless the grid has another end; one line
+        for each deviation).
 
     Raises:
         UserError: the range is empty, or the grid cannot have so many steps.
@@ -48,10 +49,11 @@ def visited_levels(
     elif "levels" in options:
         options["levels"] = schedule
     nodes = GRIDS[settings.grid_name].load()(settings.steps, low, high, **options)
-    levels: list[float] = finish_grid(nodes, round_sigma).tolist()
+    end = settings.grid_end
+    levels: list[float] = finish_grid(nodes, round_sigma, end).tolist()
     found = len(levels) - 1
     if found != settings.steps:
-        reason = ": repeated noise levels left out" if found < len(nodes) else ""
+        reason = ": repeated noise levels left out" if found < len(nodes) - (end != "zero") else ""
         notes.append(f"{settings.steps} steps asked for, {found} taken{reason}")
     chain = options.get("levels")
     is_cut = (low < LEAST_SIGMA, high > LARGEST_SIGMA) if chain is None else chain.is_cut
@@ -93,12 +95,13 @@ def _cap_notes(levels: list[float], is_cut_below: bool, is_cut_above: bool) -> l
     """A line for each end of a grid that the cap of the log-SNR cuts.
 
     Args:
-        levels: decreasing, ending in 0.
+        levels: decreasing; the last may be 0.
         is_cut_below, is_cut_above: whether what was asked for goes beyond the cap there.
     """
+    lowest = levels[-1] or levels[-2]
     ends = [
         (is_cut_above, levels[0], LARGEST_SIGMA, "highest", "e^10", -MAX_LOG_SNR),
-        (is_cut_below, levels[-2], LEAST_SIGMA, "lowest", "e^-10", MAX_LOG_SNR),
+        (is_cut_below, lowest, LEAST_SIGMA, "lowest", "e^-10", MAX_LOG_SNR),
     ]
     return [
         f"the {which} noise level is cut to {power} = {cap:.5g}, where log-SNR is {log_snr:g}"

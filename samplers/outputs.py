@@ -16,7 +16,8 @@ import numpy as np
 from samplers.generate import GeneratedBatch, not_finite, to_uint8
 from torch_utils.errors import Failure, UserError
 from torch_utils.files import prepare_folder
-from torch_utils.images import is_grid, png_bound, save_png
+from torch_utils.grids import grid_bound, is_grid
+from torch_utils.images import png_bound, save_png
 
 _THREADS = 4
 _BACKLOG = 256  # pictures that wait to be written
@@ -53,7 +54,7 @@ def check_room(
         outdir: the folder, which exists.
         files: all images that will be written there.
         shape: (C, H, W) of an image.
-        has_grid: a grid of them, which is RGB and enlarged, is written too.
+        has_grid: a grid of them is written too.
 
     Returns:
         A warning if the folder has other PNGs, which would be scored along with these.
@@ -70,7 +71,7 @@ def check_room(
         block = status.f_frsize or _BLOCK
         free_files = status.f_favail if status.f_files else None  # 0 where there is no limit
     size = -(-png_bound(shape) // block) * block
-    needed = num * size + (len(files) * png_bound((3, *shape[1:])) if has_grid else 0)
+    needed = num * size + (grid_bound(len(files), shape) if has_grid else 0)
     free = shutil.disk_usage(outdir).free
     if needed > free:
         raise UserError(

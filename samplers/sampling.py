@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import DenoiseFunction, Denoiser
-from diffusion.guidance import autoguidance, classifier_free, clipped, conditional
+from diffusion.guidance import (
+    autoguidance,
+    classifier_free,
+    clipped,
+    conditional,
+    dynamic_clip,
+    static_clip,
+)
 from samplers.levels import solver_of, visited_levels
 from samplers.settings import GenerationSettings
 from samplers.solvers.derivatives import check_continuous
@@ -24,7 +31,8 @@ class Sampling:
         settings: all of them.
         denoiser: the model.
         guide: the guidance network, if there is one.
-        sigmas: the levels that are visited, decreasing, ending in 0.
+        sigmas: the levels that are visited, decreasing; the last is 0 unless the grid has another
+            end.
         notes: a line for each way in which the levels differ from what was asked for.
     """
 
@@ -60,17 +68,23 @@ class Sampling:
                 guidance network that has no labels.
         """
         guidance, clip = self.settings.guidance, self.settings.clip_rule
+        limit = dynamic_clip if self.settings.clip == "dynamic" else static_clip
         plain = conditional(self.denoiser, labels)
         if guidance is None or (self.guide is None and labels is None):
-            return plain if clip == "none" else clipped(plain)
+            return plain if clip == "none" else clipped(plain, limit)
         scale, interval = guidance.scale, guidance.interval
         if self.guide is not None:
             weak = conditional(self.guide, labels if self.guide.label_dim else None)
-            return autoguidance(plain, weak, scale=scale, interval=interval, clip=clip)
+            return autoguidance(plain, weak, scale=scale, interval=interval, clip=clip, limit=limit)
         assert labels is not None
-        is_split = guidance.batch == "split"
         return classifier_free(
-            self.denoiser, labels, scale=scale, interval=interval, clip=clip, split=is_split
+            self.denoiser,
+            labels,
+            scale=scale,
+            interval=interval,
+            clip=clip,
+            limit=limit,
+            split=guidance.batch == "split",
         )
 
     def cautions(self, *, label_dropout: float | None = None) -> list[str]:

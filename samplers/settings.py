@@ -20,6 +20,7 @@ from torch_utils.sections import Section, validated
 
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=True)]
 Clip = Literal["none", "before", "after", "both"]
+Clipping = bool | Literal["dynamic"]
 Batch = Literal["joint", "split"]
 SolverDtype = Literal["float64", "float32"]
 
@@ -105,7 +106,7 @@ class GenerationSettings(Section):
         grid_name: key of GRIDS.
         grid: options of the time grid.
         options: options of the sampler.
-        clip: clip D to [-1, 1] in every call.
+        clip: clip D to [-1, 1] in every call; `dynamic`, as `diffusion.guidance.dynamic_clip` does.
         guidance: how labels or a second model guide; None for no guidance.
         solver_dtype: precision of the solver's state and arithmetic, float64 or float32; the
             noises are the same draws.
@@ -116,9 +117,16 @@ class GenerationSettings(Section):
     grid_name: str
     grid: dict[str, Any]
     options: dict[str, Any]
-    clip: bool = False
+    clip: Clipping = False
     guidance: Guidance | None = None
     solver_dtype: SolverDtype = "float64"
+
+    @field_validator("clip", mode="before")
+    @classmethod
+    def _clipping(cls, value: Any) -> Any:
+        if not isinstance(value, bool) and value != "dynamic":
+            raise ValueError("it must be true, false or dynamic")
+        return value
 
     @property
     def row(self) -> SamplerRow:
@@ -135,7 +143,12 @@ class GenerationSettings(Section):
     @property
     def num_calls(self) -> int:
         """Calls of the denoiser for one image."""
-        return self.row.num_calls(self.steps, self.options)
+        return self.row.num_calls(self.steps, self.options, self.grid_end == "zero")
+
+    @property
+    def grid_end(self) -> str:
+        """Where the last step goes, one of diffusion.ENDS."""
+        return str(self.grid.get("end", "zero"))
 
     def as_mapping(self) -> dict[str, Any]:
         """The flat form that `generation_settings` reads; it names a grid that is not the default.

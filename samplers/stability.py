@@ -49,7 +49,8 @@ def excess_noise(sampler: Solver, sigmas: Sequence[float]) -> float:
 
     start = noise(variance) * (variance + sigmas[0] ** 2).sqrt()
     found = sampler(denoise, start, list(sigmas), noise=noise).reshape(-1, _SAMPLES)
-    excess = float((found.square().mean(1).sqrt() - stds[::_SAMPLES]).max())
+    right = (stds[::_SAMPLES].square() + sigmas[-1] ** 2).sqrt()
+    excess = float((found.square().mean(1).sqrt() - right).max())
     return excess if math.isfinite(excess) else math.inf
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from data.dataset import ImageDataset
 from metrics.npz_images import NpzImages, is_npz
 from torch_utils.errors import UserError
-from torch_utils.images import is_grid
+from torch_utils.grids import is_grid
 
 
 class Images(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import PIL.Image
 
-from torch_utils.images import from_picture, png_bytes, to_picture
+from torch_utils.images import as_rgb, from_picture, num_panels, png_bytes, to_picture
 
 MOST = 64  # images of a grid
 _COLUMNS = 8
@@ -23,7 +23,7 @@ class Grid:
         width: of an image on the page, in its pixels.
         height: likewise.
         num_columns: images in a row, where the page has room for them.
-        is_enlarged: by a whole factor, each pixel a square.
+        is_enlarged: by the browser, by a whole factor, each pixel a square.
         remarks: what was done to them, each a few words.
     """
 
@@ -47,11 +47,9 @@ def grid_of(images: np.ndarray) -> Grid:
     remarks = [f"{width} × {height} pixels"]
     if len(images) > MOST:
         remarks.append(f"the first {MOST} of {len(images):,}")
-    if num_channels not in (1, 3):
-        num_shown = 3 if num_channels > 3 else 1
-        shown = shown[:, :num_shown]
-        which = f"first {num_shown}" if num_shown > 1 else "first"
-        remarks.append(f"the {which} of {num_channels} channels")
+    parts = num_panels(num_channels)
+    if parts > 1:
+        remarks.append(f"{num_channels} channels side by side")
     longer = max(height, width)
     factor = max(1, _ENLARGED // longer)
     if factor > 1:
@@ -60,13 +58,20 @@ def grid_of(images: np.ndarray) -> Grid:
         size = max(1, width * _REDUCED // longer), max(1, height * _REDUCED // longer)
         remarks.append(f"reduced to {size[0]} × {size[1]}")
         shown = np.stack([_resized(image, size) for image in shown])
+    if parts > 1:
+        shown, factor = np.stack([as_rgb(image, factor) for image in shown]), 1
     height, width = (side * factor for side in shown.shape[2:])
     sources = [_address(image) for image in shown]
-    return Grid(sources, width, height, min(_COLUMNS, len(shown)), factor > 1, remarks)
+    columns = min(max(1, _COLUMNS // parts), len(shown))
+    return Grid(sources, width, height, columns, factor > 1, remarks)
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return from_picture(to_picture(image).resize(size, PIL.Image.Resampling.LANCZOS))
+    resized = [
+        from_picture(to_picture(part).resize(size, PIL.Image.Resampling.LANCZOS))
+        for part in np.split(image, num_panels(len(image)))
+    ]
+    return np.concatenate(resized)
 
 
 def _address(image: np.ndarray) -> str:

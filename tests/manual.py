@@ -57,7 +57,8 @@ def sampler_table() -> str:
             f"`{row.grid}`",
             f"{row.order:g}{f' ({row.order_note})' if row.order_note else ''}",
             f"{ON_DEFAULT_GRIDS.get(name, math.nan):.2f}",
-            str(row.num_calls(STEPS, row.options)),
+            str(row.num_calls(STEPS, row.options, True)),
+            str(row.least_steps),
             "yes" if row.is_stochastic(row.options) else "no",
             options_of(row),
             row.paper,
@@ -65,8 +66,8 @@ def sampler_table() -> str:
         for name, row in SAMPLERS.items()
     ]
     calls = f"calls for {STEPS} steps"
-    head = ["sampler", "what it is", "grid", "order", "measured", calls, "draws noise", "options"]
-    return table([*head, "source"], body)
+    head = ["sampler", "what it is", "grid", "order", "measured", calls, "least steps"]
+    return table([*head, "draws noise", "options", "source"], body)
 
 
 def preset_table() -> str:

@@ -85,9 +85,11 @@ def test_the_benchmark_of_samplers_covers_the_registry_and_counts_its_calls(tmp_
     record = json.loads(out.read_text())
     timed = {row["sampler"]: row["plain_calls"] + row["dual_calls"] for row in record["overhead"]}
     for name, row in SAMPLERS.items():
-        assert timed[name] == row.num_calls(3, row.options)
+        assert timed[name] == row.num_calls(3, row.options, True)
         found = record["errors"][name]
-        assert [at["calls"] for at in found] == [row.num_calls(n, row.options) for n in (8, 16)]
+        assert [at["calls"] for at in found] == [
+            row.num_calls(n, row.options, True) for n in (8, 16)
+        ]
         assert found[1]["law"] < found[0]["law"]
         assert ("state" in found[0]) == (not row.is_stochastic(row.options))
     assert all(row["overhead"] > 0 for row in record["overhead"])

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from torch_utils.images import save_grid
+from torch_utils.grids import save_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = str(ROOT / "assets" / "digits-8x8.zip")

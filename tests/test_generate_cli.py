@@ -119,10 +119,10 @@ def test_each_class_has_a_folder_and_a_row(conditional: Path, tmp_path: Path) ->
     assert list(images) == [f"{name}/{s:06d}.png" for name in names for s in (5, 6)]
     assert open_source(tmp_path / "a").label_names == list(names)
     with PIL.Image.open(grid) as picture:
-        cell_h, cell_w = 8 * 6 + 2, 6 * 6 + 2  # enlarged until the shorter side has 32 pixels
+        cell_h, cell_w = 8 * 11 + 2, 6 * 11 + 2  # enlarged until the shorter side has 64 pixels
         assert picture.height == 3 * cell_h + 2
         margin = picture.width - (2 * cell_w + 2)
-        assert 8 + 3 * 4 < margin < 8 + 3 * 12  # three letters of this size
+        assert 8 + 3 * 4 < margin < 8 + 3 * 16  # three letters of this size
         assert picture.text["seeds"] == "5-6"
         assert picture.text["snapshot"] == "cond.safetensors"
         assert "name: heun, steps: 3" in picture.text["sampler"]

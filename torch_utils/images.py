@@ -1,23 +1,18 @@
-"""Pictures: from model range to uint8, to PNG bytes, to one grid.
+"""One picture: from uint8 to Pillow and back, to PNG, and to RGB whatever its channels are.
 
-Only numpy and Pillow, so that data and metrics can use it without torch.
+Only numpy and Pillow, so that data and metrics can use it without torch. Grids of pictures are in
+`torch_utils.grids`.
 """
 
 import io
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import PIL.Image
-import PIL.ImageDraw
-import PIL.PngImagePlugin
 
 from torch_utils.files import replacing
-from torch_utils.fonts import Font, drawable
 
-_MARK = ("Software", "Driftless grid")  # keyword and text by which a grid is known
-_MOST_LABEL = 240  # pixels that a row's name may take
+LINE = 192  # gray of lines around and within images: seen beside black and white
 
 
 def to_picture(image: np.ndarray) -> PIL.Image.Image:
@@ -55,106 +50,28 @@ def png_bound(shape: tuple[int, int, int]) -> int:
     return rows + rows // 512 + 12 * (rows // 65536) + 256
 
 
-def save_grid(
-    path: str | os.PathLike[str],
-    images: Iterable[np.ndarray | None],
-    num_columns: int,
-    *,
-    row_names: Sequence[str] = (),
-    row_numbers: Sequence[int] = (),
-    text: Mapping[str, str] | None = None,
-    min_side: int = 32,
-    gap: int = 2,
-) -> None:
-    """Write a grid of images as one PNG, enlarged by a whole factor so that small ones are seen.
+def num_panels(num_channels: int) -> int:
+    """How many panels `as_rgb` makes of an image: one of gray and RGB, else one a channel."""
+    return 1 if num_channels in (1, 3) else num_channels
+
+
+def as_rgb(image: np.ndarray, factor: int = 1) -> np.ndarray:
+    """An image of any number of channels as RGB.
+
+    Gray is repeated, and RGB stays as it is. Of other images, all channels are shown side by side
+    in gray, the first one on the left, with a gray line of one pixel between them.
 
     Args:
-        path: the PNG to write.
-        images: uint8 [C, H, W] each, row by row, at least one; None leaves a place empty, and the
-            last row may be short.
-        num_columns: images in a row.
-        row_names: a name to print left of each row, in any script; empty for rows without names.
-        row_numbers: printed in place of names that cannot be; by default the numbers of the rows.
-        text: metadata of the PNG beside its mark as a grid: keyword -> text.
-        min_side: enlarge until the shorter side of an image has at least this many pixels.
-        gap: pixels between images.
+        image: uint8 [C, H, W].
+        factor: each pixel becomes a square of so many pixels a side; the lines do not.
+
+    Returns:
+        uint8 [3, H * factor, num_panels * (W * factor + 1) - 1].
     """
-    cells = list(images)
-    _, height, width = next(image.shape for image in cells if image is not None)
-    num_rows = -(-len(cells) // num_columns)
-    factor = max(1, -(-min_side // min(height, width)))
-    cell_h, cell_w = height * factor + gap, width * factor + gap
-    numbers = row_numbers or range(num_rows)
-    labels = _labels(row_names[:num_rows], numbers, min(20, max(12, cell_h // 4)))
-    margin = max((math.ceil(font.getlength(name)) + 8 for name, font in labels), default=0)
-    grid = PIL.Image.new(
-        "RGB", (margin + num_columns * cell_w + gap, num_rows * cell_h + gap), "white"
-    )
-    for index, image in enumerate(cells):
-        if image is None:
-            continue
-        row, column = divmod(index, num_columns)
-        picture = to_picture(image).convert("RGB")
-        picture = picture.resize((width * factor, height * factor), PIL.Image.Resampling.NEAREST)
-        grid.paste(picture, (margin + gap + column * cell_w, gap + row * cell_h))
-    draw = PIL.ImageDraw.Draw(grid)
-    for row, (name, font) in enumerate(labels):
-        place = (4, gap + row * cell_h + cell_h // 2)
-        draw.text(place, name, fill="black", anchor="lm", font=font)
-    with replacing(path) as temporary:
-        grid.save(temporary, format="png", pnginfo=_png_text(text or {}))
-
-
-def _labels(names: Sequence[str], numbers: Sequence[int], size: int) -> list[tuple[str, Font]]:
-    """Names as they are drawn, each with its font, cut to `_MOST_LABEL` pixels."""
-    labels = []
-    for name, number in zip(names, numbers, strict=False):
-        shown, font = drawable(name, str(number), size)
-        if font.getlength(shown) > _MOST_LABEL:
-            while shown and font.getlength(f"{shown}...") > _MOST_LABEL:
-                shown = shown[:-1]
-            shown += "..."
-        labels.append((shown, font))
-    return labels
-
-
-def _png_text(text: Mapping[str, str]) -> PIL.PngImagePlugin.PngInfo:
-    """Text chunks, the mark first; long ones compressed, as in grids of many seeds."""
-    info = PIL.PngImagePlugin.PngInfo()
-    for key, value in {_MARK[0]: _MARK[1], **text}.items():
-        info.add_text(key, value, zip=len(value) > 1000)
-    return info
-
-
-def is_grid(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a PNG that `save_grid` wrote, by its first bytes."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(128)
-    except OSError:
-        return False
-    return b"tEXt" + b"\0".join(part.encode() for part in _MARK) in head
-
-
-def save_grid_of(
-    files: Sequence[str | os.PathLike[str]],
-    path: str | os.PathLike[str],
-    num_columns: int,
-    *,
-    row_names: Sequence[str] = (),
-    row_numbers: Sequence[int] = (),
-    text: Mapping[str, str] | None = None,
-) -> None:
-    """As `save_grid`, of picture files of one size; the place of a missing file stays empty."""
-
-    def pictures() -> Iterator[np.ndarray | None]:
-        for file in files:
-            if not os.path.exists(file):
-                yield None
-                continue
-            with PIL.Image.open(file) as picture:
-                yield from_picture(picture)
-
-    save_grid(
-        path, pictures(), num_columns, row_names=row_names, row_numbers=row_numbers, text=text
-    )
+    assert image.dtype == np.uint8, image.dtype
+    large = image.repeat(factor, axis=1).repeat(factor, axis=2)
+    num = num_panels(len(large))
+    if num > 1:
+        lined = np.pad(large, ((0, 0), (0, 0), (0, 1)), constant_values=LINE)
+        large = np.concatenate(list(lined), axis=1)[None, :, :-1]
+    return np.broadcast_to(large, (3, *large.shape[1:]))

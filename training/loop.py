@@ -118,7 +118,7 @@ def _opening(trainer: Trainer, model: ModelConfig, data: TrainingData) -> Iterat
 
 def _preview_of(config: ResolvedConfig, trainer: Trainer, data: TrainingData) -> Preview | None:
     """What pictures of samples show, if there are any."""
-    if not config.preview.enabled or data.image_shape[0] not in (1, 3):
+    if not config.preview.enabled:
         return None
     return plan_preview(config.preview, config.sampler, trainer.average, labels_of(data))
 

@@ -170,6 +170,7 @@ def _preview(run: Run, preview: Preview) -> None:
         run.folder / f"samples-{run.trainer.seen:010d}.png",
         preview,
         run.world,
+        seen=run.trainer.seen,
         label_names=run.data.label_names if run.model.label_dim else None,
         stop=run.wants_stop,
         has_bar=run.has_bar,

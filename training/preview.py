@@ -18,12 +18,12 @@ from samplers.labels import LabelSource
 from samplers.sampling import Sampling, sampling_of
 from samplers.settings import generation_settings
 from torch_utils.distributed import World
-from torch_utils.images import save_grid
+from torch_utils.grids import save_grid, square_columns
 from torch_utils.progress import Progress
 from training.config import PreviewConfig
 from training.droppable import unless_stopped
 
-NUM_COLUMNS = 8
+NUM_COLUMNS = 8  # of gray and RGB images; others are wider and get fewer
 MAX_CLASSES = 10
 MAX_CALLS = 50  # of the network, for one image
 MAX_WORK = 64 * MAX_CALLS * 64 * 64  # images x calls x pixels; larger images are fewer
@@ -60,7 +60,7 @@ def plan_preview(
     Args:
         config: the section `preview`.
         sampler: the section `sampler`; by default, no more than its steps are taken.
-        denoiser: what is trained; it is sampled in evaluation mode, and has 1 or 3 channels.
+        denoiser: what is trained; it is sampled in evaluation mode.
         source: what labels are drawn from; None for all classes of the model.
 
     Raises:
@@ -83,7 +83,8 @@ def plan_preview(
         wanted = NUM_COLUMNS * len(shown) if shown else NUM_COLUMNS**2
         num = max(min(wanted, affordable), min(wanted, NUM_COLUMNS))
     if not shown:
-        return Preview(sampling, [Sample(seed) for seed in range(num)], NUM_COLUMNS, [], source)
+        columns = square_columns(NUM_COLUMNS**2, denoiser.img_channels)
+        return Preview(sampling, [Sample(seed) for seed in range(num)], columns, [], source)
     shown = shown[:num]
     columns = num // len(shown)
     samples = [Sample(seed, index) for index in shown for seed in range(columns)]
@@ -95,6 +96,7 @@ def save_preview(
     preview: Preview,
     world: World,
     *,
+    seen: int,
     label_names: Sequence[str] | None = None,
     stop: Callable[[], bool] = lambda: False,
     has_bar: bool = False,
@@ -105,6 +107,7 @@ def save_preview(
         path: the PNG.
         preview: from `plan_preview`.
         world: the processes.
+        seen: images that the model was trained on, for the title.
         label_names: names of the classes.
         stop: asked at every network call; True in any process drops the preview.
         has_bar: show progress on stderr.
@@ -149,7 +152,9 @@ def save_preview(
     if num_bad:
         return f"no preview: {num_bad} of {len(pixels)} images are not finite"
     if world.is_main:
+        settings = preview.sampling.settings
         seeds = sorted({sample.seed for sample in preview.samples})
+        trained = f"{seen / 1e3:,.1f} kimg" if seen >= 10_000 else f"{seen:,} images"
         names = [label_names[index] if label_names else str(index) for index in preview.classes]
         save_grid(
             path,
@@ -157,6 +162,8 @@ def save_preview(
             preview.num_columns,
             row_names=names,
             row_numbers=preview.classes,
-            text=png_text(preview.sampling.settings, seeds, path.parent),
+            column_names=[f"seed {seed}" for seed in seeds] if names else [],
+            title=f"{trained}: {settings.name}, {settings.steps} steps",
+            text=png_text(settings, seeds, path.parent),
         )
     return None

@@ -1,13 +1,17 @@
 """Schedules go there and back; grids have the published nodes and stay in the model's range."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion.grids import clamp_range, finish_grid, rho_grid
+from diffusion.grids import clamp_range, finish_grid, log_sigma_grid, rho_grid
 from diffusion.schedules import EDMSchedule
 from torch_utils.errors import UserError
+
+Make = Callable[..., np.ndarray]
 
 
 @given(st.floats(0, 1), st.floats(1e-4, 0.1), st.floats(1, 200), st.floats(1, 10))
@@ -22,6 +26,26 @@ def test_the_grid_has_edms_nodes() -> None:
     grid = rho_grid(3, 0.002, 80.0, 7.0)
     middle = ((80 ** (1 / 7) + 0.002 ** (1 / 7)) / 2) ** 7
     np.testing.assert_allclose(grid, [80.0, middle, 0.002], rtol=1e-12)
+
+
+def test_even_steps_in_the_logarithm_have_a_constant_ratio() -> None:
+    grid = log_sigma_grid(4, 0.01, 10.0)
+    np.testing.assert_allclose(grid, [10.0, 1.0, 0.1, 0.01], rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [rho_grid, log_sigma_grid], ids=lambda make: make.__name__)
+def test_a_grid_that_ends_at_sigma_min_has_as_many_steps_without_one_to_zero(make: Make) -> None:
+    zero = finish_grid(make(5, 0.002, 80.0, end="zero"), float, "zero")
+    above = finish_grid(make(5, 0.002, 80.0, end="sigma_min"), float, "sigma_min")
+    assert len(zero) == len(above) == 6
+    assert (zero[0], *zero[-2:]) == pytest.approx((80.0, 0.002, 0.0))
+    assert (above[0], above[-1]) == pytest.approx((80.0, 0.002))
+    np.testing.assert_allclose(above, make(6, 0.002, 80.0), rtol=1e-12)
+
+
+def test_a_model_that_knows_one_level_has_no_grid_that_ends_above_zero() -> None:
+    with pytest.raises(UserError, match="one is no step"):
+        finish_grid(rho_grid(3, 2.9, 3.1, end="sigma_min"), round, "sigma_min")  # type: ignore[arg-type]
 
 
 def test_one_step_goes_from_the_top_to_zero() -> None:

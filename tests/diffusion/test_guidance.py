@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion.guidance import CLIPS, autoguidance, classifier_free, clipped, conditional
+from diffusion.guidance import (
+    CLIPS,
+    autoguidance,
+    classifier_free,
+    clipped,
+    conditional,
+    dynamic_clip,
+)
 from samplers.levels import visited_levels
 from samplers.settings import generation_settings
 from samplers.solvers.heun import heun
@@ -165,6 +172,17 @@ def test_autoguidance_extrapolates_from_the_guide_through_the_model(scale: float
     without = autoguidance(*pair, scale=scale)(x, sigma)
     expected = (1 - scale) * guide(x, sigma) + scale * model(x, sigma)
     torch.testing.assert_close(without, expected, rtol=0, atol=1e-12)
+
+
+def test_dynamic_clipping_divides_by_the_quantile_of_each_image() -> None:
+    """The quantile lies between two values, and is their interpolation; at most 1, it is 1."""
+    wide = torch.arange(1, 202, dtype=torch.float64).reshape(1, 1, 3, 67) / 20
+    images = torch.cat([wide, -wide, wide / 20])
+    found = dynamic_clip(images)
+    bound = 200.0 / 20  # 0.995 of the way from the first to the last of 201 values
+    torch.testing.assert_close(found[0], (wide[0] / bound).clamp(max=1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[1], -found[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[2], images[2], rtol=0, atol=0)
 
 
 def test_guidance_is_differentiable_in_the_state_and_the_noise_level() -> None:

@@ -143,5 +143,5 @@ def test_wrong_values_are_refused() -> None:
 
 def test_calls_follow_the_solver() -> None:
     row = SAMPLERS["ablation"]
-    assert row.num_calls(5, row.options) == 9
-    assert row.num_calls(5, {"solver": "euler"}) == 5
+    assert row.num_calls(5, row.options, True) == 9
+    assert row.num_calls(5, {"solver": "euler"}, True) == 5

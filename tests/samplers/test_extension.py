@@ -1,5 +1,6 @@
 """A sampler is one function and one row: the contract tests cover a new one by its name."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ ROW: dict[str, Any] = {
     "summary": "Ralston's method",
     "grid": "rho",
     "order": 2,
-    "num_calls": lambda num_steps, options: 2 * num_steps - 1,
+    "num_calls": lambda num_steps, options, to_zero: 2 * num_steps - to_zero,
+    "least_steps": 1,
     "is_stochastic": lambda options: False,
     "paper": "none",
 }
@@ -25,8 +27,9 @@ def contract_holds() -> None:
     """Every contract test, on the row that was added."""
     contract.test_the_row_states_the_order_of_the_solver("ralston")
     contract.test_a_point_mass_is_found_exactly("ralston")
-    for steps in (1, 2, 5, 18):
-        contract.test_the_row_states_the_number_of_calls("ralston", steps)
+    for steps, end in itertools.product((1, 2, 5, 18), ("zero", "sigma_min")):
+        contract.test_the_row_states_the_number_of_calls("ralston", steps, end)
+    contract.test_the_row_states_the_least_number_of_steps("ralston")
     contract.test_the_callback_sees_every_step_and_the_projection_has_the_last_word("ralston")
     contract.test_labels_choose_the_component("ralston")
     contract.test_every_row_is_complete()
@@ -44,7 +47,9 @@ def test_a_row_makes_a_function_a_sampler(monkeypatch: pytest.MonkeyPatch) -> No
     "wrong",
     [
         {"order": 3},
-        {"num_calls": lambda num_steps, options: 2 * num_steps},
+        {"num_calls": lambda num_steps, options, to_zero: 2 * num_steps},
+        {"num_calls": lambda num_steps, options, to_zero: 2 * num_steps - 1},
+        {"least_steps": 2},
         {"options": {"share": 0.75}, "is_stochastic": lambda options: True, "order": 1},
         {"paper": ""},
     ],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusion.denoiser import Denoiser
-from diffusion.guidance import classifier_free, clipped, conditional
+from diffusion.guidance import classifier_free, clipped, conditional, dynamic_clip
 from models.build import build
 from models.config import ModelConfig, PreconditioningConfig
 from samplers import SAMPLERS
@@ -131,6 +131,15 @@ def test_the_settings_choose_what_the_sampler_calls() -> None:
         (
             {"guidance": {"scale": 3, "clip": "before"}, "clip": True},
             classifier_free(denoiser, labels, scale=3, clip="before"),
+        ),
+        ({"clip": "dynamic"}, clipped(conditional(denoiser, labels), dynamic_clip)),
+        (
+            {"guidance": 3, "clip": "dynamic"},
+            classifier_free(denoiser, labels, scale=3, clip="after", limit=dynamic_clip),
+        ),
+        (
+            {"guidance": {"scale": 3, "clip": "before"}, "clip": "dynamic"},
+            classifier_free(denoiser, labels, scale=3, clip="before", limit=dynamic_clip),
         ),
         (
             {"guidance": {"scale": 3, "interval": [0.1, 5]}},

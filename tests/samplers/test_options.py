@@ -44,6 +44,8 @@ def test_clip_is_guidance_clip_after_unless_that_is_given() -> None:
         ({"clip": True, "guidance": {"scale": 2, "clip": "before"}}, "before"),
         ({"clip": True, "guidance": {"scale": 2, "clip": "none"}}, "none"),
         ({"guidance": {"scale": 2, "clip": "both"}}, "both"),
+        ({"clip": "dynamic"}, "after"),
+        ({"clip": "dynamic", "guidance": {"scale": 2, "clip": "before"}}, "before"),
         ({"guidance": 2}, "none"),
     ]:
         settings = generation_settings(mapping)
@@ -59,7 +61,7 @@ def test_clip_is_guidance_clip_after_unless_that_is_given() -> None:
         ({"S_chrun": 2}, "did you mean 'S_churn'"),
         ({"name": "huen"}, "did you mean 'heun'"),
         ({"name": ["heun"]}, "sampler name"),
-        ({"clip": 2}, "clip is 2: it must be true or false"),
+        ({"clip": 2}, "clip is 2: it must be true, false or dynamic"),
         ({"solver_dtype": "float16"}, "it must be float64 or float32"),
         ({"solver_dtype": 64}, "it must be float64 or float32"),
         ({"guidance": "x"}, "guidance is 'x': it must be a number"),
@@ -249,6 +251,8 @@ def test_guidance_on_the_command_line() -> None:
         ({}, {"guidance": "2", "guidance_batch": "joint"}, True, ["guidance-batch"]),
         ({}, {"guidance": "2", "guidance_clip": "none", "clip": True}, False, ["clip"]),
         ({}, {"guidance": "2", "clip": True}, False, []),
+        ({}, {"guidance": "2", "guidance_clip": "before", "dynamic_clip": True}, False, []),
+        ({}, {"guidance": "2", "guidance_clip": "none", "dynamic_clip": True}, False, ["clip"]),
         ({}, {"sampler": "ito_taylor", "S_max": 5.0}, False, ["S_max"]),
         ({}, {"sampler": "ito_taylor", "scheme": "published", "S_max": 5.0}, False, []),
     ],

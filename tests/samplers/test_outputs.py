@@ -21,7 +21,8 @@ from samplers.settings import generation_settings
 from tests.command import ENVIRONMENT, ROOT
 from torch_utils.command import IntList
 from torch_utils.errors import Failure, UserError
-from torch_utils.images import png_bound, save_grid
+from torch_utils.grids import save_grid
+from torch_utils.images import png_bound
 
 
 def batch(values: list[float], first: int = 0) -> GeneratedBatch:

@@ -99,7 +99,7 @@ def test_draws_and_calls(corrector: str, last_step: str, draws: int) -> None:
     options = {"corrector": corrector, "last_step": last_step}
     reverse_sde(denoise, torch.ones(2, 1, 1, 1).double(), sigmas, noise=noise, **options)
     assert len(drawn) == draws
-    assert len(calls) == SAMPLERS["reverse_sde"].num_calls(10, options)
+    assert len(calls) == SAMPLERS["reverse_sde"].num_calls(10, options, True)
 
 
 def test_the_last_step_returns_the_denoised_image_or_overshoots_as_published() -> None:

@@ -11,6 +11,7 @@ from diffusion.guidance import conditional
 from samplers import GRIDS, SAMPLERS
 from samplers.levels import visited_levels
 from samplers.settings import generation_settings
+from samplers.stability import is_unstable
 from tests.closed_form import GaussianMixture
 from torch_utils.errors import UserError
 
@@ -66,9 +67,10 @@ def test_a_point_mass_is_found_exactly(name: str) -> None:
     torch.testing.assert_close(found, point.expand_as(found), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("end", ["zero", "sigma_min"])
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("steps", [1, 2, 5, 18])
-def test_the_row_states_the_number_of_calls(name: str, steps: int) -> None:
+def test_the_row_states_the_number_of_calls(name: str, steps: int, end: str) -> None:
     calls = []
     model = gaussian()
 
@@ -77,12 +79,23 @@ def test_the_row_states_the_number_of_calls(name: str, steps: int) -> None:
         assert sigma > 0
         return model(x, sigma)
 
-    sigmas = visited_levels(
-        generation_settings({"name": name, "steps": steps}), 0, math.inf, float
-    )[0]
+    settings = generation_settings({"name": name, "steps": steps, "grid": "rho", "end": end})
+    sigmas = visited_levels(settings, 0, math.inf, float)[0]
     result = run(name, counted, normals(2) * sigmas[0], sigmas)
-    assert len(calls) == SAMPLERS[name].num_calls(steps, SAMPLERS[name].options)
+    assert len(calls) == settings.num_calls
     assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_row_states_the_least_number_of_steps(name: str) -> None:
+    row = SAMPLERS[name]
+    tried = range(1, row.least_steps + 12)
+    unstable = [
+        n
+        for n in tried
+        if is_unstable(generation_settings({"name": name, "steps": n}), (0.002, 80.0, float, None))
+    ]
+    assert max(unstable, default=0) + 1 == row.least_steps
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

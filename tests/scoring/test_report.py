@@ -304,8 +304,13 @@ def test_facts_that_differ_between_ranges_stand_in_a_row() -> None:
         ((3, 32, 20), (40, 64), "20 × 32 pixels, enlarged 2 times"),
         ((3, 100, 90), (90, 100), "90 × 100 pixels"),
         ((3, 256, 512), (128, 64), "512 × 256 pixels, reduced to 128 × 64"),
-        ((4, 64, 64), (64, 64), "64 × 64 pixels, the first 3 of 4 channels"),
-        ((2, 64, 64), (64, 64), "64 × 64 pixels, the first of 2 channels"),
+        ((4, 64, 64), (259, 64), "64 × 64 pixels, 4 channels side by side"),
+        ((2, 16, 8), (65, 64), "8 × 16 pixels, 2 channels side by side, enlarged 4 times"),
+        (
+            (2, 200, 100),
+            (129, 128),
+            "100 × 200 pixels, 2 channels side by side, reduced to 64 × 128",
+        ),
     ],
     ids=str,
 )
@@ -322,11 +327,16 @@ def test_images_are_shown_as_they_are(
         attributes = shown[place].attributes
         assert (attributes["width"], attributes["height"]) == tuple(map(str, size))
         pixels = shown_pixels(shown[place])
-        if "reduced" not in words:
-            np.testing.assert_array_equal(pixels, given[place, : len(pixels)])
-        assert len(pixels) == (1 if shape[0] < 3 else 3)
+        if "channels" in words:
+            np.testing.assert_array_equal(pixels.shape, (3, *size[::-1]))
+        elif "reduced" not in words:
+            np.testing.assert_array_equal(pixels, given[place])
+        if "channels" in words and "reduced" not in words:
+            factor = size[1] // shape[1]
+            last = pixels[:, ::factor, -shape[2] * factor :: factor]
+            np.testing.assert_array_equal(last, given[place, [-1] * 3])
     enlarged = [box for box in figure.all("div") if "enlarged" in box.classes]
-    assert len(enlarged) == ("enlarged" in words)
+    assert len(enlarged) == ("enlarged" in words and "channels" not in words)
 
 
 def test_runs_share_a_chart_and_each_says_its_numbers() -> None:

@@ -15,7 +15,10 @@ from samplers.labels import label_source
 from tests.samplers import counted
 from tests.training.runs import CPU, ROOT, assert_equal_states, tiny_config, train_tiny
 from torch_utils.errors import UserError
+from torch_utils.grids import square_columns
 from training.config import PreviewConfig, model_config
+from training.data import TrainingData
+from training.loop import train
 from training.preview import MAX_CALLS, MAX_WORK, plan_preview, save_preview
 from training.recipes import load_config
 from training.setup import create_trainer
@@ -87,6 +90,26 @@ def test_previews_change_neither_states_nor_snapshots(tmp_path: Path) -> None:
     assert height > width  # ten rows of two
 
 
+@pytest.mark.parametrize("num_channels", [2, 4])
+@pytest.mark.parametrize("cond", [True, False], ids=["classes", "no-classes"])
+def test_previews_show_images_of_any_number_of_channels(
+    num_channels: int, cond: bool, tmp_path: Path
+) -> None:
+    """Channels side by side, rows of classes and a row of seeds, and a line with the progress."""
+    overrides = [f"data.cond={str(cond).lower()}", "run.duration=2it", "preview.num_images=20"]
+    config = tiny_config(*overrides, *([] if cond else ["run.label_dropout=0"]))
+    images = torch.randint(256, (100, num_channels, 8, 6), dtype=torch.uint8)
+    labels = torch.eye(10)[torch.arange(100) % 10] if cond else torch.zeros(100, 0)
+    data = TrainingData(images, labels, "tiny", xflip=True)
+    train(config, data, tmp_path, CPU)
+    with PIL.Image.open(tmp_path / "samples-0000000032.png") as picture:
+        columns = 2 if cond else square_columns(64, num_channels)
+        rows, cell_w = -(-20 // columns), num_channels * (6 * 11 + 1) - 1 + 10
+        assert 0 < picture.height - rows * (8 * 11 + 2) < 60  # the title and the seeds
+        assert (2 if cond else 0) <= picture.width - columns * cell_w <= 30
+        assert "name: heun" in picture.text["sampler"]
+
+
 def test_a_stop_drops_the_preview_at_the_next_network_call(tmp_path: Path) -> None:
     config = tiny_config("sampler.steps=5", "data.cond=false", "run.label_dropout=0")
     shape = model_config(config, image_shape=(1, 8, 6), label_dim=10)
@@ -99,12 +122,12 @@ def test_a_stop_drops_the_preview_at_the_next_network_call(tmp_path: Path) -> No
         return len(calls) == 3
 
     path = tmp_path / "samples.png"
-    line = save_preview(path, preview, CPU, stop=stop)
+    line = save_preview(path, preview, CPU, seen=0, stop=stop)
     assert line == "preview dropped: samples.png"
     assert len(calls) == 3
     assert not path.exists()
     other = tmp_path / "other.png"
-    assert save_preview(other, preview, CPU) is None
+    assert save_preview(other, preview, CPU, seen=0) is None
     assert np.asarray(PIL.Image.open(other)).std() > 0
 
 
@@ -115,7 +138,7 @@ def test_a_preview_of_a_broken_model_is_a_line_and_no_picture(tmp_path: Path) ->
     for parameter in trainer.average.parameters():
         parameter.fill_(float("nan"))
     preview = plan_preview(config.preview, config.sampler, trainer.average)
-    line = save_preview(tmp_path / "samples.png", preview, CPU)
+    line = save_preview(tmp_path / "samples.png", preview, CPU, seen=0)
     assert line is not None
     assert "not finite" in line
     assert not list(tmp_path.iterdir())
@@ -132,7 +155,7 @@ def test_a_preview_of_vector_labels_draws_those_of_the_data(tmp_path: Path) -> N
     source = label_source(3, "vector", examples=examples)
     preview = plan_preview(config.preview, config.sampler, denoiser, source)
     assert (preview.classes, preview.samples[0].class_index) == ([], None)
-    assert save_preview(tmp_path / "samples.png", preview, CPU) is None
+    assert save_preview(tmp_path / "samples.png", preview, CPU, seen=0) is None
     assert {tuple(row) for row in torch.cat(seen).tolist()} == {tuple(row) for row in examples}
 
 
