@@ -96,7 +96,7 @@ def gen(**options: Any) -> None:
 @model_config_option
 @nll_options
 def nll(**options: Any) -> None:
-    """Print the likelihood of images under a network, in bits per dimension, by its exact ODE."""
+    """Print bits per dimension of images under a network: exact likelihood by its ODE."""
     from scoring.commands import nll
 
     nll(**options)

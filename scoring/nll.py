@@ -208,7 +208,8 @@ def noise_of(
 
 def dequantized(images: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Values that bytes stand for, float64: offsets 0 to 1 reach over the interval of a byte."""
-    return (images + offsets - 0.5) / 127.5 - 1
+    values: np.ndarray = (images + offsets - 0.5) / 127.5 - 1
+    return values
 
 
 def bits_per_dim(log_p: Tensor, num_values: int) -> Tensor:
