@@ -16,6 +16,28 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="FILE",
         help="Also put all images into one PNG; `each`: one row a class.",
     ),
+    "frames": click.option(
+        "--frames",
+        type=click.IntRange(min=2),
+        metavar="INT",
+        help="Images from each seed to the next one, both included.  [default: 8]",
+    ),
+    "images": click.option(
+        "--images",
+        metavar="ZIP|DIR",
+        help="Images to start from, as many as there are seeds or used in turn.",
+    ),
+    "mask": click.option(
+        "--mask",
+        metavar="PNG|DIR",
+        help="White pixels are made anew, black ones are kept; one mask, or one for each image.",
+    ),
+    "known_noise": click.option(
+        "--known-noise",
+        type=click.Choice(["model", "fresh"]),
+        help="Noise of the pixels that are kept: the model's own slope, or drawn in each step.  "
+        "[default: model]",
+    ),
 }
 
 

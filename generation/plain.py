@@ -1,15 +1,13 @@
 """The mode `generate`: an image for every seed, in a file of its own. Other modes write so, too."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import click
 import torch
 
 from generation.setup import Setup
-from samplers.describe import not_finite_line, png_text, row_labels, summary
+from samplers.describe import grid_names, not_finite_line, png_text, summary
 from samplers.generate import GeneratedBatch, generate
 from samplers.outputs import (
     PictureWriter,
@@ -21,7 +19,7 @@ from samplers.outputs import (
 )
 from samplers.requests import LabelWords
 from torch_utils.errors import Failure
-from torch_utils.grids import save_grid_of
+from torch_utils.grids import Images, PictureFiles, save_grid, square_columns
 from torch_utils.progress import Progress
 
 
@@ -68,7 +66,7 @@ def write_images(
     batches: Batches,
     doing: str,
     grid: str | None,
-    draw_grid: Callable[[Setup, Sequence[Path], str], None],
+    draw_grid: Callable[[Setup, Images, str], int],
     lines: Callable[[], Sequence[str]] = lambda: (),
 ) -> None:
     """Write a file for each image that was asked for, and print what there is to say.
@@ -78,7 +76,7 @@ def write_images(
         batches: makes the images.
         doing: the words before the bar.
         grid: also draw this PNG.
-        draw_grid: (setup, files of the images, PNG) -> None.
+        draw_grid: (setup, images, PNG) -> how many of them it has room for.
         lines: further lines to print; called by all processes when all images are made.
 
     Raises:
@@ -110,8 +108,9 @@ def write_images(
     if len(lost) < len(requested):
         if grid is not None:
             with failing(grid):
-                draw_grid(setup, paths, grid)
-            click.echo(f"grid: {grid}")
+                shown = draw_grid(setup, PictureFiles(paths), grid)
+            few = f", {shown:,} of {len(requested):,} images" if shown < len(requested) else ""
+            click.echo(f"grid: {grid}{few}")
         if setup.source.dim and not sampling.ignores_labels:
             for line in summary(asked.words, setup.source, counts.tolist()):
                 click.echo(line)
@@ -122,11 +121,20 @@ def write_images(
         raise Failure(not_finite_line(requested, lost))
 
 
-def _save_grid(setup: Setup, paths: Sequence[Path], grid: str) -> None:
+def _save_grid(setup: Setup, images: Images, path: str) -> int:
+    """Write a grid of all images; returns how many it has room for."""
     asked, requested, sampling = setup.asked, setup.requested, setup.sampling
     is_each = asked.words.class_ == "each"
-    columns = len(asked.seeds) if is_each else math.ceil(math.sqrt(len(requested)))
+    in_a_row = square_columns(len(requested), sampling.denoiser.img_channels)
     said = LabelWords() if sampling.ignores_labels else asked.words
-    rows, numbers = row_labels(requested, said, setup.source.names, columns)
-    text = png_text(setup.settings, asked.seeds, setup.network)
-    save_grid_of(paths, grid, columns, row_names=rows, row_numbers=numbers, text=text)
+    names = grid_names(requested, said, setup.source.names, asked.seeds)
+    return save_grid(
+        path,
+        images,
+        len(asked.seeds) if is_each else in_a_row,
+        row_names=names.rows,
+        row_numbers=names.row_numbers,
+        column_names=names.columns,
+        title=names.title,
+        text=png_text(setup.settings, asked.seeds, setup.network),
+    )
