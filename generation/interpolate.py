@@ -9,13 +9,15 @@ import click
 import numpy as np
 import torch
 
+from generation.pictures import check_no_images, check_picture, rows_in_grid
 from generation.setup import Setup
 from samplers.describe import png_text
 from samplers.generate import Sample, Start, check_samples, not_finite, solve, start_of, to_uint8
 from samplers.interpolation import slerp
-from samplers.outputs import check_outputs, failing, picture_path
+from samplers.outputs import check_folder, failing, picture_path
 from torch_utils.devices import upload
 from torch_utils.errors import Failure, UserError
+from torch_utils.files import prepare_folder
 from torch_utils.grids import save_grid
 from torch_utils.progress import Progress
 from torch_utils.text import some
@@ -54,30 +56,30 @@ def interpolate(setup: Setup, *, frames: int | None, grid: str | None) -> None:
     num = frames or DEFAULT_FRAMES
     pairs, world = _pairs(setup), setup.world
     check_samples([sample for sample, _ in setup.requested], setup.source.dim, setup.source)
-    check_outputs(setup.asked.outdir, grid, None)
+    check_folder(setup.asked.outdir)
+    check_no_images([pair.path for pair in pairs])
+    prepare_folder(setup.asked.outdir)
+    if grid is not None:
+        check_picture("--grid", grid)
     setup.announce(_cautions(setup))
 
     weights = [k / (num - 1) for k in range(num)]
-    inner = [f"{weight:.2g}" for weight in weights[1:-1]]
-    text = png_text(setup.settings, setup.asked.seeds, setup.network)
-    first, stop = world.range_of(len(pairs))
-    kept = torch.zeros(len(pairs) if grid else 0, num, *setup.image_shape, dtype=torch.uint8)
+    num_rows = rows_in_grid(len(pairs), num, setup.image_shape) if grid else 0
+    kept = torch.zeros(num_rows, num, *setup.image_shape, dtype=torch.uint8)
     is_lost = torch.zeros(len(pairs), dtype=torch.int32)
+    first, stop = world.range_of(len(pairs))
     progress = Progress((stop - first) * num, "interpolating", shown=world.is_main)
     with progress as bar:
         strips = _strips(setup, pairs[first:stop], weights, bar)
         for position, strip in enumerate(strips, first):
-            pair = pairs[position]
             whole = [image for image in strip if image is not None]
-            with failing(str(pair.path)):
-                if len(whole) < num:
-                    is_lost[position] = 1
-                    pair.path.unlink(missing_ok=True)
-                    continue
-                ends = [f"seed {pair.a.seed}", *inner, f"seed {pair.b.seed}"]
-                pair.path.parent.mkdir(parents=True, exist_ok=True)
-                save_grid(pair.path, whole, num, column_names=ends, text=text)
-            if grid:
+            if len(whole) < num:
+                is_lost[position] = 1
+                with failing(setup.asked.outdir):
+                    pairs[position].path.unlink(missing_ok=True)
+                continue
+            _write_strip(setup, pairs[position], whole, weights)
+            if position < num_rows:
                 kept[position] = torch.from_numpy(np.stack(whole))
     world.meet()
     world.sum(is_lost)
@@ -85,18 +87,8 @@ def interpolate(setup: Setup, *, frames: int | None, grid: str | None) -> None:
     if not world.is_main:
         return
     lost = is_lost.nonzero().flatten().tolist()
-    if grid and len(lost) < len(pairs):
-        cells = [
-            None if position in lost else image
-            for position, strip in enumerate(kept.numpy())
-            for image in strip
-        ]
-        rows = [" ".join(filter(None, (_folder(setup, pair), pair.name))) for pair in pairs]
-        columns = ["0", *inner, "1"]
-        with failing(grid):
-            shown = save_grid(grid, cells, num, row_names=rows, column_names=columns, text=text)
-        few = f", {shown:,} of {len(cells):,} images" if shown < len(cells) else ""
-        click.echo(f"grid: {grid}{few}")
+    if grid is not None and not set(range(num_rows)) <= set(lost):
+        _save_grid(setup, pairs, kept.numpy(), lost, weights, grid)
     click.echo(f"{len(pairs) - len(lost)} strips of {num} images in {setup.asked.outdir}")
     if lost:
         names = some([pairs[position].name for position in lost])
@@ -105,6 +97,44 @@ def interpolate(setup: Setup, *, frames: int | None, grid: str | None) -> None:
             f"{names}: nothing was written for them; the snapshot's weights or the sampler's "
             "settings are at fault"
         )
+
+
+def _write_strip(
+    setup: Setup, pair: Pair, images: Sequence[np.ndarray], weights: Sequence[float]
+) -> None:
+    names = [f"seed {pair.a.seed}", *_inner(weights), f"seed {pair.b.seed}"]
+    text = png_text(setup.settings, [pair.a.seed, pair.b.seed], setup.network)
+    with failing(setup.asked.outdir):
+        save_grid(pair.path, images, len(images), column_names=names, text=text)
+
+
+def _save_grid(
+    setup: Setup,
+    pairs: Sequence[Pair],
+    strips: np.ndarray,
+    lost: Sequence[int],
+    weights: Sequence[float],
+    path: str,
+) -> None:
+    """All strips in one picture, a row each."""
+    num = len(weights)
+    images = [
+        None if position in lost else image
+        for position, strip in enumerate(strips)
+        for image in strip
+    ]
+    rows = [f"{_folder(setup, pair)} {pair.name}".strip() for pair in pairs[: len(strips)]]
+    text = png_text(setup.settings, setup.asked.seeds, setup.network)
+    columns = ["0", *_inner(weights), "1"]
+    with failing(path):
+        shown = save_grid(path, images, num, row_names=rows, column_names=columns, text=text) // num
+    few = f", {shown:,} of {len(pairs):,} strips" if shown < len(pairs) else ""
+    click.echo(f"grid: {path}{few}")
+
+
+def _inner(weights: Sequence[float]) -> list[str]:
+    """Names of the columns between the ends."""
+    return [f"{weight:.2g}" for weight in weights[1:-1]]
 
 
 def _pairs(setup: Setup) -> list[Pair]:

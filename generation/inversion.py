@@ -16,9 +16,9 @@ from samplers.describe import not_finite_line, png_text
 from samplers.generate import GeneratedBatch, Start, not_finite, solve, start_of, to_uint8
 from samplers.inversion import check_upwards, rising
 from samplers.inversion import encode as encode_batch
-from samplers.outputs import check_outputs, failing
+from samplers.outputs import check_folder, failing
 from torch_utils.errors import Failure
-from torch_utils.files import replacing
+from torch_utils.files import prepare_folder, replacing
 from torch_utils.grids import Images, save_grid
 from torch_utils.progress import Progress
 
@@ -35,7 +35,8 @@ def encode(setup: Setup, *, images: str) -> None:
         images: source of the images.
     """
     setup, given = _opened(setup, images)
-    check_outputs(setup.asked.outdir, None, None)
+    check_folder(setup.asked.outdir)
+    prepare_folder(setup.asked.outdir)
     setup.announce()
     world, requested = setup.world, setup.requested
     first, stop = world.range_of(len(requested))

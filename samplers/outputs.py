@@ -43,18 +43,13 @@ def check_folder(outdir: str) -> None:
         )
 
 
-def check_outputs(outdir: str, grid: str | None, num_channels: int | None) -> None:
+def check_outputs(outdir: str, grid: str | None, num_channels: int) -> None:
     """Make the folders of the output, so that a place that cannot be written is found out early.
-
-    Args:
-        outdir: the folder of the output.
-        grid: the PNG of a grid.
-        num_channels: of images that are written as plain PNGs; None if there are none.
 
     Raises:
         UserError: PNGs cannot hold the images, or the folders cannot be written.
     """
-    if num_channels not in (1, 3, None):
+    if num_channels not in (1, 3):
         raise UserError(f"PNGs have 1 or 3 channels; the images of this model have {num_channels}")
     prepare_folder(outdir)
     if grid is not None:
