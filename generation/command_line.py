@@ -16,6 +16,12 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="FILE",
         help="Also put all images into one PNG; `each`: one row a class.",
     ),
+    "resume": click.option(
+        "--resume",
+        is_flag=True,
+        default=None,
+        help="Make the images that are missing; keep those of an equal earlier command.",
+    ),
 }
 
 
