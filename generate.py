@@ -25,7 +25,7 @@ explain_names_with(explain)
     "--outdir",
     metavar="DIR|FILE",
     required=True,
-    help="Where the images go: a folder; FILE.zip, a data set; or FILE.npz, as of guided-diffusion.",
+    help="Where the images go: a folder, FILE.zip (a data set) or FILE.npz.",
 )
 @click.option(
     "--seeds",

@@ -1,6 +1,5 @@
 """The mode `generate`: an image for every seed, in a file of its own, or all in one."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import torch
 
 from generation.setup import Setup
 from samplers.beginning import Begun, begun
-from samplers.describe import not_finite_line, png_text, row_labels, summary
+from samplers.describe import grid_names, not_finite_line, png_text, summary
 from samplers.destination import Destination, destination_of
 from samplers.generate import classes_of, generate
 from samplers.outputs import (
@@ -22,7 +21,7 @@ from samplers.outputs import (
 from samplers.records import request_of
 from samplers.requests import LabelWords
 from torch_utils.errors import Failure
-from torch_utils.grids import save_grid
+from torch_utils.grids import Images, save_grid, square_columns
 from torch_utils.progress import Progress
 
 _UNKNOWN = -1  # of a class
@@ -139,8 +138,9 @@ def _finish(
     if num:
         if grid is not None:
             with failing(grid):
-                _save_grid(setup, destination, names, grid)
-            click.echo(f"grid: {grid}")
+                shown = _save_grid(setup, destination.images(names, setup.image_shape), grid)
+            few = f", {shown:,} of {len(names):,} images" if shown < len(names) else ""
+            click.echo(f"grid: {grid}{few}")
         if setup.source.dim and not setup.sampling.ignores_labels:
             counts = torch.bincount(torch.tensor(made.classes) + 1, minlength=setup.source.dim + 1)
             for line in summary(setup.asked.words, setup.source, counts[1:].tolist()):
@@ -159,12 +159,20 @@ def _known_classes(setup: Setup, names: Sequence[str], made: _Made) -> dict[str,
     return {name: index for name, index in pairs if index != _UNKNOWN}
 
 
-def _save_grid(setup: Setup, destination: Destination, names: Sequence[str], grid: str) -> None:
+def _save_grid(setup: Setup, images: Images, path: str) -> int:
+    """Write a grid of all images; returns how many it has room for."""
     asked, requested, sampling = setup.asked, setup.requested, setup.sampling
     is_each = asked.words.class_ == "each"
-    columns = len(asked.seeds) if is_each else math.ceil(math.sqrt(len(requested)))
+    in_a_row = square_columns(len(requested), sampling.denoiser.img_channels)
     said = LabelWords() if sampling.ignores_labels else asked.words
-    rows, numbers = row_labels(requested, said, setup.source.names, columns)
-    text = png_text(setup.settings, asked.seeds, setup.network)
-    images = destination.images(names, setup.image_shape)
-    save_grid(grid, images, columns, row_names=rows, row_numbers=numbers, text=text)
+    names = grid_names(requested, said, setup.source.names, asked.seeds)
+    return save_grid(
+        path,
+        images,
+        len(asked.seeds) if is_each else in_a_row,
+        row_names=names.rows,
+        row_numbers=names.row_numbers,
+        column_names=names.columns,
+        title=names.title,
+        text=png_text(setup.settings, asked.seeds, setup.network),
+    )

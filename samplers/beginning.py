@@ -5,7 +5,6 @@ in the place of old ones of the same names; no image of another name is ever los
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from samplers.records import Record, Stamp, difference, read_record, write_recor
 from samplers.room import check_room, other_pictures
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
-from torch_utils.files import prepare_folder, writing
+from torch_utils.files import writing
 from torch_utils.locks import Busy, holding
 from torch_utils.text import some
 

@@ -84,15 +84,15 @@ def contents(path: str | os.PathLike[str]) -> Contents:
     places = {name: offset + index * size for index, name in enumerate(names)}
 
     def read(name: str) -> bytes:
+        file = archive.fp  # which is closed with the archive
+        assert file is not None
         file.seek(places[name])
         return file.read(size)
 
     return Contents(names, (channels, height, width), request, read, classes)
 
 
-def write(
-    path: str | os.PathLike[str], contents: Contents, advance: Callable[[int], None]
-) -> None:
+def write(path: str | os.PathLike[str], contents: Contents, advance: Callable[[int], None]) -> None:
     """Write an .npz, whole or not at all."""
     channels, height, width = contents.shape
     size = math.prod(contents.shape)

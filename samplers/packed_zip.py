@@ -27,6 +27,7 @@ INDEX = "dataset.json"
 REQUEST = "generated"  # the key of the index under which it tells what the images were made of
 _MAX_INDEX = 2**31
 _MAX_IMAGE = 2**28
+_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk of a PNG
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)  # of Pillow
 
 encoded = png_bytes
@@ -44,10 +45,12 @@ def is_whole(path: Path, shape: tuple[int, int, int]) -> bool:
     try:
         with PIL.Image.open(path, formats=("PNG",)) as picture:
             is_alike = picture.size == (width, height) and picture.mode == _mode(channels)
-            picture.verify()
+            picture.verify()  # but for the last chunk
+        with open(path, "rb") as file:
+            file.seek(-len(_END), os.SEEK_END)
+            return is_alike and file.read() == _END
     except _DAMAGED:
         return False
-    return is_alike
 
 
 def _mode(channels: int) -> str:
@@ -84,9 +87,7 @@ def contents(path: str | os.PathLike[str]) -> Contents:
     return Contents(names, shape, request, read, classes, index.get("label_names") or ())
 
 
-def write(
-    path: str | os.PathLike[str], contents: Contents, advance: Callable[[int], None]
-) -> None:
+def write(path: str | os.PathLike[str], contents: Contents, advance: Callable[[int], None]) -> None:
     """Write a zip, whole or not at all."""
     index: dict[str, Any] = {"labels": None}
     known = contents.known_classes

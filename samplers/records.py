@@ -88,7 +88,7 @@ def digest(denoiser: Denoiser) -> str:
         if tensor is not None:
             plain = tensor.detach().cpu().contiguous()
             found.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-            found.update(memoryview(plain.flatten().view(torch.uint8).numpy()))
+            found.update(plain.flatten().view(torch.uint8).numpy().data)
     return _hex(found)
 
 
