@@ -87,7 +87,7 @@ def failing(place: str) -> Iterator[None]:
     except OSError as error:
         raise Failure(
             f"cannot write to {place}: {error.strerror or error}; what is there is whole, the rest "
-            "is missing: --resume makes it"
+            "is missing"
         ) from None
 
 

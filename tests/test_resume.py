@@ -279,7 +279,7 @@ def test_a_write_that_fails_in_the_second_process_fails_the_command(
     assert sorted(lines) == [
         "error: another process of this run has failed",
         f"error: cannot write to {out}: Is a directory; what is there is whole, the rest is "
-        "missing: --resume makes it",
+        "missing",
     ]
     assert "Traceback" not in done.stderr.partition("error: ")[0]
     assert "images in" not in done.stdout
