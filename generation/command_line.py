@@ -63,6 +63,12 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         help="Noise of the pixels that are kept: the model's own slope, or drawn in each step.  "
         "[default: model]",
     ),
+    "resume": click.option(
+        "--resume",
+        is_flag=True,
+        default=None,
+        help="Make the images that are missing; keep those of an equal earlier command.",
+    ),
 }
 
 

@@ -52,7 +52,7 @@ class GivenImages:
         return self._read(position)[0]
 
     def batch(
-        self, setup: Setup, positions: range, dtype: torch.dtype
+        self, setup: Setup, positions: Sequence[int], dtype: torch.dtype
     ) -> tuple[list[Sample], Tensor]:
         """Read the images of some positions.
 

@@ -1,6 +1,6 @@
 """The mode `inpaint`: make the white pixels of a mask anew, and keep the others."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ import torch
 from diffusion.denoiser import device_of
 from generation.given_images import open_images
 from generation.masks import open_masks
-from generation.plain import write_images
+from generation.plain import Making, Within, write_images
 from generation.setup import Setup
 from samplers.describe import png_text
 from samplers.generate import GeneratedBatch, start_of
@@ -40,11 +40,9 @@ def inpaint(
     setup.warnings.extend(warnings)
     sampling, device = setup.sampling, device_of(setup.sampling.denoiser)
 
-    def batches(
-        first: int, stop: int, within: Callable[[int, float], None]
-    ) -> Iterator[GeneratedBatch]:
-        for begin in range(first, stop, setup.asked.batch):
-            positions = range(begin, min(begin + setup.asked.batch, stop))
+    def batches(places: Sequence[int], within: Within) -> Iterator[GeneratedBatch]:
+        for begin in range(0, len(places), setup.asked.batch):
+            positions = places[begin : begin + setup.asked.batch]
             samples, originals = given.batch(setup, positions, sampling.dtype)
             start = start_of(
                 sampling, samples, source=setup.source, rng_device=setup.asked.rng_device
@@ -89,4 +87,5 @@ def inpaint(
         )
         return shown // 3
 
-    write_images(setup, batches, "inpainting", grid, draw)
+    making = Making("inpainting", batches, draw, made_of={"mode": "inpaint"})
+    write_images(setup, making, grid=grid)

@@ -1,7 +1,7 @@
 """The modes `encode` and `reconstruct`: from images to latents, and back."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from generation.given_images import GivenImages, one_seed_each, open_images
-from generation.plain import write_images
+from generation.plain import Making, Within, write_images
 from generation.setup import Setup
 from samplers.describe import not_finite_line, png_text
 from samplers.generate import GeneratedBatch, Start, not_finite, solve, start_of, to_uint8
@@ -44,12 +44,11 @@ def encode(setup: Setup, *, images: str) -> None:
     labels = torch.zeros(len(requested), setup.source.dim)
     progress = Progress(stop - first, "encoding", shown=world.is_main)
     with progress as bar:
-        for start, _, positions in _encoded(setup, given, first, stop, bar.within, 1.0):
-            own = slice(positions.start, positions.stop)
+        for start, _, own in _encoded(setup, given, range(first, stop), bar.within, 1.0):
             latents[own] = start.latents.float().cpu()
             if start.labels is not None:
                 labels[own] = start.labels.float().cpu()
-            bar.update(len(positions))
+            bar.update(len(own))
     world.meet()
     world.sum(latents)
     world.sum(labels)
@@ -87,16 +86,14 @@ def reconstruct(setup: Setup, *, images: str, grid: str | None) -> None:
     share = up / (up + num_down)  # of the way up in all steps
     errors = torch.full([len(setup.requested)], 0.0, dtype=torch.float64)
 
-    def batches(
-        first: int, stop: int, within: Callable[[int, float], None]
-    ) -> Iterator[GeneratedBatch]:
-        for start, originals, positions in _encoded(setup, given, first, stop, within, share):
+    def batches(places: Sequence[int], within: Within) -> Iterator[GeneratedBatch]:
+        for start, originals, own in _encoded(setup, given, places, within, share):
             made = solve(
                 setup.sampling,
                 start,
                 callback=lambda i, sigma, x, _: within(len(x), share + (1 - share) * i / num_down),
             )
-            errors[positions.start : positions.stop] = _squared_error(made, originals).cpu()
+            errors[own] = _squared_error(made, originals).cpu()
             indices = start.indices if setup.source.is_class else None
             yield GeneratedBatch(start.samples, made, indices)
 
@@ -122,7 +119,8 @@ def reconstruct(setup: Setup, *, images: str, grid: str | None) -> None:
     def lines() -> list[str]:
         return [psnr_line(setup.world.sum(errors).tolist())]
 
-    write_images(setup, batches, "reconstructing", grid, draw, lines)
+    making = Making("reconstructing", batches, draw, lines, {"mode": "reconstruct"})
+    write_images(setup, making, grid=grid)
 
 
 def psnr_line(errors: Sequence[float]) -> str:
@@ -162,20 +160,19 @@ def _opened(setup: Setup, path: str) -> tuple[Setup, GivenImages]:
 def _encoded(
     setup: Setup,
     given: GivenImages,
-    first: int,
-    stop: int,
-    within: Callable[[int, float], None],
+    places: Sequence[int],
+    within: Within,
     share: float,
-) -> Iterator[tuple[Start, torch.Tensor, range]]:
-    """Encode the images first <= i < stop batch by batch.
+) -> Iterator[tuple[Start, torch.Tensor, list[int]]]:
+    """Encode the images of some positions batch by batch.
 
     Yields:
         A start with their latents, the images, and their positions.
     """
     sampling = setup.sampling
     num_steps = len(rising(sampling)) - 1
-    for begin in range(first, stop, setup.asked.batch):
-        positions = range(begin, min(begin + setup.asked.batch, stop))
+    for begin in range(0, len(places), setup.asked.batch):
+        positions = list(places[begin : begin + setup.asked.batch])
         samples, originals = given.batch(setup, positions, sampling.dtype)
         start = start_of(sampling, samples, source=setup.source, rng_device=setup.asked.rng_device)
         latents = encode_batch(

@@ -186,6 +186,12 @@ def test_each_image_may_have_a_mask_and_labels_are_those_of_the_images(
         *("--seeds=0-2", "--class=ant"),
     )
     assert "classes: ant 3" in asked.stdout
+    resumed = call(
+        "generate.py",
+        *options(conditional, tmp_path / "b", "generate", "--resume"),
+        *("--seeds=0-3", "--class=ant"),
+    )
+    assert_refused(resumed, "mode was inpaint")
 
 
 def test_images_come_back_and_the_ratio_is_that_of_the_files(
@@ -263,7 +269,7 @@ def test_images_that_are_not_finite_are_named_and_have_no_file(
     bad = call("generate.py", *options(network, outdir, mode, *arguments, "--label=3e38,3e38,3e38"))
     assert bad.returncode == 1, bad.stderr
     assert re.search(r"error: . of . (images|strips).* not finite, of", bad.stderr), bad.stderr
-    assert not list(outdir.iterdir())
+    assert not list(outdir.glob("[!.]*"))
 
 
 @pytest.mark.parametrize(
