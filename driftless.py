@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from models.snapshot import SnapshotInfo
 
 _PACKAGES = (
-    *("data", "diffusion", "importers", "losses", "metrics", "models", "networks", "samplers"),
-    *("scoring", "torch_utils", "training"),
+    *("data", "diffusion", "generation", "importers", "losses", "metrics", "models", "networks"),
+    *("samplers", "scoring", "torch_utils", "training"),
 )
 
 

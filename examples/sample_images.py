@@ -20,7 +20,8 @@ print(model)
 classes, seeds = range(len(model.label_names)), range(8)
 labels = [index for index in classes for _ in seeds]
 images = model.sample([*seeds] * len(classes), label=labels, steps=18)
-save_grid(grid, to_uint8(images).cpu().numpy(), len(seeds), row_names=model.label_names)
+pixels, columns = to_uint8(images).cpu().numpy(), [f"seed {seed}" for seed in seeds]
+save_grid(grid, pixels, len(seeds), row_names=model.label_names, column_names=columns)
 print(f"grid: {grid}")
 
 # many images, never all of them in memory; what is drawn from the seed is the class

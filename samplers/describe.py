@@ -1,4 +1,4 @@
-"""Text about generated images: row names and PNG text of a grid, and the lines at the end."""
+"""Text about generated images: names and PNG text of a grid, and the lines at the end."""
 
 import math
 import os
@@ -10,28 +10,39 @@ from samplers.generate import some_seeds
 from samplers.labels import LabelSource
 from samplers.requests import LabelWords, Requests
 from samplers.settings import GenerationSettings
+from torch_utils.grid_layout import Names
 from torch_utils.text import some
 
+_MOST_SEEDS = 64  # columns of a grid with a seed above each
 
-def row_labels(
-    requested: Requests, words: LabelWords, names: Sequence[str], num_columns: int
-) -> tuple[list[str], list[int]]:
-    """Names of a grid's rows, and the numbers that stand for names that cannot be printed.
 
-    Rows have names only if the images of a row share a label that was asked for.
+def grid_names(
+    requested: Requests, words: LabelWords, names: Sequence[str], seeds: Sequence[int]
+) -> Names:
+    """What is printed on a grid of all images.
+
+    With all classes, a row is a class and a column a seed. One label of all images that was asked
+    for is the title. Drawn labels are not printed.
 
     Args:
         requested: what was generated, in order.
         words: the labels that were asked for.
         names: of the classes.
-        num_columns: images in a row.
+        seeds: of the images, or of those of each class.
     """
-    starts = [sample for sample, _ in requested[::num_columns]]
     if words.class_ is not None:
+        starts = [sample for sample, _ in requested[:: len(seeds)]]
         numbers = [sample.class_index or 0 for sample in starts]
-        return [names[number] if names else str(number) for number in numbers], numbers
+        rows = [names[number] if names else str(number) for number in numbers]
+        if words.class_ != "each":
+            number = str(numbers[0])
+            return Names(title=f"class {number}" + (f": {rows[0]}" if rows[0] != number else ""))
+        has_room = len(seeds) <= _MOST_SEEDS
+        return Names(rows, numbers, [f"seed {seed}" for seed in seeds] if has_room else ())
     word = words.tags if words.tags is not None else words.label
-    return ([] if word is None else [word or "no tags"] * len(starts)), []
+    if word is None:
+        return Names()
+    return Names(title=", ".join(word.split(",")) or "no tags")
 
 
 def summary(

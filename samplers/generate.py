@@ -5,7 +5,7 @@ Per seed, in this order, from one generator: the latent (float32), the label if 
 order, so equal seeds on an equal device give EDM's images.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from diffusion.denoiser import device_of
 from samplers.labels import LabelSource
 from samplers.sampling import Sampling
+from samplers.solvers.interface import Callback, Project
 from torch_utils.devices import upload
 from torch_utils.errors import UserError
 from torch_utils.text import some
@@ -89,6 +90,26 @@ class SeededNoise:
         return upload(self.normal(x.shape[1:], torch.float64).to(x.dtype), x.device)
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where the solver starts for some samples: everything that their seeds determine.
+
+    Attributes:
+        samples: what was asked for, in order.
+        latents: unit normals [N, C, H, W], in the solver's dtype, on the model's device.
+        indices: class, or number of the label example, of each sample, int64 [N] on the
+            generators' device; None for a model without labels.
+        labels: label rows [N, label_dim] on the model's device; None likewise.
+        random: what the solver's noises are drawn from.
+    """
+
+    samples: Sequence[Sample]
+    latents: Tensor
+    indices: Tensor | None
+    labels: Tensor | None
+    random: SeededNoise
+
+
 def check_class(class_index: int, label_dim: int) -> None:
     """Refuse a class that the model does not have.
 
@@ -101,6 +122,76 @@ def check_class(class_index: int, label_dim: int) -> None:
         raise UserError(f"class {class_index} is out of range: the model has 0 to {label_dim - 1}")
 
 
+def check_samples(samples: Sequence[Sample], label_dim: int, source: LabelSource) -> None:
+    """Refuse samples whose labels a model does not have, or that have none.
+
+    Raises:
+        UserError: a class that the model does not have, or a sample without a label for a model
+            whose labels cannot be drawn.
+    """
+    for sample in samples:
+        if sample.class_index is not None:
+            check_class(sample.class_index, label_dim)
+        if sample.label is None and not source.is_class and source.examples is None:
+            raise UserError(
+                f"seed {sample.seed} has no label, and the model has no examples to draw one from"
+            )
+
+
+def start_of(
+    sampling: Sampling,
+    samples: Sequence[Sample],
+    *,
+    source: LabelSource,
+    rng_device: torch.device | str = "cpu",
+) -> Start:
+    """Draw the latents and labels of some samples.
+
+    Args:
+        sampling: settings and models.
+        samples: seeds and labels, as `check_samples` accepts them.
+        source: what labels are drawn from.
+        rng_device: device of the per-seed generators.
+    """
+    denoiser, device = sampling.denoiser, device_of(sampling.denoiser)
+    random = SeededNoise([sample.seed for sample in samples], torch.device(rng_device))
+    shape = (denoiser.img_channels, *denoiser.img_resolution)
+    latents = upload(random.normal(shape, torch.float32), device).to(sampling.dtype)
+    indices = _indices(samples, random, source)
+    labels = None if indices is None else _labels(samples, upload(indices, device), source)
+    return Start(samples, latents, indices, labels, random)
+
+
+def solve(
+    sampling: Sampling,
+    start: Start,
+    *,
+    callback: Callback | None = None,
+    project: Project | None = None,
+) -> Tensor:
+    """Run the solver from the latents of a start.
+
+    Args:
+        sampling: settings and models, in evaluation mode.
+        start: of `start_of`; its latents may have been replaced.
+        callback, project: given to the solver.
+
+    Returns:
+        The state at the last noise level, [N, C, H, W], data range [-1, 1], not clipped.
+    """
+    denoiser, sigmas = sampling.denoiser, sampling.sigmas
+    with torch.inference_mode():
+        return sampling.solver(
+            sampling.denoise(start.labels),
+            start.latents * denoiser.prior_scale(sigmas[0]),
+            sigmas,
+            noise=start.random.like,
+            round_sigma=denoiser.round_sigma,
+            callback=callback,
+            project=project,
+        )
+
+
 def generate(
     sampling: Sampling,
     samples: Sequence[Sample],
@@ -108,7 +199,7 @@ def generate(
     source: LabelSource | None = None,
     batch_size: int = 64,
     rng_device: torch.device | str = "cpu",
-    callback: Callable[[int, float, Tensor, Tensor], None] | None = None,
+    callback: Callback | None = None,
 ) -> Iterator[GeneratedBatch]:
     """Generate images batch by batch.
 
@@ -127,33 +218,13 @@ def generate(
         UserError: a class that the model does not have, or a sample without a label for a model
             whose labels cannot be drawn.
     """
-    denoiser, sigmas = sampling.denoiser, sampling.sigmas
-    source = source or LabelSource(denoiser.label_dim)
-    for sample in samples:
-        if sample.class_index is not None:
-            check_class(sample.class_index, denoiser.label_dim)
-        if sample.label is None and not source.is_class and source.examples is None:
-            raise UserError(
-                f"seed {sample.seed} has no label, and the model has no examples to draw one from"
-            )
-    solver, device = sampling.solver, device_of(denoiser)
-    shape = (denoiser.img_channels, *denoiser.img_resolution)
-    for start in range(0, len(samples), batch_size):
-        chunk = samples[start : start + batch_size]
-        random = SeededNoise([sample.seed for sample in chunk], torch.device(rng_device))
-        latents = upload(random.normal(shape, torch.float32), device).to(sampling.dtype)
-        indices = _indices(chunk, random, source)
-        labels = None if indices is None else _labels(chunk, upload(indices, device), source)
-        with torch.inference_mode():
-            images = solver(
-                sampling.denoise(labels),
-                latents * denoiser.prior_scale(sigmas[0]),
-                sigmas,
-                noise=random.like,
-                round_sigma=denoiser.round_sigma,
-                callback=callback,
-            )
-        yield GeneratedBatch(chunk, images, indices if source.is_class else None)
+    source = source or LabelSource(sampling.denoiser.label_dim)
+    check_samples(samples, sampling.denoiser.label_dim, source)
+    for first in range(0, len(samples), batch_size):
+        chunk = samples[first : first + batch_size]
+        start = start_of(sampling, chunk, source=source, rng_device=rng_device)
+        images = solve(sampling, start, callback=callback)
+        yield GeneratedBatch(chunk, images, start.indices if source.is_class else None)
 
 
 def _indices(chunk: Sequence[Sample], random: SeededNoise, source: LabelSource) -> Tensor | None:

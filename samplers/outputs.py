@@ -30,6 +30,19 @@ def picture_path(outdir: str, seed: int, folder: str, *, subdirs: bool) -> Path:
     return Path(outdir) / folder / thousand / f"{seed:06d}.png"
 
 
+def check_folder(outdir: str) -> None:
+    """Refuse the name of a zip or .npz, for work that writes other files than an image a seed.
+
+    Raises:
+        UserError: it is such a name, and no folder.
+    """
+    if Path(outdir).suffix.lower() in (".zip", ".npz") and not Path(outdir).is_dir():
+        raise UserError(
+            f"--outdir={outdir}: give a folder; only images that are made one a seed can be put "
+            "into a .zip or .npz"
+        )
+
+
 def check_outputs(outdir: str, grid: str | None, num_channels: int) -> None:
     """Make the folders of the output, so that a place that cannot be written is found out early.
 

@@ -504,4 +504,21 @@ MUTANTS = [
         ('"v-diffusion": "vdiff"', '"v-diffusion": "ddpm"'),
         ("t[:num] if name in last", "t[num:] if name in last"),
     ),
+    *_of(
+        "torch_utils/grid_layout.py",
+        "torch_utils/test_grids.py",
+        ("max(pitch_y, rows.height + _PAD)", "pitch_y"),
+        ("max(cell_w + gap_x, columns.width)", "cell_w + gap_x"),
+        ("MOST_PIXELS // width", "_MOST_SIDE"),
+        ("width <= _WIDE and ", ""),
+        ("and height <= _TALL", ""),
+        ("max(width, min_width, title.width)", "max(width, min_width)"),
+        ("row * num_columns + column, (x +", "row * len(lefts) + column, (x +"),
+    ),
+    *_of(
+        "torch_utils/images.py",
+        "torch_utils/test_grids.py",
+        ("[None, :, :-1]", "[None]"),
+        (".repeat(factor, axis=1).repeat(factor, axis=2)", ".repeat(factor, axis=1)"),
+    ),
 ]

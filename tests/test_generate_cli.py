@@ -112,26 +112,52 @@ def test_a_seed_is_an_image_whatever_the_batch_and_the_number_of_processes(
         assert np.abs(a - b).max() <= 1
 
 
+def cells(grid: Path, rows: int, columns: int) -> np.ndarray:
+    """The images 8x6 of a gray grid [rows, columns, 8, 6], whose names are on top and at the left.
+
+    They are enlarged until the shorter side has 64 pixels.
+    """
+    with PIL.Image.open(grid) as picture:
+        pixels = np.asarray(picture.convert("L")).astype(int)
+    own = pixels[-90 * rows :, -68 * columns :].reshape(rows, 90, columns, 68).swapaxes(1, 2)
+    return own[:, :, :88:11, :66:11]
+
+
 def test_each_class_has_a_folder_and_a_row(conditional: Path, tmp_path: Path) -> None:
     grid = tmp_path / "grid.png"
     images = generate(conditional, tmp_path / "a", "--seeds=5-6", "--class=each", f"--grid={grid}")
     names = ("ant", "bee", "cow")
     assert list(images) == [f"{name}/{s:06d}.png" for name in names for s in (5, 6)]
     assert open_source(tmp_path / "a").label_names == list(names)
+    np.testing.assert_array_equal(cells(grid, 3, 2).reshape(6, 8, 6), list(images.values()))
     with PIL.Image.open(grid) as picture:
-        cell_h, cell_w = 8 * 11 + 2, 6 * 11 + 2  # enlarged until the shorter side has 64 pixels
-        assert picture.height == 3 * cell_h + 2
-        margin = picture.width - (2 * cell_w + 2)
-        assert 8 + 3 * 4 < margin < 8 + 3 * 16  # three letters of this size
+        assert 12 < picture.height - (3 * 90 + 2) < 30  # seeds above the columns
+        margin = picture.width - (2 * 68 + 2)
+        assert 8 + 3 * 4 < margin < 8 + 3 * 16  # three letters of a class
         assert picture.text["seeds"] == "5-6"
         assert picture.text["snapshot"] == "cond.safetensors"
         assert "name: heun, steps: 3" in picture.text["sampler"]
     one = generate(conditional, tmp_path / "b", "--seeds=5-6", "--class=1", f"--grid={grid}")
+    np.testing.assert_array_equal(cells(grid, 1, 2)[0], list(one.values()))
     with PIL.Image.open(grid) as picture:
-        assert picture.height == cell_h + 2
-        assert 8 + 3 * 4 < picture.width - (2 * cell_w + 2) <= margin  # one row, with its name
+        assert 16 < picture.height - (90 + 2) < 40  # the class is the title
+        assert picture.width == 2 * 68 + 2
     for seed in (5, 6):
         np.testing.assert_array_equal(images[f"bee/{seed:06d}.png"], one[f"{seed:06d}.png"])
+
+
+def test_a_grid_says_how_many_images_it_has_no_room_for(
+    conditional: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch_utils.grid_layout.MOST_PIXELS", 3 * 68 * 2 * 92)
+    grid = f"--grid={tmp_path / 'grid.png'}"
+    done = call(
+        "generate.py", f"--network={conditional}", f"--outdir={tmp_path}", grid, "--seeds=0-8"
+    )
+    assert done.returncode == 0
+    assert f"{grid.removeprefix('--').replace('=', ': ')}, 6 of 9 images\n" in done.stdout
+    images = [np.asarray(PIL.Image.open(tmp_path / f"{seed:06d}.png")) for seed in range(6)]
+    np.testing.assert_array_equal(cells(tmp_path / "grid.png", 2, 3).reshape(6, 8, 6), images)
 
 
 def test_classes_and_tags_have_names(conditional: Path, tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"networks", "diffusion", "torch_utils"},
     "importers": {"models", "networks", "diffusion", "torch_utils"},
 }
-ALLOWED["scoring"] = set(ALLOWED) - {"losses"}
-ALLOWED["training"] = set(ALLOWED)
+ALLOWED["generation"] = set(ALLOWED) - {"losses", "metrics"}
+ALLOWED["scoring"] = set(ALLOWED) - {"losses", "generation"}
+ALLOWED["training"] = set(ALLOWED) - {"generation"}
 PACKAGES = [name for name in ALLOWED if list((ROOT / name).glob("*.py"))]
 SCRIPTS = {"driftless", "train", "generate", "fid", "dataset_tool", "snapshot_tool"}
 

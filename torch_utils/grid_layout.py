@@ -142,7 +142,8 @@ def lay_out(
     left = rows.width + gap
     num_columns_shown = max(1, min(num_columns, (_MOST_SIDE - left) // pitch_x))
     width = left + num_columns_shown * pitch_x
-    title = _line([names.title] if names.title else [], [0], 16, max(_MOST_TITLE, width - 2 * _PAD))
+    titles = [names.title] if names.title else []
+    title = _line(titles, ["?"], 16, max(_MOST_TITLE, width - 2 * _PAD))
     width = max(width, min_width, title.width)
     top = title.band + (columns.band or gap)
     most = min(_MOST_SIDE, MOST_PIXELS // width)
@@ -187,10 +188,8 @@ def _factor(
     factor = max(1, -(-min_side // min(shape[1:])))
     while factor > 1:
         cell_w, cell_h = _cell(shape, factor)
-        if (
-            num_columns * (cell_w + _gap_x(shape, gap)) <= _WIDE
-            and num_rows * (cell_h + gap) <= _TALL
-        ):
+        width, height = num_columns * (cell_w + _gap_x(shape, gap)), num_rows * (cell_h + gap)
+        if width <= _WIDE and height <= _TALL:
             break
         factor -= 1
     return factor
@@ -209,7 +208,7 @@ def _lines(
     return rows, _line(shown, range(num_columns), size, max(cell_w, _MOST_COLUMN))
 
 
-def _line(names: Sequence[str], numbers: Sequence[int], size: int, most: int) -> _Line:
+def _line(names: Sequence[str], numbers: Sequence[int | str], size: int, most: int) -> _Line:
     """Names as they are drawn, cut to a number of pixels."""
     found = zip(names, numbers, strict=False)
     words = [_word(name, str(number), size, most) for name, number in found]

@@ -130,32 +130,12 @@ def save_grid(
     return len(layout.images)
 
 
-def save_grid_of(
-    files: Sequence[str | os.PathLike[str]],
-    path: str | os.PathLike[str],
-    num_columns: int,
-    *,
-    row_names: Sequence[str] = (),
-    row_numbers: Sequence[int] = (),
-    column_names: Sequence[str] = (),
-    title: str = "",
-    text: Mapping[str, str] | None = None,
-) -> int:
-    """As `save_grid`, of picture files of one size; the place of a missing file stays empty."""
-    return save_grid(
-        path,
-        _Files(files),
-        num_columns,
-        row_names=row_names,
-        row_numbers=row_numbers,
-        column_names=column_names,
-        title=title,
-        text=text,
-    )
+class PictureFiles:
+    """Pictures in files, gray or RGB and of one size, each read when it is drawn.
 
-
-class _Files:
-    """Images in files, each read when it is drawn."""
+    Args:
+        files: one for each place, which stays empty if the file is missing.
+    """
 
     def __init__(self, files: Sequence[str | os.PathLike[str]]) -> None:
         self._files = files

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ import pytest
 import torch
 import yaml
 
-from samplers.describe import png_text, ranges, row_labels
+from samplers.describe import grid_names, png_text, ranges
 from samplers.generate import GeneratedBatch, Sample
-from samplers.outputs import PictureWriter, check_room, write_batches
+from samplers.outputs import PictureWriter, check_folder, check_room, write_batches
 from samplers.requests import LabelWords
 from samplers.settings import generation_settings
 from tests.command import ENVIRONMENT, ROOT
 from torch_utils.command import IntList
 from torch_utils.errors import Failure, UserError
+from torch_utils.grid_layout import Names
 from torch_utils.grids import save_grid
 from torch_utils.images import png_bound
 
@@ -108,6 +110,7 @@ def test_a_small_disk_is_found_out_and_left_clean(tmp_path: Path) -> None:
 
 LIMITED = """
 import resource, sys, numpy as np
+from dataclasses import replace
 from pathlib import Path
 from samplers.outputs import PictureWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
@@ -133,6 +136,7 @@ def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
 
 SLOW = """
 import sys, time, numpy as np
+from dataclasses import replace
 from pathlib import Path
 from samplers.outputs import PictureWriter
 from torch_utils.leaving import ended_by_sigterm
@@ -160,6 +164,15 @@ def test_a_signal_leaves_whole_images_only(number: str, tmp_path: Path) -> None:
     for path in found:
         assert path.name[0] != "."
         assert np.asarray(PIL.Image.open(path)).shape == (300, 300, 3)
+
+
+def test_what_writes_other_files_takes_folders_only(tmp_path: Path) -> None:
+    (tmp_path / "folder.zip").mkdir()
+    for good in (tmp_path, tmp_path / "absent", tmp_path / "folder.zip"):
+        check_folder(str(good))
+    for bad in ("out.zip", "out.NPZ"):
+        with pytest.raises(UserError, match=f"--outdir={bad}: give a folder"):
+            check_folder(bad)
 
 
 def test_other_pngs_in_the_folder_are_said_and_our_grids_are_not(tmp_path: Path) -> None:
@@ -200,14 +213,26 @@ def test_the_text_of_a_grid_gives_its_sampler_back(mapping: dict[str, object]) -
     assert generation_settings(yaml.safe_load(text["sampler"])) == settings
 
 
-def test_rows_are_named_where_all_images_have_the_label_that_was_asked_for() -> None:
-    names = ["ant", "bee", "cow"]
-    each = [(Sample(seed, index), str(index)) for index in range(3) for seed in range(2)]
-    assert row_labels(each, LabelWords("each"), names, 2) == (names, [0, 1, 2])
-    assert row_labels(each, LabelWords("each"), [], 2) == (["0", "1", "2"], [0, 1, 2])
-    one = [(Sample(seed, 1), "") for seed in range(5)]
-    assert row_labels(one, LabelWords("bee"), names, 3) == (["bee", "bee"], [1, 1])
-    vectors = [(Sample(seed, label=(1.0, 2.0)), "") for seed in range(3)]
-    assert row_labels(vectors, LabelWords(label="1,2"), [], 2) == (["1,2", "1,2"], [])
-    assert row_labels(vectors, LabelWords(tags=""), [], 2) == (["no tags", "no tags"], [])
-    assert row_labels([(Sample(0), "")], LabelWords(), names, 1) == ([], [])
+def test_a_grid_has_the_names_of_labels_that_were_asked_for() -> None:
+    """Rows and columns where they differ, else a title; drawn labels have none."""
+    names, seeds = ["ant", "bee", "cow"], [5, 6]
+    each = [(Sample(seed, index), str(index)) for index in range(3) for seed in seeds]
+    shown = Names(names, [0, 1, 2], ["seed 5", "seed 6"])
+    assert grid_names(each, LabelWords("each"), names, seeds) == shown
+    shown = replace(shown, rows=["0", "1", "2"])
+    assert grid_names(each, LabelWords("each"), [], seeds) == shown
+    many = [(Sample(seed, 0), "0") for seed in range(65)]
+    assert grid_names(many, LabelWords("each"), ["a"], range(65)) == Names(["a"], [0])
+    one = [(Sample(seed, 1), "") for seed in seeds]
+    assert grid_names(one, LabelWords("bee"), names, seeds) == Names(title="class 1: bee")
+    assert grid_names(one, LabelWords("1"), [], seeds) == Names(title="class 1")
+    assert grid_names(one, LabelWords("1"), ["0", "1"], seeds) == Names(title="class 1")
+    drawn = [(Sample(seed), "") for seed in seeds]
+    for words, title in [
+        (LabelWords(label="1,-2.5"), "1, -2.5"),
+        (LabelWords(tags="Black_Hair,Bangs"), "Black_Hair, Bangs"),
+        (LabelWords(tags=""), "no tags"),
+        (LabelWords(labels="labels.npy"), ""),
+        (LabelWords(), ""),
+    ]:
+        assert grid_names(drawn, words, names, seeds) == Names(title=title)

@@ -1,0 +1,63 @@
+"""The options of generate.py that belong to its modes. No torch here, so that `--help` is quick."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from generation import DEFAULT_MODE, MODES, ModeRow
+from torch_utils.errors import UserError
+from torch_utils.registry import lookup
+
+# parameter -> its option; a mode gets those that its row reads
+OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "grid": click.option(
+        "--grid",
+        metavar="FILE",
+        help="Also put all images into one PNG; `each`: one row a class.",
+    ),
+}
+
+
+def mode_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --mode and the options of all modes; `split_options` takes them apart."""
+    for option in reversed(OPTIONS.values()):
+        command = option(command)
+    modes = ", ".join(f"{name} ({row.summary})" for name, row in MODES.items())
+    of_mode = click.option(
+        "--mode", metavar="NAME", default=DEFAULT_MODE, show_default=True, help=f"{modes}."
+    )
+    return of_mode(command)
+
+
+def split_options(
+    name: str, options: Mapping[str, Any]
+) -> tuple[ModeRow, dict[str, Any], dict[str, Any], list[str]]:
+    """Take the options of the modes out of those of a command.
+
+    Args:
+        name: the mode.
+        options: what was given of `mode_options`, and others; None or a default where not given.
+
+    Returns:
+        The mode, its own options, the options that belong to no mode, and a warning for each option
+        that another mode reads.
+
+    Raises:
+        UserError: there is no such mode, or it lacks an option that it needs.
+    """
+    row = lookup("mode", MODES, name)
+    own = {key: options[key] for key in row.reads}
+    for key in row.needs:
+        if own[key] is None:
+            raise UserError(f"mode {name} needs --{key.replace('_', '-')}")
+    warnings = []
+    for key in OPTIONS.keys() - own.keys():
+        if options[key] is not None:
+            readers = ", ".join(mode for mode, other in MODES.items() if key in other.reads)
+            warnings.append(
+                f"--{key.replace('_', '-')} has no effect: mode {name} does not read it, but "
+                f"{readers} does"
+            )
+    rest = {key: value for key, value in options.items() if key not in OPTIONS}
+    return row, own, rest, sorted(warnings)
