@@ -50,7 +50,6 @@ GOLDEN = ROOT / "tests" / "parity" / "golden" / "few_step.json"
 CALLS = (5, 6, 8, 10, 15, 20)
 BEYOND = (35, 79)  # what EDM's published numbers take; only Heun's method and the pick
 FINE = {"name": "ipndm", "steps": 100, "end": "sigma_min"}
-_SDE = {"grid": "log_sigma", "end": "zero"}
 FORMS: tuple[dict[str, Any], ...] = (
     {"name": "euler", "grid": "rho", "end": "sigma_min"},
     {"name": "ddim", "grid": "steps"},
@@ -58,15 +57,16 @@ FORMS: tuple[dict[str, Any], ...] = (
     {"name": "heun", "grid": "rho", "end": "sigma_min"},
     {"name": "dpm2", "grid": "rho", "end": "sigma_min"},
     {"name": "ipndm", "order": 4, "grid": "rho", "end": "sigma_min"},
-    {"name": "ipndm", "order": 3, "grid": "rho", "end": "sigma_min"},
+    {"name": "ipndm", "order": 4, "grid": "rho", "end": "zero"},
+    {"name": "ipndm", "order": 4, "grid": "log_sigma", "sigma_min": 0.03, "end": "zero"},
     {"name": "ipndm", "order": 3, "grid": "log_sigma", "sigma_min": 0.03, "end": "zero"},
     {"name": "ipndm", "order": 3, "grid": "log_sigma", "sigma_min": 0.1, "end": "zero"},
     {"name": "adams", "order": 4, "grid": "rho", "end": "sigma_min"},
     {"name": "dpmpp", "order": 3, "grid": "log_sigma", "end": "sigma_min"},
     {"name": "unipc", "order": 3, "grid": "log_sigma", "end": "sigma_min"},
     {"name": "unipc", "order": 3, "grid": "log_sigma", "sigma_min": 0.1, "end": "zero"},
-    {"name": "dpmpp_2m_sde", **_SDE},
-    {"name": "dpmpp_3m_sde", **_SDE},
+    {"name": "dpmpp_2m_sde", "grid": "log_sigma", "end": "zero"},
+    {"name": "dpmpp_3m_sde", "grid": "log_sigma", "end": "zero"},
 )
 LEFT_OUT = {
     "ddpm": "ancestral sampling is ddim with eta 1, for many steps",
@@ -245,9 +245,7 @@ def _words(form: Flat) -> str:
 def _of_other_seeds(model: Model) -> Sequence[float]:
     """Frechet distances of a good solve, for two sets of seeds: how much chance there is in it."""
     settings = generation_settings({"name": "heun", "steps": 18})
-    return [
-        model.frechet(model.images(settings, model.num, first)) for first in (0, model.num)
-    ]
+    return [model.frechet(model.images(settings, model.num, first)) for first in (0, model.num)]
 
 
 if __name__ == "__main__":

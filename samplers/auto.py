@@ -14,14 +14,16 @@ AUTO = "auto"
 COUNTS = ("steps", "calls")  # two ways to say how much work an image takes
 WRAPPING = ("clip", "guidance", "solver_dtype")  # the keys that are not the sampler's
 
-# calls -> the flat settings of solver and grid; every pick makes one call a step
+# calls -> the flat settings of solver and grid. Each makes one call a step and ends at 0, because a
+# model's least noise level may be one that can be seen.
+_LOG = {"grid": "log_sigma", "sigma_min": 0.03, "end": "zero"}
 PICKS: dict[int, dict[str, Any]] = {
-    5: {"name": "euler", "end": "sigma_min"},
-    6: {"name": "euler", "end": "sigma_min"},
-    8: {"name": "euler", "end": "sigma_min"},
-    10: {"name": "euler", "end": "sigma_min"},
-    15: {"name": "euler", "end": "sigma_min"},
-    20: {"name": "euler", "end": "sigma_min"},
+    5: {"name": "ipndm", "order": 3, **_LOG},
+    6: {"name": "ipndm", "order": 3, **_LOG},
+    8: {"name": "ipndm", "order": 3, **_LOG},
+    10: {"name": "ipndm", "order": 4, **_LOG},
+    15: {"name": "ipndm", "order": 4, **_LOG},
+    20: {"name": "ipndm", "order": 4, "grid": "rho", "end": "zero"},
 }
 
 

@@ -25,7 +25,7 @@ NAMED = {
     ("loss", "weight"),
 }
 # keys of a section that say the same thing in two ways: whichever is set last counts
-ALTERNATIVES = {("sampler",): ("steps", "calls")}
+ALTERNATIVES: dict[tuple[str, ...], tuple[str, ...]] = {("sampler",): ("steps", "calls")}
 # sections with a switch: whatever sets one of their keys turns them on, unless it says otherwise
 SWITCHED = {("preview",), ("evaluate",)}
 
