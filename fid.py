@@ -1,5 +1,6 @@
 """Score images and models: FID, IS, KID, precision and recall, with what each was computed from.
 
+The likelihood of images under a model, too. `scoring.commands` has what the commands do.
 The published names are for Inception's numbers only; any other is named by its detector.
 """
 
@@ -14,10 +15,10 @@ from samplers.command_line import sampler_options
 from scoring.command_line import (
     criteria_of,
     judging_options,
+    nll_options,
     reference_options,
     rng_device_option,
     say_all,
-    say_left_out,
     warn_all,
 )
 from torch_utils.command import Command, Group, IntList, UrlOrPath
@@ -42,28 +43,11 @@ def main() -> None:
     "--seed", type=int, default=0, show_default=True, help="Picks the subset if there are more."
 )
 @judging_options
-def calc(
-    images: str, num: int, seed: int, batch: int, json_file: str | None, device: str, **how: Any
-) -> None:
+def calc(**options: Any) -> None:
     """Print the distance of images from a reference, and the classifier score."""
-    from scoring.images import open_images
-    from scoring.judge import Subject
-    from scoring.judging import judge_of
-    from scoring.results import as_json, check_writable, lines_of, write_json
-    from scoring.run import score_images
-    from torch_utils.distributed import world
+    from scoring.commands import calc
 
-    check_writable(json_file)
-    opened = open_images(images, num, seed)
-    with world(device) as here:
-        subject = Subject(images, opened.image_shape, len(opened))
-        judge = judge_of(criteria_of(how), here, [subject], batch=batch)
-        scores = score_images(judge, opened, what=images, batch=batch, subset_seed=seed)
-    if scores is not None:
-        say_left_out(images)
-        warn_all(judge.cautions(len(opened)))
-        say_all(lines_of(scores))
-        write_json(json_file, as_json(scores))
+    calc(**options)
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)
@@ -73,26 +57,11 @@ def calc(
     "--features", is_flag=True, help="Also keep the features of every image, for kid and pr."
 )
 @reference_options
-def ref(data: str, dest: str, features: bool, batch: int, device: str, **how: Any) -> None:
+def ref(**options: Any) -> None:
     """Write the reference statistics of all images of a data set."""
-    from metrics.reference import check_destination, save_reference
-    from scoring.images import open_images
-    from scoring.judge import bias_lines
-    from scoring.run import make_reference
-    from torch_utils.distributed import world
+    from scoring.commands import ref
 
-    opened = open_images(data)
-    check_destination(dest)
-    with world(device) as here:
-        criteria = criteria_of(how)
-        made = make_reference(opened, criteria, here, batch=batch, keep_features=features)
-    if not here.is_main:
-        return
-    say_left_out(data)
-    num, num_features = made.gaussian.num, len(made.gaussian.mu)
-    warn_all(bias_lines(num_features, {"the reference's ": num}))
-    save_reference(dest, made)
-    print(f"{dest}: {num_features} features ({criteria.detector}) of {num} images")
+    ref(**options)
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)
@@ -114,58 +83,23 @@ def ref(data: str, dest: str, features: bool, batch: int, device: str, **how: An
 @judging_options
 @rng_device_option
 @sampler_options
-def gen(
-    network: str,
-    seeds: Sequence[list[int]],
-    outdir: str | None,
-    subdirs: bool,
-    log: str | None,
-    guidance_network: str | None,
-    model_config: str | None,
-    json_file: str | None,
-    batch: int,
-    device: str,
-    rng_device: str,
-    **options: Any,
-) -> None:
+def gen(**options: Any) -> None:
     """Score the images of a network as it makes them: the same numbers as through PNGs."""
-    from scoring.judge import Subject
-    from scoring.judging import judge_of
-    from scoring.network import Pictures, check_ranges, open_network, score_ranges
-    from scoring.results import (
-        append_log,
-        check_writable,
-        lines_of,
-        ranges_as_json,
-        summary_lines,
-        write_json,
-    )
-    from torch_utils.distributed import choose_device, world
-    from torch_utils.leaving import ended_by_sigterm
+    from scoring.commands import gen
 
-    criteria, several = criteria_of(options), []
-    choose_device(rng_device)
-    check_writable(json_file, log)
-    warnings = check_ranges(seeds)
-    with world(device) as here, ended_by_sigterm():
-        opened = open_network(network, options, here, guidance_network, model_config=model_config)
-        pictures = None if outdir is None else Pictures(outdir, subdirs)
-        if pictures is not None:
-            warnings += pictures.check(opened, [seed for part in seeds for seed in part])
-        subject = Subject(network, opened.image_shape, len(seeds[0]))
-        judge = judge_of(criteria, here, [subject], batch=batch)
-        if here.is_main:
-            warn_all(warnings + opened.warnings + judge.cautions(len(seeds[0])))
-            say_all(opened.remarks)
-        how: Any = {"batch": batch, "rng_device": rng_device, "pictures": pictures}
-        for scores in score_ranges(judge, opened, seeds, name=network, **how):
-            several.append(scores)
-            say_all(lines_of(scores))
-            if log is not None:
-                append_log(log, scores)
-    if several:
-        say_all(summary_lines(several))
-        write_json(json_file, ranges_as_json(several))
+    gen(**options)
+
+
+@main.command(cls=Command, needs_less=NEEDS_LESS)
+@network_option
+@click.option("--data", required=True, metavar="PATH", help="Folder, zip or .npz of the images.")
+@model_config_option
+@nll_options
+def nll(**options: Any) -> None:
+    """Print bits per dimension of images under a network: exact likelihood by its ODE."""
+    from scoring.commands import nll
+
+    nll(**options)
 
 
 @main.command(cls=Command, needs_less=NEEDS_LESS)

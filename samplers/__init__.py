@@ -1,7 +1,8 @@
 """Samplers: functions over a decreasing grid of noise levels, and the table that lists them.
 
 Adding one is a function in solvers/, with the arguments of `samplers.solvers.interface.Solver`,
-and a row in SAMPLERS. The table is torch-free; functions are imported when used.
+and a row in SAMPLERS; few_step_rows.py has those of the few-step solvers. The table is torch-free;
+functions are imported when used.
 
 How one image comes about: settings.py reads what was asked for (command_line.py, where that was
 options of a program) and levels.py chooses the noise levels; requests.py and labels.py choose seeds
@@ -10,47 +11,16 @@ the solver; outputs.py writes the PNG, or float_images.py hands the numbers to P
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from diffusion import DEFAULT_STEPS
 from diffusion import GRIDS as GRIDS
-from torch_utils.registry import POSITIVE, Row
+from samplers.few_step_rows import FEW_STEP
+from samplers.row import Options, one_a_step, two_a_step
+from samplers.row import SamplerRow as SamplerRow
+from torch_utils.registry import POSITIVE
 
 DEFAULT_SAMPLER = "heun"
 MAX_STEPS = 100_000
-
-Options = Mapping[str, object]  # all options of a sampler
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerRow(Row):
-    """A registered sampler.
-
-    Attributes:
-        grid: key of GRIDS, the default time grid.
-        order: formal order of the solver in its own variable, with its default options. If the
-            solver draws noise, it is the order of convergence in law.
-        order_note: what to know about the order.
-        num_calls: number of denoiser calls for n steps with some options, and whether the last step
-            goes to 0.
-        is_stochastic: whether the sampler draws noise with some options.
-        steps: the default number of steps with some options: enough for the solver to be stable,
-            see `samplers.stability`.
-        least_steps: the fewest steps of the default grid with which the solver is stable, and stays
-            so with more, with its default options.
-        paper: where it comes from.
-    """
-
-    grid: str
-    order: float
-    order_note: str = ""
-    num_calls: Callable[[int, Options, bool], int]
-    is_stochastic: Callable[[Options], bool]
-    steps: Callable[[Options], int] = lambda options: DEFAULT_STEPS
-    least_steps: int
-    paper: str
-
 
 _CHURN = {"S_churn": 0.0, "S_min": 0.0, "S_max": math.inf, "S_noise": 1.0}
 _CHURN_RANGES = dict.fromkeys(_CHURN, (0.0, math.inf))
@@ -61,15 +31,6 @@ _CHURN_FLAGS = {
     "from which its second-order branch is taken.",
     "S_noise": "Scale of the fresh noise.",
 }
-
-
-def _one_a_step(num_steps: int, options: Options, to_zero: bool) -> int:
-    return num_steps
-
-
-def _two_a_step(num_steps: int, options: Options, to_zero: bool) -> int:
-    """A step to 0 has one."""
-    return 2 * num_steps - to_zero
 
 
 def _of_ablation(num_steps: int, options: Options, to_zero: bool) -> int:
@@ -118,7 +79,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         summary="Heun's method with optional churn",
         grid="rho",
         order=2,
-        num_calls=_two_a_step,
+        num_calls=two_a_step,
         is_stochastic=lambda options: options["S_churn"] != 0,
         least_steps=4,
         paper="Karras et al. 2022 (EDM), Algorithm 2",
@@ -128,7 +89,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         summary="Euler's method on the probability-flow ODE",
         grid="rho",
         order=1,
-        num_calls=_one_a_step,
+        num_calls=one_a_step,
         is_stochastic=lambda options: False,
         least_steps=1,
         paper="Karras et al. 2022 (EDM), Eq. 3",
@@ -142,7 +103,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         grid="steps",
         order=1,
         order_note="in law if eta is not 0",
-        num_calls=_one_a_step,
+        num_calls=one_a_step,
         is_stochastic=lambda options: options["eta"] != 0,
         least_steps=1,
         paper="Song et al. 2021 (DDIM), Eq. 12",
@@ -156,7 +117,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         grid="steps",
         order=1,
         order_note="in law",
-        num_calls=_one_a_step,
+        num_calls=one_a_step,
         is_stochastic=lambda options: True,
         least_steps=1,
         paper="Ho et al. 2020 (DDPM), Algorithm 2",
@@ -255,10 +216,11 @@ SAMPLERS: dict[str, SamplerRow] = {
         grid="rho",
         order=2,
         order_note="in law; strong order 1.5",
-        num_calls=_two_a_step,
+        num_calls=two_a_step,
         is_stochastic=lambda options: options["beta"] != 0,
         steps=lambda options: 24,
         least_steps=17,
         paper="Roessler 2010, scheme SRA1",
     ),
+    **FEW_STEP,
 }

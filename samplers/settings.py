@@ -28,8 +28,12 @@ SolverDtype = Literal["float64", "float32"]
 # our key of a grid and EDM's, of its option --disc; and the name of a grid that EDM has another for
 GRID_KEYS = ("grid", "discretization")
 _GRID_NAMES = {"edm": "rho"}
-# options that mean something else to other samplers: here a threshold, there the end of churn
-_OWN_MEANING = {"ito_taylor": ("S_max",)}
+# options that mean something else to other samplers: here a threshold, there the end of churn; or
+# whose best value is another one there
+_OWN_MEANING = {
+    "ito_taylor": ("S_max",),
+    **dict.fromkeys(("ipndm", "adams", "dpmpp", "unipc"), ("order",)),
+}
 
 
 class Guidance(Section):

@@ -97,6 +97,67 @@ def _together(options: Iterable[Decorator]) -> Decorator:
 reference_options = _together([*_DETECTOR, _BATCH, device_option])
 judging_options = _together([_REF, _METRICS, *_DETECTOR, _JSON, _BATCH, device_option])
 
+nll_options = _together(
+    [
+        click.option(
+            "--num", type=click.IntRange(1), help="Images to use, a subset.  [default: all]"
+        ),
+        click.option(
+            "--held-out",
+            type=click.IntRange(1),
+            metavar="INT",
+            help="Use the images that training with data.max_size=INT leaves out.",
+        ),
+        click.option(
+            "--subset-seed",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Picks the images of --num or --held-out, as data.subset_seed does.",
+        ),
+        click.option(
+            "--labels/--no-labels",
+            "with_labels",
+            default=True,
+            show_default=True,
+            help="Condition a model with labels on those of the data, if they have any.",
+        ),
+        click.option(
+            "--steps",
+            type=click.IntRange(2),
+            default=16,
+            show_default=True,
+            help="Steps of the ODE, six network calls and gradients each.",
+        ),
+        click.option(
+            "--probes",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Random vectors an image to estimate the divergence; more lessen the error.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Draws dequantization and random vectors.",
+        ),
+        click.option(
+            "--sigma_min",
+            type=click.FloatRange(0, min_open=True),
+            help="Noise level at which the density is taken.  [default: the sampler's lowest]",
+        ),
+        click.option(
+            "--sigma_max",
+            type=click.FloatRange(0, min_open=True),
+            help="Noise level of pure noise.  [default: where the sampler starts]",
+        ),
+        click.option("--log", metavar="FILE", help="Append a line with the number."),
+        *[_JSON, _BATCH, device_option],
+    ]
+)
+
 
 def criteria_of(options: dict[str, Any]) -> "Criteria":
     """How to score, taken out of the options of a command."""

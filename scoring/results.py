@@ -99,8 +99,17 @@ def append_log(path: str, scores: Scores) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    where = os.path.join(*Path(scores.what).parts[-2:])
     numbers = ", ".join(f"{name} {scores.values[value]:g}" for value, name in scores.names.items())
+    append_line(path, scores.what, numbers)
+
+
+def append_line(path: str, what: str, numbers: str) -> None:
+    """Append a line as `append_log` does: the last two parts of a path, and numbers.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    where = os.path.join(*Path(what).parts[-2:])
     with writing(path), open(path, "a", encoding="utf-8") as file:
         file.write(f"Checkpoint {where} -> {numbers}\n")
 

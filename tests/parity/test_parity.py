@@ -13,6 +13,7 @@ import pytest
 from tests.command import ENVIRONMENT
 from tests.parity.harness import Case, read_cases, relative_error, run_case
 from tests.parity.kinds import KINDS
+from tests.parity.kinds.few_step import SAMPLERS as FEW_STEP_SAMPLERS
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -30,6 +31,11 @@ WHOLE = {
 BUILT = {
     "samplers": {
         case["name"] for case in json.loads((GOLDEN / "samplers.json").read_text())["cases"]
+    },
+    "few-step": {
+        case["name"]
+        for case in json.loads((GOLDEN / "few_step.json").read_text())["cases"]
+        if case["sampler"] in FEW_STEP_SAMPLERS
     },
 }
 CASES = [

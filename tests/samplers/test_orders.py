@@ -10,7 +10,13 @@ import pytest
 from samplers import SAMPLERS
 from samplers.levels import visited_levels
 from samplers.settings import generation_settings
-from tests.samplers.orders import default_grid_order, flow_order, law_order, strong_order
+from tests.samplers.orders import (
+    default_grid_order,
+    flow_order,
+    graded_order,
+    law_order,
+    strong_order,
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Expectation:
 
     Attributes:
         name: key of SAMPLERS.
-        measure: flow_order, law_order or strong_order.
+        measure: flow_order, graded_order, law_order or strong_order.
         arguments: options of the sampler, and arguments of the measure.
         order: what it should be; None for the order that the row states, with default options.
         steps: numbers of steps.
@@ -37,6 +43,7 @@ class Expectation:
 
 
 FINE = (32, 64)
+FINER, FINEST = (64, 128, 256), (256, 512, 1024)
 NOISE = {"beta": 4.0}  # shows the terms of strong order 1.5
 
 # One without an order for every row: what the row states, of its default options.
@@ -70,15 +77,41 @@ EXPECTATIONS = [
     Expectation("sra1", law_order, {"kinds": "zw"}),
     Expectation("sra1", strong_order, {"kinds": "zw", **NOISE}, 1.5),
     Expectation("sra1", flow_order, {"beta": 0.0}, 2),
+    Expectation("ipndm", graded_order, {}, None, FINER),
+    *(Expectation("ipndm", graded_order, {"order": n}, min(n, 2), FINER) for n in (1, 2, 3)),
+    Expectation("adams", graded_order, {}, None, FINER),
+    *(Expectation("adams", graded_order, {"order": n}, n, FINER) for n in (1, 2, 3)),
+    Expectation("adams", flow_order, {}, 2, FINEST),
+    Expectation("dpmpp", graded_order, {}, None, FINEST),
+    *(Expectation("dpmpp", graded_order, {"order": n}, n, FINER) for n in (1, 2)),
+    Expectation("dpmpp", flow_order, {"order": 2}, 2, FINER),
+    Expectation("dpmpp", flow_order, {}, 2, FINER),
+    Expectation("dpmpp", flow_order, {"lower_order_final": False}, 2, FINEST),
+    Expectation("unipc", graded_order, {}, None, FINER),
+    *(
+        Expectation("unipc", graded_order, {"order": n, "variant": variant}, n + 1, FINER)
+        for n in (1, 2, 3)
+        for variant in ("bh1", "bh2")
+    ),
+    *(
+        Expectation("unipc", flow_order, {"order": n, "lower_order_final": False}, n + 1, FINER)
+        for n in (1, 2, 3)
+    ),
+    Expectation("unipc", flow_order, {}, 2, FINER),
 ]
 
 # Order of the error of the variance on Gaussian data, from 50 to 200 steps of the default grid to
-# 0. D is affine there, so what needs the Laplacian for order 2 does without.
+# 0. D is affine there, so what needs the Laplacian for order 2 does without. The error of unipc is
+# soon that of the step to 0, 1.6e-5.
 ON_DEFAULT_GRIDS = {
     "heun": 2.06,
     "euler": 0.98,
     "ddim": 0.96,
     "ddpm": 0.82,
+    "ipndm": 2.11,
+    "adams": 3.76,
+    "dpmpp": 2.2,
+    "unipc": 1.39,
     "ablation": 2.06,
     "reverse_sde": 1.06,
     "ito_taylor": 2.22,
@@ -105,7 +138,8 @@ def test_every_row_has_an_order_to_be_measured() -> None:
         row = SAMPLERS[expected.name]
         is_law = row.is_stochastic(row.options)
         if expected.order is None:
-            assert expected.measure is (law_order if is_law else flow_order), str(expected)
+            measures = (law_order,) if is_law else (flow_order, graded_order)
+            assert expected.measure in measures, str(expected)
 
 
 @pytest.mark.parametrize("name", ON_DEFAULT_GRIDS)

@@ -2,6 +2,7 @@
 
 from tests.parity.kinds.data import augmentation, dataset_tool
 from tests.parity.kinds.diffusers import diffusers
+from tests.parity.kinds.few_step import few_step
 from tests.parity.kinds.losses import training_losses
 from tests.parity.kinds.networks import networks_ddpm, networks_edm
 from tests.parity.kinds.samplers import samplers
@@ -13,6 +14,7 @@ KINDS = {
     "dataset-tool": dataset_tool,
     "diffusers": diffusers,
     "edm-snapshot": edm_snapshot,
+    "few-step": few_step,
     "generate": generated,
     "networks-ddpm": networks_ddpm,
     "networks-edm": networks_edm,
