@@ -62,7 +62,10 @@ class Case:
         return " ".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
 
 
-CASES = [Case(name, {}) for name in SAMPLERS] + [
+# a step of theirs depends on steps before it, or some steps are followed by more than that
+NO_CHAINS = ("dpmpp_2m_sde", "dpmpp_3m_sde", "restart")
+
+CASES = [Case(name, {}, is_chain=name not in NO_CHAINS) for name in SAMPLERS] + [
     Case("heun", {"S_churn": 40.0}, is_chain=False),  # spreads the churn over its number of steps
     Case("ddim", {"eta": 1.0}),
     Case("ablation", {"solver": "euler"}),

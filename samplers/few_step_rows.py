@@ -1,6 +1,12 @@
 """Rows of the solvers that are made for few steps. They join SAMPLERS."""
 
-from samplers.row import SamplerRow, one_a_step
+import math
+
+from samplers.restarts import DEFAULT_RESTARTS, RESTARTS, calls_with_restarts
+from samplers.row import SamplerRow, one_a_step, two_a_step
+
+_SDE = {"eta": 1.0, "S_noise": 1.0}
+_SDE_RANGES = {"eta": (0.0, 10.0), "S_noise": (0.0, math.inf)}
 
 FEW_STEP: dict[str, SamplerRow] = {
     "ipndm": SamplerRow(
@@ -55,5 +61,56 @@ FEW_STEP: dict[str, SamplerRow] = {
         is_stochastic=lambda options: False,
         least_steps=1,
         paper="Zhao et al. 2023 (UniPC)",
+    ),
+    "dpm2": SamplerRow(
+        target="samplers.solvers.dpm2:dpm2",
+        summary="DPM-Solver-2, the slope of each step's middle in log-SNR",
+        grid="rho",
+        order=2,
+        num_calls=two_a_step,
+        is_stochastic=lambda options: False,
+        least_steps=5,
+        paper="Lu et al. 2022 (DPM-Solver), Algorithm 1",
+    ),
+    "dpmpp_2m_sde": SamplerRow(
+        target="samplers.solvers.dpmpp_2m_sde:dpmpp_2m_sde",
+        options={**_SDE, "solver_type": "midpoint"},
+        choices={"solver_type": ("midpoint", "heun")},
+        ranges=_SDE_RANGES,
+        summary="SDE-DPM-Solver++(2M), the reverse SDE by two steps' estimates of x0",
+        grid="log_sigma",
+        order=2,
+        order_note="in law",
+        num_calls=one_a_step,
+        is_stochastic=lambda options: options["eta"] != 0,
+        least_steps=1,
+        paper="Lu et al. 2022 (DPM-Solver++), appendix B",
+    ),
+    "dpmpp_3m_sde": SamplerRow(
+        target="samplers.solvers.dpmpp_3m_sde:dpmpp_3m_sde",
+        options=_SDE,
+        ranges=_SDE_RANGES,
+        summary="a three-step SDE-DPM-Solver++, the curvature of D by half its weight",
+        grid="log_sigma",
+        order=2,
+        order_note="in law",
+        num_calls=one_a_step,
+        is_stochastic=lambda options: options["eta"] != 0,
+        least_steps=1,
+        paper="Lu et al. 2022 (DPM-Solver++), with one step more",
+    ),
+    "restart": SamplerRow(
+        target="samplers.solvers.restart:restart",
+        options={"restarts": DEFAULT_RESTARTS, "S_noise": 1.0},
+        ranges={"S_noise": (0.0, math.inf)},
+        rules={"restarts": RESTARTS},
+        summary="Heun's method that goes back to more noise and comes down again",
+        grid="rho",
+        order=2,
+        order_note="without restarts; their own error depends on their nodes",
+        num_calls=calls_with_restarts,
+        is_stochastic=lambda options: bool(options["restarts"]),
+        least_steps=3,
+        paper="Xu et al. 2023 (Restart), Algorithm 1",
     ),
 }

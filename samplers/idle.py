@@ -29,6 +29,10 @@ def idle_settings(
     idle: list[tuple[str, str]] = []
     if not options.get("S_churn", math.inf):
         idle += [(key, "S_churn is 0") for key in ("S_min", "S_max", "S_noise")]
+    if not options.get("restarts", True):
+        idle += [("S_noise", "there are no restarts")]
+    if options.get("eta") == 0:
+        idle += [("S_noise", "eta is 0")]
     if options.get("scheme", "published") != "published":
         idle += [("S_max", f"scheme {options['scheme']} does not read it")]
     if options.get("variance") != "interpolated":

@@ -16,6 +16,7 @@ from diffusion.guidance import (
     static_clip,
 )
 from samplers.levels import solver_of, visited_levels
+from samplers.restarts import check_restarts
 from samplers.settings import GenerationSettings
 from samplers.solvers.derivatives import check_continuous
 from samplers.solvers.interface import Solver
@@ -128,7 +129,8 @@ def sampling_of(
 
     Raises:
         UserError: guidance without labels or without a scale, a guide of another shape, an empty
-            range of noise levels, or a solver that needs a derivative that the model lacks.
+            range of noise levels, a solver that needs a derivative that the model lacks, or a
+            restart that has no place on the grid.
     """
     guidance = settings.guidance
     if guide is None:
@@ -157,6 +159,8 @@ def sampling_of(
         for model in (denoiser, guide):
             if model is not None:
                 check_continuous("sampler ito_taylor", sigmas, model.round_sigma)
+    if settings.name == "restart":
+        check_restarts(sigmas, settings.options["restarts"], denoiser.round_sigma)
     return Sampling(settings, denoiser, guide, sigmas, notes)
 
 

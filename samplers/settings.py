@@ -28,10 +28,11 @@ SolverDtype = Literal["float64", "float32"]
 # our key of a grid and EDM's, of its option --disc; and the name of a grid that EDM has another for
 GRID_KEYS = ("grid", "discretization")
 _GRID_NAMES = {"edm": "rho"}
-# options that mean something else to other samplers: here a threshold, there the end of churn; or
-# whose best value is another one there
+# options that mean something else to other samplers: here a threshold, there the end of churn; here
+# a share of the noise, there the strength of an SDE's; or whose best value is another one there
 _OWN_MEANING = {
     "ito_taylor": ("S_max",),
+    "ddim": ("eta",),
     **dict.fromkeys(("ipndm", "adams", "dpmpp", "unipc"), ("order",)),
 }
 

@@ -97,7 +97,7 @@ class Row:
         if default is None or is_number(default):
             return number(value)
         if isinstance(default, list) and isinstance(value, (list, tuple)):
-            return [number(item) for item in value]
+            return _numbers_in(value)
         return value
 
     def _check(self, owner: str, options: Mapping[str, Any]) -> None:
@@ -137,6 +137,11 @@ class Row:
         if kind is float and math.isnan(value):
             raise UserError(f"{what} is nan: give a number")
         return float(value) if kind is float else value
+
+
+def _numbers_in(value: Any) -> Any:
+    """Numbers that a reader left as text, in lists of lists, too; tuples become lists."""
+    return [*map(_numbers_in, value)] if isinstance(value, list | tuple) else number(value)
 
 
 RowT = TypeVar("RowT", bound=Row)

@@ -57,7 +57,7 @@ def test_clip_is_guidance_clip_after_unless_that_is_given() -> None:
     ("mapping", "message"),
     [
         ({"guidnce": 2}, "did you mean 'guidance'"),
-        ({"solver_type": "float32"}, "did you mean 'solver_dtype'"),
+        ({"solver_dtyp": "float32"}, "did you mean 'solver_dtype'"),
         ({"S_chrun": 2}, "did you mean 'S_churn'"),
         ({"name": "huen"}, "did you mean 'heun'"),
         ({"name": ["heun"]}, "sampler name"),
@@ -130,12 +130,21 @@ def test_what_was_given_beats_what_was_stored(
 
 
 def test_an_option_with_two_meanings_does_not_travel() -> None:
-    """S_max ends a churn window, but starts ito_taylor's second-order branch."""
+    """S_max ends a churn window, but starts ito_taylor's second-order branch.
+
+    ddim's eta is a share of the noise, 0 by default; that of an SDE is its strength.
+    """
     stored = {"S_churn": 40, "S_max": 50, "steps": 9}
     assert overlay(stored, {"name": "ito_taylor"}) == {"name": "ito_taylor", "steps": 9}
     back = overlay({"name": "ito_taylor", "S_max": 5}, {"name": "ablation"})
     assert back == {"name": "ablation"}
     assert overlay(stored, {"name": "ablation"})["S_max"] == 50
+    sde = {"name": "dpmpp_3m_sde", "eta": 2.0}
+    assert overlay(sde, {"name": "ddim"}) == {"name": "ddim"}
+    assert overlay({"name": "ddim", "eta": 0.0}, {"name": "dpmpp_3m_sde"}) == {
+        "name": "dpmpp_3m_sde"
+    }
+    assert overlay(sde, {"name": "dpmpp_2m_sde"})["eta"] == 2.0
 
 
 def test_given_options_that_the_sampler_lacks_are_refused_not_dropped() -> None:
@@ -254,6 +263,10 @@ def test_guidance_on_the_command_line() -> None:
         ({}, {"guidance": "2", "guidance_clip": "before", "dynamic_clip": True}, False, []),
         ({}, {"guidance": "2", "guidance_clip": "none", "dynamic_clip": True}, False, ["clip"]),
         ({}, {"sampler": "ito_taylor", "S_max": 5.0}, False, ["S_max"]),
+        ({}, {"sampler": "restart", "S_noise": 1.1}, False, []),
+        ({"name": "restart", "restarts": []}, {"S_noise": 1.1}, False, ["S_noise"]),
+        ({}, {"sampler": "dpmpp_2m_sde", "S_noise": 1.1}, False, []),
+        ({}, {"sampler": "dpmpp_2m_sde", "S_noise": 1.1, "eta": 0.0}, False, ["S_noise"]),
         ({}, {"sampler": "ito_taylor", "scheme": "published", "S_max": 5.0}, False, []),
     ],
 )

@@ -16,6 +16,7 @@ from tests.samplers.orders import (
     graded_order,
     law_order,
     strong_order,
+    variance_order,
 )
 
 
@@ -25,7 +26,7 @@ class Expectation:
 
     Attributes:
         name: key of SAMPLERS.
-        measure: flow_order, graded_order, law_order or strong_order.
+        measure: flow_order, graded_order, law_order, variance_order or strong_order.
         arguments: options of the sampler, and arguments of the measure.
         order: what it should be; None for the order that the row states, with default options.
         steps: numbers of steps.
@@ -43,10 +44,12 @@ class Expectation:
 
 
 FINE = (32, 64)
+MEMORY = (32, 64, 128)  # for methods that start with lower orders
 FINER, FINEST = (64, 128, 256), (256, 512, 1024)
 NOISE = {"beta": 4.0}  # shows the terms of strong order 1.5
 
-# One without an order for every row: what the row states, of its default options.
+# One without an order for every row: what the row states, of its default options. For restart that
+# is the order of its steps; tests/samplers/test_restart.py has that of its restarts.
 EXPECTATIONS = [
     Expectation("heun", flow_order),
     Expectation("euler", flow_order),
@@ -77,6 +80,16 @@ EXPECTATIONS = [
     Expectation("sra1", law_order, {"kinds": "zw"}),
     Expectation("sra1", strong_order, {"kinds": "zw", **NOISE}, 1.5),
     Expectation("sra1", flow_order, {"beta": 0.0}, 2),
+    Expectation("dpm2", flow_order),
+    Expectation("dpmpp_2m_sde", variance_order, {}, None, MEMORY),
+    Expectation("dpmpp_2m_sde", variance_order, {"solver_type": "heun"}, 2, MEMORY),
+    Expectation("dpmpp_2m_sde", variance_order, {"eta": 0.3}, 2, MEMORY),
+    Expectation("dpmpp_2m_sde", flow_order, {"eta": 0.0}, 2, MEMORY),
+    Expectation("dpmpp_2m_sde", flow_order, {"eta": 0.0, "solver_type": "heun"}, 2, MEMORY),
+    Expectation("dpmpp_3m_sde", variance_order, {}, None, MEMORY),
+    Expectation("dpmpp_3m_sde", variance_order, {"eta": 2.0}, 2, MEMORY),
+    Expectation("dpmpp_3m_sde", flow_order, {"eta": 0.0}, 2, (128, 256, 512)),
+    Expectation("restart", flow_order, {"restarts": []}),
     Expectation("ipndm", graded_order, {}, None, FINER),
     *(Expectation("ipndm", graded_order, {"order": n}, min(n, 2), FINER) for n in (1, 2, 3)),
     Expectation("adams", graded_order, {}, None, FINER),
@@ -116,6 +129,10 @@ ON_DEFAULT_GRIDS = {
     "reverse_sde": 1.06,
     "ito_taylor": 2.22,
     "sra1": 2.08,
+    "dpm2": 2.07,
+    "dpmpp_2m_sde": 2.01,
+    "dpmpp_3m_sde": 2.12,
+    "restart": 0.69,
 }
 
 
@@ -136,9 +153,9 @@ def test_every_row_has_an_order_to_be_measured() -> None:
     )
     for expected in EXPECTATIONS:
         row = SAMPLERS[expected.name]
-        is_law = row.is_stochastic(row.options)
+        is_law = row.is_stochastic({**row.options, **expected.arguments})
         if expected.order is None:
-            measures = (law_order,) if is_law else (flow_order, graded_order)
+            measures = (law_order, variance_order) if is_law else (flow_order, graded_order)
             assert expected.measure in measures, str(expected)
 
 

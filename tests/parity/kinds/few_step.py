@@ -13,6 +13,12 @@ from tests.parity.harness import Case, NotBuilt, relative_error
 from tests.parity.kinds.common import mixture
 from tests.parity.kinds.samplers import Tape
 
+
+def with_S_noise(args: dict[str, Any]) -> dict[str, Any]:
+    """The scale of the noise under EDM's name, which is s_noise in some programs."""
+    return {"S_noise" if key == "s_noise" else key: value for key, value in args.items()}
+
+
 # published names of samplers -> the flat form of our settings
 SAMPLERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "ipndm": lambda args: {"name": "ipndm", **args},
@@ -20,6 +26,10 @@ SAMPLERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "dpmpp": lambda args: {"name": "dpmpp", **args},
     "dpmpp_2m": lambda args: {"name": "dpmpp", "order": 2, "lower_order_final": False, **args},
     "unipc": lambda args: {"name": "unipc", **args},
+    "dpm2": lambda args: {"name": "dpm2", **args},
+    "dpmpp_2m_sde": lambda args: {"name": "dpmpp_2m_sde", **with_S_noise(args)},
+    "dpmpp_3m_sde": lambda args: {"name": "dpmpp_3m_sde", **with_S_noise(args)},
+    "restart": lambda args: {"name": "restart", **with_S_noise(args)},
 }
 
 
@@ -34,6 +44,8 @@ def few_step(case: Case) -> float:
     latents = torch.from_numpy(case.arrays[case.document["latents"]])
     noise = Tape(**case.document["tape"])
     result = solver(denoise, latents * sigmas[0], sigmas, noise=noise)
+    drawn = case.spec.get("noise_draws", noise.calls)
+    assert noise.calls == drawn, f"{noise.calls} draws of noise instead of {drawn}"
     return relative_error(result.numpy(), case.arrays[case.name])
 
 
