@@ -7,7 +7,8 @@ on exact denoisers and on a model of real digits (docs/sampling.md, "Few steps")
 from collections.abc import Mapping
 from typing import Any
 
-from samplers import MAX_STEPS, Options, SamplerRow
+from samplers import MAX_STEPS, SamplerRow
+from samplers.row import Options
 from torch_utils.errors import UserError
 
 AUTO = "auto"

@@ -1,9 +1,10 @@
-"""`--calls` and `--sampler=auto` in programs, recipes and Python: what was picked is what is run."""
+"""`--calls` and `--sampler=auto` in programs, recipes and Python: what is picked is what runs."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from samplers.settings import generation_settings
 from tests.command import assert_refused, call
 from tests.test_generate_cli import generate, write_snapshot
 from tests.training.runs import tiny_config, train_tiny
+from torch_utils.images import save_png
 from training.config import PreviewConfig
 from training.preview import plan_preview
 from training.recipes import load_config
@@ -78,15 +80,16 @@ def test_wrong_options_are_one_line(
     assert_refused(call("fid.py", "gen", *scored, f"--ref={DIGITS}", *options.split()), message)
 
 
-def test_scores_say_what_was_picked(tmp_path: Path) -> None:
-    from tests.scoring.test_networks import digits_like
-
-    network, out = digits_like(tmp_path), tmp_path / "scores.json"
-    how = ("--detector=digits", f"--ref={DIGITS}", "--metrics=fid", f"--json={out}")
+def test_scores_say_what_was_picked(network: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "scores.json"
+    for index in range(4):
+        noise = np.random.default_rng(index).integers(0, 256, (1, 8, 6), dtype=np.uint8)
+        save_png(data / f"{index}.png", noise)
+    how = ("--detector=pixels", f"--ref={data}", "--metrics=fid", f"--json={out}")
     picked = ("--sampler=auto", "--calls=5")
+    line = f"sampler auto: {pick_for(5)['name']}, 5 steps on grid "
     done = call("fid.py", "compare", network, *how, "--num=4", *picked)
     assert done.returncode == 0, done.stderr
-    line = f"sampler auto: {pick_for(5)['name']}, 5 steps on grid "
     assert f"{network}: {line}" in done.stdout
     (facts,) = json.loads(out.read_text())
     assert (facts["sampler"], facts["steps"], facts["calls"]) == (pick_for(5)["name"], 5, 5)
