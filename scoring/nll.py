@@ -219,12 +219,13 @@ def bits_per_dim(log_p: Tensor, num_values: int) -> Tensor:
 
 def as_json(found: Likelihood) -> dict[str, Any]:
     """One flat record; `bits` has the number of every image."""
+    change = found.halving_change
     return {
         "what": found.what,
         "nll": found.mean,
         "standard_error": found.standard_error,
         "probe_error": found.probe_error,
-        "halving_change": found.halving_change,
+        "halving_change": change if math.isfinite(change) else None,
         **found.facts,
         "bits": found.images.tolist(),
     }

@@ -17,7 +17,7 @@ from torch_utils.distributed import World
 from torch_utils.errors import UserError
 from torch_utils.text import some
 
-_LOWEST, _HIGHEST = 0.002, 80.0  # for models that accept every level, as of EDM's grid
+_LOWEST = 0.002  # of EDM's grid, for models that accept every level and samplers that name none
 _SAMPLED = 16  # levels at which it is tried whether a model rounds them
 
 

@@ -172,6 +172,8 @@ GEN = (
     " --ref=assets/digits-8x8.zip"
 )
 
+NLL = "fid.py nll --data=assets/digits-8x8.zip --num=4 --steps=2 --probes=2 --batch=3"
+
 
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
@@ -191,6 +193,8 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
             f"fid.py calc {fid} --images={root / 'cuda'} --ref={root / 'ref.npz'} --num=4",
             f"{GEN} --network={root / 'run'} --device=cpu --json={root / 'cpu.json'}",
             f"{GEN} --network={root / 'run'} --device=cuda --json={root / 'cuda.json'}",
+            f"{NLL} --network={root / 'run'} --device=cpu --json={root / 'nll-cpu.json'}",
+            f"{NLL} --network={root / 'run'} --device=cuda --json={root / 'nll-cuda.json'}",
             f"dataset_tool.py convert --source={root / 'cuda'} --dest={root / 'cuda.zip'}",
             f"snapshot_tool.py info {snapshot}",
         ),
@@ -220,6 +224,8 @@ def test_every_command_line_does_on_a_gpu_what_it_does_on_the_cpu(
     for value in ("fid", "is", "precision", "recall"):
         assert scores[1][value] == pytest.approx(scores[0][value], rel=1e-6)
     assert scores[1]["fid"] > 1
+    bits = [json.loads((root / f"nll-{name}.json").read_text())["bits"] for name in ("cpu", "cuda")]
+    assert bits[1] == pytest.approx(bits[0], rel=1e-5)
 
 
 def test_two_processes_do_over_nccl_what_one_does(

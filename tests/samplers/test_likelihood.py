@@ -7,11 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+import networks
+from diffusion import preconditioning
+from diffusion.denoiser import Denoiser
 from diffusion.guidance import conditional
 from models.build import build
 from models.config import ModelConfig
 from samplers.likelihood import denoised_and_trace, log_likelihood
 from tests.closed_form import GaussianMixture
+from tests.networks.small import small_net, small_variant
 from tests.parity.weights import fill_by_rule
 from tests.samplers.orders import Mixture, fitted_order
 
@@ -198,6 +202,23 @@ def test_the_trace_of_a_network_is_that_of_its_jacobian(label_dim: int) -> None:
         for i in range(2):
             exact = jacobian[i, :, :, :, i].reshape(16, 16).trace()
             torch.testing.assert_close(traces[:, i].mean(), exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_every_network_has_the_backward_pass(name: str) -> None:
+    """e^T (dD/dx) e is the slope of e^T D along e, here by a central difference."""
+    options = small_variant(name)
+    network = small_net(options.pop("name"), img_channels=1, label_dim=3, **options).double()
+    denoiser = Denoiser(
+        network, preconditioning.create("edm"), img_resolution=(8, 8), img_channels=1, label_dim=3
+    ).requires_grad_(False)
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    denoise, probes, step = conditional(denoiser, torch.eye(3)[:2]), signs(x, 2), 1e-5
+    _, traces = denoised_and_trace(denoise, x, 0.7, probes)
+    for probe, trace in zip(probes, traces, strict=True):
+        change = denoise(x + step * probe, 0.7) - denoise(x - step * probe, 0.7)
+        slope = (change * probe).flatten(1).sum(1) / (2 * step)
+        torch.testing.assert_close(trace, slope, rtol=1e-5, atol=1e-5)
 
 
 def test_an_image_does_not_depend_on_the_others_of_its_batch() -> None:

@@ -229,6 +229,17 @@ def test_labels_of_the_data_condition_the_model(network: Path, data: Path, tmp_p
     assert plain.stdout == without.stdout
 
 
+def test_it_is_that_of_the_plain_model(data: Path, tmp_path: Path, network: Path) -> None:
+    """A stored sampler that clips and visits steps of DDPM changes nothing but where it starts."""
+    how = {"clip": True, "name": "ddim", "steps": 10}
+    other = write_snapshot(tmp_path / "clipping.safetensors", 3, **how)
+    common = ("nll", f"--data={data}", *FEW, "--sigma_max=80")
+    done, plain = (call("fid.py", *common, f"--network={path}") for path in (other, network))
+    assert done.stderr.count("guidance and clipping of the model's sampler are left out") == 1
+    assert plain.stderr == ""
+    assert done.stdout.splitlines()[0] == plain.stdout.splitlines()[0]
+
+
 def test_data_may_lack_the_last_classes(network: Path, tmp_path: Path) -> None:
     common = (f"--network={network}", *FEW)
     two = write_data(tmp_path / "two", labels=[0, 1, 0, 1, 0, 1, 0])
