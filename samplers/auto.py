@@ -17,14 +17,14 @@ WRAPPING = ("clip", "guidance", "solver_dtype")  # the keys that are not the sam
 
 # calls -> the flat settings of solver and grid. Each makes one call a step and ends at 0, because a
 # model's least noise level may be one that can be seen.
-_LOG = {"grid": "log_sigma", "sigma_min": 0.03, "end": "zero"}
+_GRID = {"grid": "log_sigma", "sigma_min": 0.03, "end": "zero"}
 PICKS: dict[int, dict[str, Any]] = {
-    5: {"name": "ipndm", "order": 3, **_LOG},
-    6: {"name": "ipndm", "order": 3, **_LOG},
-    8: {"name": "ipndm", "order": 3, **_LOG},
-    10: {"name": "ipndm", "order": 4, **_LOG},
-    15: {"name": "ipndm", "order": 4, **_LOG},
-    20: {"name": "ipndm", "order": 4, "grid": "rho", "end": "zero"},
+    5: {"name": "ipndm", "order": 3, **_GRID},
+    6: {"name": "ipndm", "order": 3, **_GRID},
+    8: {"name": "ipndm", "order": 3, **_GRID},
+    10: {"name": "ipndm", "order": 3, **_GRID},
+    15: {"name": "ipndm", "order": 4, **_GRID},
+    20: {"name": "ipndm", "order": 4, **_GRID},
 }
 
 
