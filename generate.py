@@ -26,9 +26,7 @@ explain_names_with(explain)
     "--seeds",
     type=IntList(),
     metavar="LIST",
-    default="0-63",
-    show_default=True,
-    help="Random seeds, e.g. 1,2,5-10; one image each.",
+    help="Random seeds, e.g. 1,2,5-10; one image each.  [default: 0-63; in mode scales 0]",
 )
 @click.option("--subdirs", is_flag=True, help="A folder for every thousand seeds.")
 @click.option(
@@ -65,7 +63,7 @@ explain_names_with(explain)
 def main(
     network: str,
     outdir: str,
-    seeds: list[int],
+    seeds: list[int] | None,
     subdirs: bool,
     class_: str | None,
     tags: str | None,
@@ -96,7 +94,7 @@ def main(
     asked = Asked(
         network=network,
         outdir=outdir,
-        seeds=seeds,
+        seeds=seeds or IntList().convert(row.seeds, None, None),
         subdirs=subdirs,
         words=LabelWords(class_, tags, label, labels),
         batch=batch,

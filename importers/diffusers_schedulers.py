@@ -1,4 +1,4 @@
-"""Configs of DDPMScheduler and DDIMScheduler, of the library diffusers, in our terms.
+"""Configs of schedulers of the library diffusers in our terms.
 
 They say how the network was trained (betas, prediction) and how it is sampled.
 """
@@ -11,11 +11,13 @@ import numpy as np
 
 from diffusion import SCHEDULES, schedules
 from diffusion.tables import Table
+from importers.diffusers_multistep import SAMPLERS as MULTISTEP
+from importers.diffusers_multistep import multistep_sampling
 from torch_utils.errors import UserError, unknown_name
 from torch_utils.numbers import is_integer, is_number
 from torch_utils.registry import resolve_entry
 
-CLASSES = ("DDPMScheduler", "DDIMScheduler")
+CLASSES = ("DDPMScheduler", "DDIMScheduler", *MULTISTEP)
 
 # key -> the library's default
 DEFAULTS: dict[str, Any] = {
@@ -83,7 +85,7 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> SchedulerReading:
     """
     name = str(config.get("_class_name", CLASSES[0]))[:80]
     if name not in CLASSES:
-        raise UserError(f"{where}: the scheduler is {name}: known are {' and '.join(CLASSES)}")
+        raise UserError(f"{where}: the scheduler is {name}: known are {', '.join(CLASSES)}")
     values = DEFAULTS | {key: value for key, value in config.items() if key in DEFAULTS}
     if config.get("predict_epsilon") is False and "prediction_type" not in config:
         values["prediction_type"] = "sample"  # as early releases say it
@@ -91,9 +93,13 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> SchedulerReading:
         if isinstance(default, bool) and not isinstance(values[key], bool):
             raise UserError(f"{where}: {key} is {values[key]!r:.60}: it must be true or false")
     schedule = _schedule(values, where)
+    prediction = _looked_up("prediction_type", PREDICTIONS, values, where)
     num_steps = resolved(schedule).num_steps
+    if name in MULTISTEP:
+        sampling, notes = multistep_sampling(name, config, num_steps, where)
+        return SchedulerReading(schedule, prediction, sampling, notes)
     is_ddim = name == "DDIMScheduler"
-    sampling: dict[str, Any] = {
+    sampling = {
         "name": "ddim" if is_ddim else "ddpm",
         "grid": "steps",
         "steps": min(DDIM_STEPS, num_steps) if is_ddim else num_steps,
@@ -115,12 +121,7 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> SchedulerReading:
         sampling["clip_x0" if is_ddim else "clip"] = True
     if not is_ddim and values["variance_type"].startswith("learned"):
         notes.append(LEFT_OUT)
-    return SchedulerReading(
-        schedule,
-        _looked_up("prediction_type", PREDICTIONS, values, where),
-        sampling,
-        notes,
-    )
+    return SchedulerReading(schedule, prediction, sampling, notes)
 
 
 def resolved(schedule: Mapping[str, Any]) -> Table:
