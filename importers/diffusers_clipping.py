@@ -7,6 +7,7 @@ from torch_utils.errors import UserError
 from torch_utils.numbers import is_number
 
 _RATIO = 0.995  # the library's default, and ours
+UNBOUNDED = 1e6  # a sample_max_value that no quantile reaches
 
 
 def clipping(config: Mapping[str, Any], where: str) -> tuple[bool | str, list[str]]:
@@ -49,7 +50,9 @@ def thresholding(config: Mapping[str, Any], where: str) -> tuple[bool | str, lis
         return True, []
     if bound < 1:
         return True, [f"sample_max_value {bound:g} is not available: 1 takes its place"]
-    notes = [f"sample_max_value {bound:g} is not available: there is no bound"]
+    notes = []
+    if bound < UNBOUNDED:
+        notes.append(f"sample_max_value {bound:g} is not available: there is no bound")
     if ratio != _RATIO:
         notes.append(f"dynamic_thresholding_ratio {ratio:g} is not available: it is {_RATIO}")
     return "dynamic", notes

@@ -149,6 +149,13 @@ def test_other_folders_are_not_taken_for_one(tmp_path: Path) -> None:
     assert not is_diffusers(tmp_path / "absent")
 
 
+def test_dynamic_clipping_is_written_and_read(tmp_path: Path) -> None:
+    told = SAMPLING | {"clip": "dynamic"}
+    found = read_diffusers(written(tmp_path / "out", model_config(), **told))
+    assert found.info.sampling == told
+    assert found.notes == ()
+
+
 DPM_SOLVER = {"_class_name": "DPMSolverMultistepScheduler"}
 
 
