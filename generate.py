@@ -21,14 +21,17 @@ explain_names_with(explain)
 
 @click.command(cls=Command, needs_less="compute fewer images at once (--batch)")
 @network_option
-@click.option("--outdir", metavar="DIR", required=True, help="Where the images go.")
+@click.option(
+    "--outdir",
+    metavar="DIR|FILE",
+    required=True,
+    help="Where the images go: a folder, FILE.zip (a data set) or FILE.npz.",
+)
 @click.option(
     "--seeds",
     type=IntList(),
     metavar="LIST",
-    default="0-63",
-    show_default=True,
-    help="Random seeds, e.g. 1,2,5-10; one image each.",
+    help="Random seeds, e.g. 1,2,5-10; one image each.  [default: 0-63; in mode scales 0]",
 )
 @click.option("--subdirs", is_flag=True, help="A folder for every thousand seeds.")
 @click.option(
@@ -65,7 +68,7 @@ explain_names_with(explain)
 def main(
     network: str,
     outdir: str,
-    seeds: list[int],
+    seeds: list[int] | None,
     subdirs: bool,
     class_: str | None,
     tags: str | None,
@@ -96,7 +99,7 @@ def main(
     asked = Asked(
         network=network,
         outdir=outdir,
-        seeds=seeds,
+        seeds=seeds or IntList().convert(row.seeds, None, None),
         subdirs=subdirs,
         words=LabelWords(class_, tags, label, labels),
         batch=batch,

@@ -5,7 +5,8 @@ mode's own options to what it prints at the end. Adding one is a function and a 
 table is torch-free; functions are imported when used.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch_utils.registry import Row
 
@@ -19,16 +20,38 @@ class ModeRow(Row):
     Attributes:
         reads: the options of `generation.command_line.OPTIONS`, by parameter, that it reads.
         needs: those of them that have to be given.
+        replaces: of those, lists of values that an option of the sampler has one after the other.
+        seeds: what --seeds is by default.
     """
 
     reads: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    replaces: Mapping[str, str] = field(default_factory=dict)
+    seeds: str = "0-63"
 
 
 MODES: dict[str, ModeRow] = {
     "generate": ModeRow(
         target="generation.plain:generate_images",
-        reads=("grid",),
+        reads=("grid", "resume"),
         summary="an image for every seed",
+    ),
+    "denoise": ModeRow(
+        target="generation.strips:denoise",
+        reads=("grid", "frames", "animate", "fps"),
+        summary="a strip of the sampler's states for every seed",
+    ),
+    "progressive": ModeRow(
+        target="generation.strips:progressive",
+        reads=("grid", "frames", "animate", "fps"),
+        summary="a strip of its estimates of the clean image for every seed",
+    ),
+    "scales": ModeRow(
+        target="generation.scales:compare_scales",
+        reads=("scales", "tag_groups"),
+        needs=("scales",),
+        replaces={"scales": "guidance"},
+        seeds="0",
+        summary="one picture of every class at several guidance scales",
     ),
 }

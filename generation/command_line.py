@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from generation import DEFAULT_MODE, MODES, ModeRow
+from generation.option_types import Scales, TagGroups
 from torch_utils.errors import UserError
 from torch_utils.registry import lookup
 
@@ -14,7 +15,43 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
     "grid": click.option(
         "--grid",
         metavar="FILE",
-        help="Also put all images into one PNG; `each`: one row a class.",
+        help="Also put all images, or strips, into one PNG; `each`: one row a class.",
+    ),
+    "frames": click.option(
+        "--frames",
+        type=click.IntRange(min=2),
+        metavar="INT",
+        help="Steps that are shown, the first and the final image included.  "
+        "[default: 8 in strips, 24 in animations]",
+    ),
+    "animate": click.option(
+        "--animate",
+        metavar="FILE",
+        help="Also make an animated WebP of all images together.",
+    ),
+    "fps": click.option(
+        "--fps",
+        type=click.FloatRange(min=0.1, max=100),
+        metavar="FLOAT",
+        help="Frames a second of the animation.  [default: 8]",
+    ),
+    "scales": click.option(
+        "--scales",
+        type=Scales(),
+        metavar="LIST",
+        help="Guidance scales of mode scales, e.g. 0,1,2,4, or w=0,0.5,1.",
+    ),
+    "tag_groups": click.option(
+        "--tag-groups",
+        type=TagGroups(),
+        metavar="TAGS:TAGS",
+        help="Rows of mode scales: every pair, e.g. of Male,Female:Smiling,Bangs.",
+    ),
+    "resume": click.option(
+        "--resume",
+        is_flag=True,
+        default=None,
+        help="Make the images that are missing; keep those of an equal earlier command.",
     ),
 }
 
@@ -44,7 +81,8 @@ def split_options(
         that another mode reads.
 
     Raises:
-        UserError: there is no such mode, or it lacks an option that it needs.
+        UserError: there is no such mode, it lacks an option that it needs, or an option is given
+            beside another one that replaces it.
     """
     row = lookup("mode", MODES, name)
     own = {key: options[key] for key in row.reads}
@@ -60,4 +98,8 @@ def split_options(
                 f"{readers} does"
             )
     rest = {key: value for key, value in options.items() if key not in OPTIONS}
+    for key, other in row.replaces.items():
+        if rest[other] is not None:
+            raise UserError(f"--{other} and --{key}: give one of them")
+        rest[other] = repr(max(own[key], key=lambda scale: abs(scale - 1)))  # checked as the others
     return row, own, rest, sorted(warnings)

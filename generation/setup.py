@@ -81,6 +81,14 @@ class Setup:
         height, width = self.sampling.denoiser.img_resolution
         return self.sampling.denoiser.img_channels, height, width
 
+    @property
+    def _unread(self) -> list[str]:
+        """Warnings of labels that change nothing."""
+        if not self.sampling.ignores_labels:
+            return []
+        idle = [f"{option} has no effect" for option, _ in self.asked.words.given]
+        return [f"{option}: at guidance 0 labels are not used" for option in idle]
+
     def announce(self, warnings: Sequence[str] = ()) -> None:
         """Print what is to be said before the work, on the main process.
 
@@ -89,7 +97,7 @@ class Setup:
         """
         if not self.world.is_main:
             return
-        for line in [*self.warnings, *warnings]:
+        for line in [*self.warnings, *self._unread, *warnings]:
             print(f"warning: {line}", file=sys.stderr)
         for line in self.remarks:
             click.echo(line)
@@ -136,9 +144,6 @@ def open_setup(asked: Asked, sampler: Mapping[str, Any], world: World) -> Setup:
         guide = open_model(find_model(asked.guidance_network), world.device).denoiser
     sampling = sampling_of(settings, denoiser, guide)
     warnings += sampling.cautions(label_dropout=info.label_dropout)
-    if sampling.ignores_labels:
-        idle = [f"{option} has no effect" for option, _ in asked.words.given]
-        warnings += [f"{option}: at guidance 0 labels are not used" for option in idle]
     remarks = [*model.notes, *remarks, *sampling.notes]
     return Setup(
         asked, world, str(model.path), info, sampling, source, requested, remarks, warnings

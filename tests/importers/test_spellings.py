@@ -13,6 +13,7 @@ from diffusion.grids import SPACINGS
 from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import PRESETS
 from diffusion.steps import VARIANCES
+from generation import MODES
 from importers.spellings import FLAG_SPELLINGS, SPELLINGS, SYSTEMS, VALUES, explain
 from networks import NETWORKS
 from samplers import SAMPLERS
@@ -104,7 +105,7 @@ def test_every_option_of_a_published_program_is_there_or_answered(system: str, s
         ("train", None, "--eval", "here eval of v-diffusion is a separate command"),
         ("train", None, "--out", "did you mean --outdir?"),
         ("generate", None, "--seed", "did you mean --seeds?"),
-        ("generate", None, "--n_denoise", "n_denoise of DDPM implementation has no counterpart"),
+        ("generate", None, "--n_denoise", "here n_denoise of DDPM implementation is --frames with"),
         ("dataset_tool", "check", "--source", "did you mean --data?"),
         ("dataset_tool", "stats", "--data", "did you mean --source?"),
         ("dataset_tool", "convert", "--out", "did you mean --dest?"),
@@ -238,7 +239,7 @@ def test_published_values_are_answered_with_ours(kind: str) -> None:
     known = {
         "preconditioning": PRESETS, "preconditioning.output": OUTPUTS, "network": NETWORKS,
         "weight": losses.WEIGHTS, "loss term": losses.TERMS, "sampler": SAMPLERS,
-        "spacing": SPACINGS, "variance": VARIANCES,
+        "spacing": SPACINGS, "variance": VARIANCES, "mode": MODES,
     }[kind]  # fmt: skip
     for value, ours in VALUES[kind].items():
         assert value not in known

@@ -132,7 +132,7 @@ ON_DEFAULT_GRIDS = {
     "dpm2": 2.07,
     "dpmpp_2m_sde": 2.01,
     "dpmpp_3m_sde": 2.12,
-    "restart": 0.69,
+    "restart": 0.22,
 }
 
 
