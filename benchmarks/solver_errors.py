@@ -20,10 +20,15 @@ from torch import Tensor
 from benchmarks.hardware import write_results
 from diffusion.grids import rho_grid
 from networks.layers import has_tangent
+from samplers.solvers.adams import adams
+from samplers.solvers.dpm2 import dpm2
+from samplers.solvers.dpmpp import dpmpp
 from samplers.solvers.euler import euler
 from samplers.solvers.heun import heun
+from samplers.solvers.ipndm import ipndm
 from samplers.solvers.ito_taylor import ito_taylor
 from samplers.solvers.sra1 import sra1
+from samplers.solvers.unipc import unipc
 from tests.samplers.orders import (
     MIXTURE,
     Sampler,
@@ -64,9 +69,17 @@ class Solver:
 # churn and published carry their grid or their last slope from step to step, so that their law is
 # not that of a chain; on the mixture they are run without their small noise
 STILL = {"beta": 0.0}
-SOLVERS = [
+ODE = [
     Solver("Euler", euler, "", ("--", "tab:gray")),
     Solver("Heun", heun, "", ("-", "tab:gray")),
+    Solver("dpm2", dpm2, "", ("-", "tab:brown")),
+    Solver("ipndm", ipndm, "", ("-", "tab:purple")),
+    Solver("adams", adams, "", ("--", "tab:purple")),
+    Solver("dpmpp, order 2", dpmpp, "", ("--", "tab:olive"), {"order": 2}),
+    Solver("dpmpp", dpmpp, "", ("-", "tab:olive")),
+    Solver("unipc", unipc, "", ("-", "tab:pink")),
+]
+SDE = [
     Solver("Euler-Maruyama", euler_maruyama, "d", ("--", "black")),
     Solver("ito_taylor strong1.5", ito_taylor, "zw", ("--", "tab:blue")),
     Solver(
@@ -103,6 +116,7 @@ SOLVERS = [
     ),
     Solver("sra1", sra1, "zw", ("-", "tab:orange")),
 ]
+SOLVERS = [*ODE, *SDE]
 
 
 def passes(solver: Solver, sigmas: Sequence[float]) -> int:
@@ -133,7 +147,7 @@ def measure(solver: Solver) -> dict[str, Any]:
 
 
 def draw(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Both errors, against steps and against passes.
+    """Both errors: of solvers of the ODE against passes, of others against steps and passes.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -142,26 +156,30 @@ def draw(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("the plot needs matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    axes = figure.subplots(2, 2, sharey="row")
+    figure = Figure(figsize=(15, 9.5), layout="constrained")
+    axes = figure.subplots(2, 3, sharey="row")
     rows = [
         ("gaussian", "N(0, 1/4): error of the variance"),
         ("mixture", "mixture of two: error of the characteristic function"),
     ]
-    for (data, title), pair in zip(rows, axes, strict=True):
-        for axis, horizontal in zip(pair, ("steps", "passes"), strict=True):
-            for solver, curve in zip(SOLVERS, curves, strict=True):
-                line, colour = solver.style
+    columns = [(ODE, "passes"), (SDE, "steps"), (SDE, "passes")]
+    found = {curve["name"]: curve for curve in curves}
+    for (data, title), row in zip(rows, axes, strict=True):
+        for axis, (solvers, horizontal) in zip(row, columns, strict=True):
+            for solver in solvers:
+                curve, (line, colour) = found[solver.name], solver.style
                 across = STEPS if horizontal == "steps" else curve["passes"]
                 axis.loglog(across, curve[data], line, color=colour, label=solver.name, lw=1.4)
-            axis.set_ylim(3e-5, 3)
+            axis.set_ylim(3e-5 if data == "gaussian" else 3e-6, 3)
             axis.grid(visible=True, which="both", alpha=0.2)
             axis.set_xlabel("steps" if horizontal == "steps" else "passes through the network")
-        pair[0].set_ylabel(title)
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", fontsize=9)
+        row[0].set_ylabel(title)
+    for column, name in enumerate(("probability-flow ODE", "reverse SDE", "reverse SDE")):
+        axes[0][column].set_title(name)
+    for column in (0, 1):
+        axes[1][column].legend(fontsize=8, loc="lower left")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
 
 
 @click.command(cls=Command)

@@ -1,4 +1,4 @@
-"""Folders of the library diffusers: UNet2DModel with its DDPMScheduler or DDIMScheduler.
+"""Folders of the library diffusers: UNet2DModel with its scheduler.
 
 A folder of a pipeline has model_index.json and a folder for each part, or, as early ones have it,
 the files of all parts side by side; the folder of a network alone has config.json and the weights.

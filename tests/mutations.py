@@ -37,6 +37,7 @@ def _of(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutant]:
 
 _CONSISTENCY = "losses/test_consistency.py::test_"
 _ITO_TAYLOR = "samplers/test_ito_taylor.py::test_"
+_FEW_STEP = "parity/test_parity.py::test_a_golden_case_holds[few-step-"
 
 MUTANTS = [
     *_of(
@@ -310,6 +311,41 @@ MUTANTS = [
         ("1.5 * there.noise", "1.5 * here.noise"),
         ("(a + 2 * a_mid)", "(2 * a + a_mid)"),
         ("(here.noise - there.noise)", "(there.noise - here.noise)"),
+    ),
+    *_of(
+        "samplers/solvers/multistep.py",
+        "samplers/test_multistep.py",
+        ("1 / (power + 1)", "1 / (power + 2)"),
+        ("increasing=True).T", "increasing=True)"),
+    ),
+    *_of(
+        "samplers/solvers/log_snr_steps.py",
+        "samplers/test_multistep.py",
+        ("term / (i + j + 1)", "term / (i + j + 2)"),
+        ("term *= h / i", "term *= h"),
+        ("log_snr_step(sigma, level) / h", "log_snr_step(level, sigma) / h"),
+    ),
+    *_of(
+        "samplers/solvers/adams.py",
+        "samplers/test_multistep.py",
+        ("(level - sigma) / step", "(sigma - level) / step"),
+        ("levels: deque[float] = deque(maxlen=order)", "levels: deque[float] = deque()"),
+    ),
+    *_of("samplers/solvers/ipndm.py", "samplers/test_multistep.py", ("-59 / 24", "-58 / 24")),
+    *_of(
+        "samplers/solvers/dpmpp.py",
+        _FEW_STEP + "dpmpp-2-True-n8] " + _FEW_STEP + "dpmpp-3-True-n11]",
+        ("num_steps - i if", "num_steps if"),
+        ("moments[2] /= 2", "moments[2] /= 1"),
+        ("moments[1] = moments[0] / 2", "moments[1] /= 1"),
+    ),
+    *_of(
+        "samplers/solvers/unipc.py",
+        _FEW_STEP + "unipc-2-bh1-True-n9] " + _FEW_STEP + "unipc-3-bh2-True-n11]",
+        ("if i > 0:", "if i > 1:"),
+        ("[(sigma, denoised), *used]", "[*used]"),
+        ('{"bh1": h, "bh2": moments[0]}', '{"bh2": h, "bh1": moments[0]}'),
+        ("exponential_step(start,", "exponential_step(x,"),
     ),
     *_of(
         "samplers/solvers/dpm2.py",

@@ -31,7 +31,7 @@ def kernel_moments(h: float, count: int) -> list[float]:
     """
     sums = [0.0] * count
     term, i = h * math.exp(-h), 0  # h^(i+1) exp(-h) / i!
-    while i <= h or term > _ROUNDING * sums[-1]:
+    while term > _ROUNDING * sums[-1]:
         sums = [total + term / (i + j + 1) for j, total in enumerate(sums)]
         i += 1
         term *= h / i

@@ -149,6 +149,16 @@ def test_other_folders_are_not_taken_for_one(tmp_path: Path) -> None:
     assert not is_diffusers(tmp_path / "absent")
 
 
+def test_dynamic_clipping_is_written_and_read(tmp_path: Path) -> None:
+    told = SAMPLING | {"clip": "dynamic"}
+    found = read_diffusers(written(tmp_path / "out", model_config(), **told))
+    assert found.info.sampling == told
+    assert found.notes == ()
+
+
+DPM_SOLVER = {"_class_name": "DPMSolverMultistepScheduler"}
+
+
 @pytest.mark.parametrize(
     ("changes", "sampling", "preconditioning"),
     [
@@ -175,8 +185,22 @@ def test_other_folders_are_not_taken_for_one(tmp_path: Path) -> None:
             {**SAMPLING, "steps": 3},
             {"output": "x0", "schedule": {"name": "beta_list", "betas": [0.1, 0.2, 0.3]}},
         ),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "trailing"}
+            | {"thresholding": True},
+            {"name": "dpmpp", "grid": "steps", "steps": 50, "spacing": "exact", "order": 2}
+            | {"lower_order_final": True, "clip": True},
+            {"output": "eps"},
+        ),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "timestep_spacing": "trailing"}
+            | {"solver_order": 3, "solver_type": "bh1"},
+            {"name": "unipc", "grid": "steps", "steps": 50, "spacing": "exact", "order": 3}
+            | {"lower_order_final": True, "variant": "bh1"},
+            {"output": "eps"},
+        ),
     ],
-    ids=["ddpm", "ddim", "cosine", "trained"],
+    ids=["ddpm", "ddim", "cosine", "trained", "dpm-solver", "unipc"],
 )
 def test_a_scheduler_becomes_schedule_and_sampling(
     changes: dict[str, Any],
@@ -205,9 +229,18 @@ def test_rescaled_betas_end_without_signal_and_begin_as_they_were(folder: Path) 
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"thresholding": True}, "dynamic thresholding is not available"),
+        ({"thresholding": True, "sample_max_value": 2.0}, "sample_max_value 2 is not available"),
+        (
+            {"thresholding": True, "sample_max_value": 2.0, "_class_name": "DDIMScheduler"},
+            "dynamic thresholding is not available: clip_x0",
+        ),
         ({"clip_sample_range": 2.0}, "clip_sample_range 2 is not available: .* not clipped"),
         ({"variance_type": "learned_range"}, "the network predicts is left out"),
+        (DPM_SOLVER, "timestep_spacing leading is not available: trailing takes its place"),
+        (DPM_SOLVER | {"solver_order": 3}, "lower_order_final holds there below 15 steps"),
+        (DPM_SOLVER | {"algorithm_type": "sde-dpmsolver++"}, "algorithm_type sde-dpmsolver"),
+        (DPM_SOLVER | {"use_karras_sigmas": True}, "use_karras_sigmas True is not available"),
+        (DPM_SOLVER | {"thresholding": True, "sample_max_value": 2.0}, "sample_max_value 2 is not"),
     ],
 )
 def test_what_is_not_available_is_noted(changes: dict[str, Any], note: str, folder: Path) -> None:
@@ -266,6 +299,15 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "network": (_unet(_class_name="UNet2DConditionModel"), "the network is UNet2DConditionModel"),
     "scheduler": (_scheduler(_class_name="PNDMScheduler"), "the scheduler is PNDMScheduler"),
+    "order": (_scheduler(**DPM_SOLVER, solver_order=4), "solver_order is 4: it must be 1, 2 or 3"),
+    "lowered": (
+        _scheduler(**DPM_SOLVER, lower_order_final=1),
+        "lower_order_final is 1: it must be true",
+    ),
+    "bound": (
+        _scheduler(**DPM_SOLVER, thresholding=True, sample_max_value="x"),
+        "sample_max_value is 'x': it must be a number",
+    ),
     "list": (_text("unet/config.json", "[1]"), "is not a mapping"),
     "text": (_text("unet/config.json", "{"), "is not JSON"),
     "deep": (_text("unet/config.json", "[" * 100_000), "is not JSON"),
