@@ -75,7 +75,7 @@ def ref(**options: Any) -> None:
     metavar="LIST",
     help="Seeds, one image each; repeat it to score several ranges.",
 )
-@click.option("--outdir", metavar="DIR", help="Also keep the images there.")
+@click.option("--outdir", metavar="DIR|FILE", help="Also keep the images: DIR, FILE.zip or .npz.")
 @click.option("--subdirs", is_flag=True, help="A folder for every thousand seeds in --outdir.")
 @click.option("--log", metavar="FILE", help="Append a line with the numbers.")
 @guidance_network_option

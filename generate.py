@@ -21,7 +21,12 @@ explain_names_with(explain)
 
 @click.command(cls=Command, needs_less="compute fewer images at once (--batch)")
 @network_option
-@click.option("--outdir", metavar="DIR", required=True, help="Where the images go.")
+@click.option(
+    "--outdir",
+    metavar="DIR|FILE",
+    required=True,
+    help="Where the images go: a folder, FILE.zip (a data set) or FILE.npz.",
+)
 @click.option(
     "--seeds",
     type=IntList(),

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,10 @@ from data.labels import LabelRule, check_labels
 from data.listing import INDEX_NAME
 from data.shapes import remedy
 from torch_utils.errors import UserError
-from torch_utils.files import replacing, sync_folder, writing
+from torch_utils.files import sync_folder, writing
 from torch_utils.images import png_bytes
 from torch_utils.text import printable
+from torch_utils.zip_writing import member, new_zip
 
 _Write = Callable[[str, bytes], None]
 _OURS = re.compile(r"[0-9]{5}/img[0-9]{8}\.png|" + re.escape(INDEX_NAME))
@@ -85,15 +85,8 @@ def _is_dataset(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _zip_store(dest: Path) -> Iterator[_Write]:
-    with replacing(dest) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-
-        def write(name: str, content: bytes) -> None:
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.create_system = 3  # or the bytes would depend on the system that wrote them
-            info.external_attr = 0o644 << 16
-            archive.writestr(info, content, zipfile.ZIP_STORED)
-
-        yield write
+    with new_zip(dest) as archive:
+        yield lambda name, content: archive.writestr(member(name), content)
 
 
 @contextlib.contextmanager

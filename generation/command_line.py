@@ -47,6 +47,12 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="TAGS:TAGS",
         help="Rows of mode scales: every pair, e.g. of Male,Female:Smiling,Bangs.",
     ),
+    "resume": click.option(
+        "--resume",
+        is_flag=True,
+        default=None,
+        help="Make the images that are missing; keep those of an equal earlier command.",
+    ),
 }
 
 

@@ -227,6 +227,35 @@ def generate(
         yield GeneratedBatch(chunk, images, start.indices if source.is_class else None)
 
 
+def classes_of(
+    sampling: Sampling,
+    samples: Sequence[Sample],
+    *,
+    source: LabelSource,
+    batch_size: int = 64,
+    rng_device: torch.device | str = "cpu",
+) -> list[int]:
+    """The classes that `generate` gives to samples, without making the images.
+
+    Args:
+        sampling: settings and models.
+        samples: seeds, of a model with classes.
+        source: what classes are drawn from.
+        batch_size: samples whose numbers are drawn at once.
+        rng_device: device of the per-seed generators.
+    """
+    found: list[int] = []
+    for first in range(0, len(samples), batch_size):
+        chunk = samples[first : first + batch_size]
+        given = [sample.class_index for sample in chunk]
+        if any(index is None for index in given):
+            start = start_of(sampling, chunk, source=source, rng_device=rng_device)
+            assert start.indices is not None, "a model without classes"
+            given = start.indices.tolist()
+        found += [index for index in given if index is not None]
+    return found
+
+
 def _indices(chunk: Sequence[Sample], random: SeededNoise, source: LabelSource) -> Tensor | None:
     """Class, or number of the label example, of each image, [N].
 

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from metrics.reference import check_destination, save_reference
+from samplers.outputs import check_outputs
 from scoring.command_line import criteria_of, say_all, say_left_out, warn_all
 from scoring.images import open_images
 from scoring.judge import Subject, bias_lines
 from scoring.judging import judge_of
-from scoring.network import Pictures, check_ranges, model_name, open_network, score_ranges
+from scoring.kept import keeping
+from scoring.network import check_ranges, model_name, open_network, score_ranges
 from scoring.nll import Effort, measure_nll
 from scoring.nll import as_json as nll_as_json
 from scoring.nll import lines_of as nll_lines
@@ -83,20 +85,26 @@ def gen(
     warnings = check_ranges(seeds)
     with world(device) as here, ended_by_sigterm():
         opened = open_network(network, options, here, guidance_network, model_config=model_config)
-        pictures = None if outdir is None else Pictures(outdir, subdirs)
-        if pictures is not None:
-            warnings += pictures.check(opened, [seed for part in seeds for seed in part])
+        if outdir is not None:
+            check_outputs(outdir, None, opened.image_shape[0])
         subject = Subject(network, opened.image_shape, len(seeds[0]))
         judge = judge_of(criteria, here, [subject], batch=batch)
-        if here.is_main:
-            warn_all(warnings + opened.warnings + judge.cautions(len(seeds[0])))
-            say_all(opened.remarks)
-        how: Any = {"batch": batch, "rng_device": rng_device, "pictures": pictures}
-        for scores in score_ranges(judge, opened, seeds, name=network, **how):
-            several.append(scores)
-            say_all(lines_of(scores))
-            if log is not None:
-                append_log(log, scores)
+        everything = [seed for part in seeds for seed in part]
+        how: Any = {"batch": batch, "rng_device": rng_device}
+        with keeping(
+            outdir, opened, everything, here, subdirs=subdirs, rng_device=rng_device
+        ) as kept:
+            if here.is_main:
+                warnings += [] if kept is None else kept.warnings
+                warn_all(warnings + opened.warnings + judge.cautions(len(seeds[0])))
+                say_all(opened.remarks)
+            for scores in score_ranges(judge, opened, seeds, name=network, kept=kept, **how):
+                several.append(scores)
+                say_all(lines_of(scores))
+                if log is not None:
+                    append_log(log, scores)
+            if kept is not None and here.is_main:
+                kept.finish(opened, everything, rng_device)
     if several:
         say_all(summary_lines(several))
         write_json(json_file, ranges_as_json(several))

@@ -1,10 +1,11 @@
 """A network to score: opened and checked before any image is generated."""
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from samplers.command_line import settings_of
 from samplers.describe import ranges
 from samplers.generate import Sample, some_seeds
 from samplers.labels import LabelSource, label_source
-from samplers.outputs import PictureWriter, check_outputs, check_room, picture_path
 from samplers.requests import LabelWords, check_seeds, requests
 from samplers.sampling import Sampling, sampling_of
 from scoring.generated import generated_share, join_shares, sampling_facts
@@ -25,6 +25,9 @@ from torch_utils.distributed import World
 from torch_utils.errors import Failure, UserError
 from torch_utils.jsons import strict
 from torch_utils.progress import Progress
+
+if TYPE_CHECKING:
+    from scoring.kept import Kept
 
 NUM_SHOWN = 64  # images of a set that a report shows
 
@@ -96,33 +99,6 @@ def samples_of(network: Network, seeds: Sequence[int]) -> list[Sample]:
     return [sample for sample, _ in requests(seeds, LabelWords(), network.source)]
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """A folder for the images of a network.
-
-    Attributes:
-        outdir: the folder.
-        subdirs: a folder for every thousand seeds.
-    """
-
-    outdir: str
-    subdirs: bool = False
-
-    def check(self, network: Network, seeds: Sequence[int]) -> list[str]:
-        """Check before the work that the images can be written; returns warnings.
-
-        Raises:
-            UserError: they cannot.
-        """
-        check_outputs(self.outdir, None, network.image_shape[0])
-        paths = [self.path(seed) for seed in seeds]
-        return check_room(self.outdir, paths, network.image_shape, has_grid=False)
-
-    def path(self, seed: int) -> Path:
-        """The file of a seed."""
-        return picture_path(self.outdir, seed, "", subdirs=self.subdirs)
-
-
 def score_network(
     judge: Judge,
     network: Network,
@@ -131,7 +107,7 @@ def score_network(
     what: str,
     batch: int = 64,
     rng_device: str = "cpu",
-    pictures: Pictures | None = None,
+    kept: "Kept | None" = None,
     shown: list[np.ndarray] | None = None,
 ) -> Scores | None:
     """Generate an image a seed and score them. All processes must call.
@@ -143,7 +119,7 @@ def score_network(
         what: the name of the result.
         batch: images that a process computes at once.
         rng_device: where random numbers are drawn.
-        pictures: where to keep the images; None to drop them.
+        kept: where to keep the images; None to drop them.
         shown: gets the first images, for a report.
 
     Returns:
@@ -158,12 +134,12 @@ def score_network(
     is_main = judge.world.is_main
     with (
         Progress(stop - first, "generating and scoring", shown=is_main) as bar,
-        PictureWriter("" if pictures is None else pictures.outdir) as writer,
+        contextlib.nullcontext() if kept is None else kept.writer(batch) as writer,
     ):
 
         def keep(position: int, picture: np.ndarray) -> None:
-            if pictures is not None:
-                writer.write(pictures.path(seeds[position]), picture)
+            if kept is not None and writer is not None:
+                writer.write(kept.name(seeds[position]), picture)
             if shown is not None and len(shown) < NUM_SHOWN:
                 shown.append(picture)
 
@@ -174,7 +150,7 @@ def score_network(
             source=network.source,
             batch=batch,
             rng_device=rng_device,
-            keep=keep if pictures is not None or shown is not None else None,
+            keep=keep if kept is not None or shown is not None else None,
             bar=bar,
         )
     judge.world.meet()
@@ -235,7 +211,7 @@ def score_ranges(
     name: str,
     batch: int = 64,
     rng_device: str = "cpu",
-    pictures: Pictures | None = None,
+    kept: "Kept | None" = None,
 ) -> Iterator[Scores]:
     """Score a network once for each range of seeds; nothing on processes beside the main one."""
     for seeds in seed_ranges:
@@ -246,7 +222,7 @@ def score_ranges(
             what=name_of(name, seeds, is_only=len(seed_ranges) == 1),
             batch=batch,
             rng_device=rng_device,
-            pictures=pictures,
+            kept=kept,
         )
         if scores is not None:
             yield scores

@@ -30,7 +30,7 @@ def answer(capsys: pytest.CaptureFixture[str], script: str, *arguments: object) 
             "generate --outdir=x",
             "missing option --network=FILE|DIR|URL|NAME: snapshot, run for its ",
         ),
-        ("generate --network=x", "missing option --outdir=DIR: where the images go"),
+        ("generate --network=x", "missing option --outdir=DIR|FILE: where the images go"),
         ("fid gen --ref=y", "missing option --network=FILE|DIR|URL|NAME: snapshot, run for its "),
         ("fid compare --ref=y", "missing argument PATH..."),
         ("fid calc --detector=pixels", "missing option --images=PATH: folder, zip or .npz of "),

@@ -15,9 +15,11 @@ import torch
 import yaml
 
 from samplers.describe import grid_names, png_text, ranges
+from samplers.destination import destination_of
 from samplers.generate import GeneratedBatch, Sample
-from samplers.outputs import PictureWriter, check_folder, check_room, write_batches
+from samplers.outputs import PictureWriter, check_folder, write_batches
 from samplers.requests import LabelWords
+from samplers.room import check_room, other_pictures
 from samplers.settings import generation_settings
 from tests.command import ENVIRONMENT, ROOT
 from torch_utils.command import IntList
@@ -36,34 +38,34 @@ def batch(values: list[float], first: int = 0) -> GeneratedBatch:
 
 
 def test_images_that_are_not_finite_have_no_file_and_the_others_do(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    names = [str(i) for i in range(5)]
     for old in (1, 2):
-        paths[old].write_text("of an earlier command")
+        (tmp_path / f"{old}.png").write_text("of an earlier command")
     counted: list[int] = []
-    with PictureWriter(str(tmp_path)) as writer:
+    with PictureWriter(destination_of(str(tmp_path))) as writer:
         batches = [batch([0.1, float("nan"), 0.3]), batch([0.4, float("-inf")], 3)]
-        lost, classes = write_batches(batches, paths, writer, counted.append)
+        lost, classes = write_batches(batches, names, writer, counted.append)
     assert (lost, classes, counted) == ([1, 4], [0, 2, 0], [3, 2])
     assert sorted(os.listdir(tmp_path)) == ["0.png", "2.png", "3.png"]
-    assert np.asarray(PIL.Image.open(paths[2]))[-1, -1] == int(0.3 * 127.5 + 128)
+    assert np.asarray(PIL.Image.open(tmp_path / "2.png"))[-1, -1] == int(0.3 * 127.5 + 128)
 
 
-def write_all(outdir: str, paths: list[Path], picture: np.ndarray) -> None:
+def write_all(outdir: Path, names: list[str], picture: np.ndarray) -> None:
     """One picture under many names."""
-    with PictureWriter(outdir) as writer:
-        for path in paths:
-            writer.write(path, picture)
+    with PictureWriter(destination_of(str(outdir))) as writer:
+        for name in names:
+            writer.write(name, picture)
 
 
 def test_the_first_picture_that_cannot_be_written_ends_the_work(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "folder.png" / "full").touch()
-    paths = [tmp_path / "folder.png", *(tmp_path / f"{index}.png" for index in range(20_000))]
-    with pytest.raises(Failure, match="cannot write to out: "):
-        write_all("out", paths, np.zeros((1, 4, 4), dtype=np.uint8))
+    names = ["folder", *map(str, range(20_000))]
+    with pytest.raises(Failure, match=f"cannot write to {tmp_path}: "):
+        write_all(tmp_path, names, np.zeros((1, 4, 4), dtype=np.uint8))
     assert len(list(tmp_path.iterdir())) < 5000
-    with pytest.raises(Failure, match="cannot write to out: "):
-        write_all("out", paths[:1], np.zeros((1, 4, 4), dtype=np.uint8))
+    with pytest.raises(Failure, match=f"cannot write to {tmp_path}: "):
+        write_all(tmp_path, names[:1], np.zeros((1, 4, 4), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 8, 8), (3, 32, 32), (3, 200, 300), (1, 1, 70000)])
@@ -76,13 +78,14 @@ def test_noise_is_within_the_bound_that_room_is_made_for(shape: tuple[int, int, 
 
 
 def test_room_is_looked_for_before_the_work(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{seed:06d}.png" for seed in range(3)]
-    assert check_room(str(tmp_path), paths, (3, 32, 32), has_grid=True) == []
-    with pytest.raises(UserError, match=r"of free disk space, 3 images may need 2,\d+.\d TB"):
-        check_room(str(tmp_path), paths, (3, 1 << 24, 1 << 24), has_grid=False)
-    for path in paths:
-        path.touch()  # replaced, so that no more room is needed
-    assert check_room(str(tmp_path), paths, (3, 1 << 24, 1 << 24), has_grid=False) == []
+    check_room(tmp_path, 3, (3, 32, 32), num_packed=3, num_in_grid=3)
+    huge = (3, 1 << 24, 1 << 24)
+    words = r"of free disk space, 3 images may need 2,\d+.\d TB"
+    with pytest.raises(UserError, match=words):
+        check_room(tmp_path, 3, huge)
+    with pytest.raises(UserError, match=words):
+        check_room(tmp_path, 0, huge, num_packed=3)
+    check_room(tmp_path, 0, huge)  # old ones are replaced, so that no more room is needed
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts need root")
@@ -93,12 +96,12 @@ def test_a_small_disk_is_found_out_and_left_clean(tmp_path: Path) -> None:
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("this machine does not let us mount")
     try:
-        paths = [disk / f"{seed:06d}.png" for seed in range(40)]
+        names = [f"{seed:06d}" for seed in range(40)]
         with pytest.raises(UserError, match=r"65.5 kB of free .* 40 images may need 163.8 kB"):
-            check_room(str(disk), paths, (3, 32, 32), has_grid=False)
+            check_room(disk, 40, (3, 32, 32))
         noise = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
         with pytest.raises(Failure, match="No space left"):
-            write_all(str(disk), paths, noise)
+            write_all(disk, names, noise)
         found = sorted(disk.iterdir())
         assert 8 <= len(found) < 40
         assert not [path for path in found if path.name.startswith(".")]
@@ -111,13 +114,13 @@ def test_a_small_disk_is_found_out_and_left_clean(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys, numpy as np
 from dataclasses import replace
-from pathlib import Path
+from samplers.destination import destination_of
 from samplers.outputs import PictureWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 noise = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
-with PictureWriter(sys.argv[1]) as writer:
+with PictureWriter(destination_of(sys.argv[1])) as writer:
     for seed in range(8):
-        writer.write(Path(sys.argv[1]) / f"{seed}.png", noise)
+        writer.write(str(seed), noise)
 """
 
 
@@ -137,14 +140,14 @@ def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
 SLOW = """
 import sys, time, numpy as np
 from dataclasses import replace
-from pathlib import Path
+from samplers.destination import destination_of
 from samplers.outputs import PictureWriter
 from torch_utils.leaving import ended_by_sigterm
 noise = np.random.default_rng(0).integers(0, 256, (3, 300, 300), dtype=np.uint8)
 try:
-    with ended_by_sigterm(), PictureWriter(sys.argv[1]) as writer:
+    with ended_by_sigterm(), PictureWriter(destination_of(sys.argv[1])) as writer:
         for seed in range(1000000):
-            writer.write(Path(sys.argv[1]) / f"{seed}.png", noise)
+            writer.write(str(seed), noise)
 except KeyboardInterrupt:
     sys.exit(7)
 """
@@ -176,13 +179,11 @@ def test_what_writes_other_files_takes_folders_only(tmp_path: Path) -> None:
 
 
 def test_other_pngs_in_the_folder_are_said_and_our_grids_are_not(tmp_path: Path) -> None:
-    paths = [tmp_path / "3" / f"{seed:06d}.png" for seed in range(3)]
     save_grid(tmp_path / "grid.png", np.zeros((2, 1, 4, 4), dtype=np.uint8), 2)
-    paths[0].parent.mkdir()
-    paths[0].touch()
-    assert check_room(str(tmp_path), paths, (1, 4, 4), has_grid=False) == []
     (tmp_path / "000007.png").touch()
-    (line,) = check_room(str(tmp_path), paths, (1, 4, 4), has_grid=False)
+    present, known = ["grid.png", "3/000000.png", "000007.png"], ["3/000000.png", "3/000001.png"]
+    assert other_pictures(str(tmp_path), present[:2], known) == []
+    (line,) = other_pictures(str(tmp_path), present, known)
     assert "1 of them, such as 000007.png: they would be scored along" in line
 
 
