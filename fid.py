@@ -137,6 +137,7 @@ def compare(
         for entry in entries:
             if here.is_main:
                 warn_all(entry.warnings)
+                say_all(entry.remarks)
             scores = score_entry(judge, entry, batch=batch, rng_device=rng_device)
             if scores is not None:
                 several.append(scores)

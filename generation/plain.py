@@ -148,7 +148,8 @@ def _make(
         classes[done] = torch.tensor(own_classes) + 1
     kept = [position for position, is_there in enumerate(there.is_there) if is_there]
     first, stop = world.range_of(len(kept))
-    if setup.source.dim and setup.source.is_class and kept[first:stop]:
+    has_classes = setup.source.dim and setup.source.is_class and not sampling.ignores_labels
+    if has_classes and kept[first:stop]:
         found = classes_of(
             sampling,
             [samples[position] for position in kept[first:stop]],

@@ -13,6 +13,7 @@ from torch import Tensor
 from diffusion.denoiser import Denoiser
 from diffusion.preconditioning import Preconditioning
 from diffusion.tables import Table
+from importers.diffusers_clipping import UNBOUNDED
 from importers.diffusers_files import (
     INDEX,
     NETWORK_CONFIG,
@@ -236,7 +237,7 @@ def _scheduler_config(
     notes = []
     if name not in ("ddim", "ddpm"):
         notes.append(f"the folder does not keep the sampler {name}: it has DDPMScheduler")
-    is_ddim = name == "ddim"
+    is_ddim, is_dynamic = name == "ddim", given.get("clip") == "dynamic"
     config = {
         "_class_name": "DDIMScheduler" if is_ddim else "DDPMScheduler",
         "_diffusers_version": _VERSION,
@@ -244,7 +245,8 @@ def _scheduler_config(
         "prediction_type": predictions[chosen.output],
         "clip_sample": bool(given.get("clip") or given.get("clip_x0")),
         "clip_sample_range": 1.0,
-        "thresholding": False,
+        "thresholding": is_dynamic,
+        **({"sample_max_value": UNBOUNDED} if is_dynamic else {}),
         "rescale_betas_zero_snr": False,
         "steps_offset": given.get("offset", 0),
     }

@@ -7,8 +7,9 @@ is named in a note, with what takes its place.
 from collections.abc import Mapping
 from typing import Any
 
+from importers.diffusers_clipping import thresholding
 from torch_utils.errors import UserError
-from torch_utils.numbers import is_integer, is_number
+from torch_utils.numbers import is_integer
 
 SAMPLERS = {"DPMSolverMultistepScheduler": "dpmpp", "UniPCMultistepScheduler": "unipc"}
 _LOWERED_BELOW = 15  # steps; with more, the library's DPM-Solver keeps its order to the end
@@ -79,27 +80,7 @@ def multistep_sampling(
     if sampler == "unipc" and config.get("solver_type") == "bh1":
         sampling["variant"] = "bh1"
     if config.get("thresholding", False):
-        clip, note = _thresholding(config, where)
+        clip, note = thresholding(config, where)
         sampling["clip"] = clip
         notes += note
     return sampling, notes
-
-
-def _thresholding(config: Mapping[str, Any], where: str) -> tuple[bool | str, list[str]]:
-    """How estimates are clipped, and what is done otherwise than there.
-
-    The library bounds its quantile by sample_max_value, which is 1 by default: then [-1, 1] stays.
-    """
-    bound, ratio = (
-        config.get("sample_max_value", 1.0),
-        config.get("dynamic_thresholding_ratio", 0.995),
-    )
-    for key, value in (("sample_max_value", bound), ("dynamic_thresholding_ratio", ratio)):
-        if not is_number(value):
-            raise UserError(f"{where}: {key} is {value!r:.60}: it must be a number")
-    if bound <= 1:
-        return True, []
-    notes = [f"sample_max_value {bound:g} is not available: there is no bound"]
-    if ratio != 0.995:
-        notes.append(f"dynamic_thresholding_ratio {ratio:g} is not available: it is 0.995")
-    return "dynamic", notes

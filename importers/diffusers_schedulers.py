@@ -11,10 +11,11 @@ import numpy as np
 
 from diffusion import SCHEDULES, schedules
 from diffusion.tables import Table
+from importers.diffusers_clipping import clipping
 from importers.diffusers_multistep import SAMPLERS as MULTISTEP
 from importers.diffusers_multistep import multistep_sampling
 from torch_utils.errors import UserError, unknown_name
-from torch_utils.numbers import is_integer, is_number
+from torch_utils.numbers import is_integer
 from torch_utils.registry import resolve_entry
 
 CLASSES = ("DDPMScheduler", "DDIMScheduler", *MULTISTEP)
@@ -116,9 +117,11 @@ def read_scheduler(config: Mapping[str, Any], where: str) -> SchedulerReading:
     variance = _looked_up("variance_type", VARIANCES, values, where)
     if not is_ddim:
         sampling["variance"] = variance
-    is_clipped, notes = _clipping(values, where)
-    if is_clipped:
-        sampling["clip_x0" if is_ddim else "clip"] = True
+    clip, notes = clipping({**config, **values}, where)
+    if clip == "dynamic" and is_ddim:  # it clips the image, but not the direction of the noise
+        clip, notes = True, ["dynamic thresholding is not available: clip_x0 takes its place"]
+    if clip:
+        sampling["clip_x0" if is_ddim else "clip"] = clip
     if not is_ddim and values["variance_type"].startswith("learned"):
         notes.append(LEFT_OUT)
     return SchedulerReading(schedule, prediction, sampling, notes)
@@ -168,20 +171,3 @@ def zero_snr_betas(table: Table) -> np.ndarray:
     kept = np.append(shifted[0] ** 2, (shifted[1:] / shifted[:-1]) ** 2)
     betas: np.ndarray = 1 - kept
     return betas
-
-
-def _clipping(values: Mapping[str, Any], where: str) -> tuple[bool, list[str]]:
-    """Whether estimates are clipped to [-1, 1], and what is done otherwise than there."""
-    if values["thresholding"]:
-        return True, ["dynamic thresholding is not available: estimates are clipped to [-1, 1]"]
-    if not values["clip_sample"]:
-        return False, []
-    bound = values["clip_sample_range"]
-    if not is_number(bound) or not 0 < bound < float("inf"):
-        raise UserError(
-            f"{where}: clip_sample_range is {bound!r:.60}: it must be a positive, finite number"
-        )
-    if bound == 1:
-        return True, []
-    instead = "clipped to [-1, 1]" if bound < 1 else "not clipped"
-    return bound < 1, [f"clip_sample_range {bound:g} is not available: estimates are {instead}"]

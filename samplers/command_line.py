@@ -12,6 +12,7 @@ import click
 
 from diffusion import DEFAULT_STEPS
 from samplers import DEFAULT_SAMPLER, GRIDS, SAMPLERS
+from samplers.auto import AUTO, pick_for
 from samplers.idle import idle_settings
 from samplers.settings import (
     Batch,
@@ -77,10 +78,12 @@ def _of_tables() -> Iterator[Flag]:
 
 def _flags() -> list[Flag]:
     of_sampler = [
-        Flag("--sampler", "name", str, "NAME", "Sampler; docs/sampling.md lists them.  "
-             f"[default: {DEFAULT_SAMPLER}]"),
+        Flag("--sampler", "name", str, "NAME", "Sampler; docs/sampling.md lists them. auto: the "
+             f"best one for few --calls.  [default: {DEFAULT_SAMPLER}]"),
         Flag("--steps", "steps", int, "INT", "Number of sampler steps.  "
              f"[default: the snapshot's, else the sampler's: {DEFAULT_STEPS} or more]"),
+        Flag("--calls", "calls", int, "INT", "As many steps as make no more network calls for an "
+             "image; instead of --steps."),
     ]  # fmt: skip
     grids = "|".join(["vp", "ve", "iddpm", "edm"])  # as published; any name of GRIDS works
     disc = "Noise levels, as `--sampler-option grid=`; edm is grid rho."
@@ -154,11 +157,12 @@ def settings_of(
     if values.get("randn_like") == "ddb":
         # the published solver takes these options and does not read them
         unread = [f"--{key}" for key in PUBLISHED_UNREAD if given.pop(key, None) is not None]
-    settings = generation_settings(overlay(stored, given))
+    wanted = overlay(stored, given)
+    settings = generation_settings(wanted)
     warnings = [f"{flag} has no effect: --beta sets the noise of ito_taylor" for flag in unread]
     idle = idle_settings(given, settings, has_guide=has_guide)
     warnings += [f"{NAMES.get(key, key)} has no effect: {why}" for key, why in idle]
-    remarks = _remarks(given, settings)
+    remarks = [*_call_remarks(wanted, settings), *_remarks(given, settings)]
     if values.get("randn_like") == "ddb":
         remarks.insert(0, _correlated_noise(str(settings.options["scheme"])))
     return settings, remarks, warnings
@@ -246,6 +250,21 @@ def _key_values(entries: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--sampler-option {key} was given twice")
         found[key] = parse_yaml(text, f"--sampler-option {entry}")
     return flat_with_numbers(found)
+
+
+def _call_remarks(wanted: Mapping[str, Any], settings: GenerationSettings) -> list[str]:
+    """A line on what a number of calls has become."""
+    if "calls" not in wanted:
+        return []
+    who, num, calls = f"sampler {settings.name}:", settings.steps, settings.num_calls
+    grid = f"grid {settings.grid_name} ending at {settings.grid_end}"
+    if wanted.get("name") == AUTO:
+        who = f"sampler auto: {settings.name},"
+        chosen = pick_for(calls)
+        own = [f"{k}={v}" for k, v in chosen.items() if k not in ("name", "grid", "end")]
+        grid += f" with {', '.join(own)}" if own else ""
+    counts = [f"{num} step{'s' * (num != 1)}", f"{calls} call{'s' * (calls != 1)}"]
+    return [f"{who} {counts[0]} on {grid}, {counts[1]}"]
 
 
 def _remarks(given: Mapping[str, Any], settings: GenerationSettings) -> list[str]:

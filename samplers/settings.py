@@ -1,8 +1,8 @@
 """The settings of a generation, and the flat mapping that stands for them in recipes (`sampler:`),
 in snapshots (`sampling:`) and in programs.
 
-The mapping has `name`, `steps` and `grid`, the options of the sampler and of its grid side by side,
-and what is wrapped around the denoiser: `clip`, `guidance` and `solver_dtype`.
+The mapping has `name`, `steps` (or `calls`) and `grid`, the options of the sampler and of its grid
+side by side, and what is wrapped around the denoiser: `clip`, `guidance` and `solver_dtype`.
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from samplers import DEFAULT_SAMPLER, GRIDS, MAX_STEPS, SAMPLERS, SamplerRow
+from samplers.auto import AUTO, COUNTS, WRAPPING, spelled_out, steps_for
 from torch_utils.errors import UserError, unknown_name
 from torch_utils.numbers import number
 from torch_utils.registry import lookup
@@ -170,9 +171,6 @@ class GenerationSettings(Section):
         return flat
 
 
-WRAPPING = ("clip", "guidance", "solver_dtype")  # the keys that are not the sampler's
-
-
 def _chosen(mapping: Mapping[str, Any]) -> tuple[str, str]:
     """The sampler and the grid that a flat mapping names, or their defaults.
 
@@ -190,6 +188,14 @@ def _chosen(mapping: Mapping[str, Any]) -> tuple[str, str]:
     (grid,) = grids
     lookup("grid", GRIDS, grid)
     return name, grid
+
+
+def _known_keys(mapping: Mapping[str, Any]) -> set[str]:
+    """The keys that a flat mapping of the same sampler and grid may have."""
+    if mapping.get("name") == AUTO:
+        return {"name", "calls", *WRAPPING}
+    name, grid = _chosen(mapping)
+    return {"name", *COUNTS, *GRID_KEYS, *WRAPPING, *SAMPLERS[name].options, *GRIDS[grid].options}
 
 
 def _unknown_option(sampler: str, grid: str, key: str, known: Iterable[str]) -> UserError:
@@ -211,33 +217,47 @@ def generation_settings(mapping: Mapping[str, Any]) -> GenerationSettings:
     Args:
         mapping: e.g. {"name": "heun", "steps": 18, "clip": True, "guidance": {"w": 0.1}}. Keys that
             are left out or None have their defaults. `grid` replaces the sampler's default grid.
+            `calls` in place of `steps` takes as many steps as make no more calls; with it, the name
+            may be `auto`.
 
     Raises:
         UserError: unknown sampler, grid or key, or a value that cannot be used.
     """
-    name, grid_name = _chosen(mapping)
-    given = {
-        key: value
-        for key, value in mapping.items()
-        if value is not None and key not in ("name", *GRID_KEYS)
-    }
+    given = spelled_out(mapping)
+    name, grid_name = _chosen(given)
+    given = {key: value for key, value in given.items() if key not in ("name", *GRID_KEYS)}
     row, grid = SAMPLERS[name], GRIDS[grid_name]
     common = {key: row.options[key] for key in grid.options if row.options.get(key) is not None}
     grid = replace(grid, options={**grid.options, **common})
     common = {key: grid.options[key] for key in row.options if key in grid.options}
     row = replace(row, options={**row.options, **common})
     for key in given:
-        if key not in {"steps", *WRAPPING, *row.options, *grid.options}:
-            known = ["name", "steps", *GRID_KEYS, *row.options, *grid.options, *WRAPPING]
+        if key not in {*COUNTS, *WRAPPING, *row.options, *grid.options}:
+            known = ["name", *COUNTS, *GRID_KEYS, *row.options, *grid.options, *WRAPPING]
             raise _unknown_option(name, grid_name, key, known)
     owner = f"sampler {name}"
     grid_options = grid.resolve(owner, {k: v for k, v in given.items() if k in grid.options})
     options = row.resolve(owner, {k: v for k, v in given.items() if k in row.options})
     tree = {key: given[key] for key in WRAPPING if key in given}
     tree |= {"name": name, "grid_name": grid_name, "grid": grid_options, "options": options}
-    tree["steps"] = given["steps"] if "steps" in given else row.steps(options)
+    if "calls" not in given:
+        tree["steps"] = given["steps"] if "steps" in given else row.steps(options)
+    elif "steps" in given:
+        raise UserError(f"steps {given['steps']} and calls {given['calls']}: give one of them")
+    else:
+        end = str(grid_options.get("end", "zero"))
+        tree["steps"] = steps_for(given["calls"], name, row, options, end)
     settings: GenerationSettings = validated(GenerationSettings, tree, owner)
     return settings
+
+
+def with_steps(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings with a number of steps and the sampler's own name, if it has `calls`."""
+    if mapping.get("calls") is None:
+        return dict(mapping)
+    flat = spelled_out(mapping)
+    del flat["calls"]
+    return {**flat, "steps": generation_settings(mapping).steps}
 
 
 def flat_with_numbers(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,7 +285,8 @@ def overlay(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     """Lay what is given now over what was stored.
 
     A stored grid belongs to its sampler, and stored options belong to their sampler and grid. If
-    another one is given, they are left behind, except options that the new one has as well.
+    another one is given, they are left behind, except options that the new one has as well. Stored
+    steps or calls are left behind if either is given.
 
     Args:
         stored: the flat form, e.g. of a snapshot.
@@ -275,18 +296,17 @@ def overlay(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
     Raises:
         UserError: there is no such sampler or grid.
     """
-    left_behind: set[str] = set()
     old = stored.get("name", DEFAULT_SAMPLER)
     new = given.get("name", old)
+    has_grid = any(key in given for key in GRID_KEYS)
+    left_behind: set[str] = set(GRID_KEYS) if has_grid or new != old else set()
     if new != old:
-        left_behind |= {*GRID_KEYS, *_OWN_MEANING.get(old, ()), *_OWN_MEANING.get(new, ())}
-    if any(key in given for key in GRID_KEYS):
-        left_behind |= set(GRID_KEYS)
+        left_behind |= {*_OWN_MEANING.get(old, ()), *_OWN_MEANING.get(new, ())}
+    if any(given.get(key) is not None for key in COUNTS):
+        left_behind |= set(COUNTS)
     kept = {key: value for key, value in stored.items() if key not in left_behind}
-    if left_behind:
-        name, grid = _chosen({**kept, **given})
-        known = {"name", "steps", *GRID_KEYS, *WRAPPING}
-        known |= {*SAMPLERS[name].options, *GRIDS[grid].options}
+    if has_grid or new != old:
+        known = _known_keys({**kept, **given})
         kept = {key: value for key, value in kept.items() if key in known}
     merged = {**kept, **given}
     guidance = {**guidance_parts(kept.get("guidance")), **guidance_parts(given.get("guidance"))}

@@ -98,6 +98,12 @@ class Entry:
         return [] if self.network is None else self.network.warnings
 
     @property
+    def remarks(self) -> list[str]:
+        """Lines on how the settings of a network were read, with its name."""
+        found = [] if self.network is None else self.network.remarks
+        return [f"{self.name}: {line}" for line in found]
+
+    @property
     def subject(self) -> Subject:
         """What is known of it before the work."""
         if self.images is not None:

@@ -27,14 +27,15 @@ class GaussianMixture(nn.Module):
     ) -> Tensor:
         """Denoise; a label row is a weight of each component, an all-zero row the whole mixture."""
         variance = self.std**2 + broadcast_sigma(sigma, x).square()
-        offsets = x[:, None] - self.means  # [N, K, C, H, W]
-        logits = -offsets.flatten(2).square().sum(2) / (2 * variance.reshape(-1, 1))
+        means, points = self.means.flatten(1), x.flatten(1)
+        # -|x - m|^2 / (2v), but for |x|^2, which is the same for all components
+        logits = (points @ means.T - means.square().sum(1) / 2) / variance.reshape(-1, 1)
         if labels is not None:
             rows = labels.to(x.dtype)
             if label_mask is not None:
                 rows = rows * label_mask[:, None]
             is_null = rows.sum(1, keepdim=True) == 0
             logits = logits + torch.where(is_null, torch.ones_like(rows), rows).log()
-        shares = logits.softmax(1)[:, :, None, None, None]
-        shrink = (self.std**2 / variance)[:, None]
-        return (shares * (self.means + shrink * offsets)).sum(1)
+        mean = (logits.softmax(1) @ means).reshape(x.shape)
+        shrink = self.std**2 / variance
+        return shrink * x + (1 - shrink) * mean

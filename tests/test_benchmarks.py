@@ -118,3 +118,42 @@ def test_the_benchmark_of_scores_compares_distances_and_times_every_stage(tmp_pa
     assert [row["images"] for row in record["stages"].values()] == [20] * 4 + [100_000, 1000]
     assert all(row["per_second"] > 0 for row in record["stages"].values())
     assert {"device", "torch", "scipy", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_few_steps_measures_every_form_that_can_make_5_calls(
+    tmp_path: Path,
+) -> None:
+    from benchmarks.few_steps import FORMS, settings_of
+    from models.build import build
+    from models.config import ModelConfig
+    from models.snapshot import SnapshotInfo, save_snapshot
+    from tests.parity.weights import fill_by_rule
+
+    small = {"name": "ddpmpp", "model_channels": 16, "channel_mult": [1], "num_blocks": 1}
+    config = ModelConfig(network=small, img_resolution=(8, 8), img_channels=1, label_dim=10)
+    denoiser, network, out = build(config), tmp_path / "net.safetensors", tmp_path / "out.json"
+    fill_by_rule(denoiser)
+    save_snapshot(network, denoiser.state_dict(), SnapshotInfo(config, {}, None, "class"))
+    done = run(
+        "benchmarks/few_steps.py",
+        *(f"--network={network}", "--device=cpu", "--num=8", "--compared=4", "--quick"),
+        *(f"--out={out}", f"--picture={tmp_path / 'digits.png'}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert [row["form"] for row in record["rows"]] == [f for f in FORMS if settings_of(f, 5)]
+    for row in record["rows"]:
+        settings = settings_of(row["form"], 5)
+        assert settings is not None
+        assert (settings.num_calls, settings.steps) == (row["calls"], row["steps"])
+        draws = settings.row.is_stochastic(settings.options)
+        for key in ("digits", "golden", "distance"):
+            assert (row[key] is None) == draws
+            assert draws or row[key] > 0
+        assert row["frechet"] > 0
+    found = {row["form"]["name"]: row for row in record["rows"]}
+    for key in ("digits", "golden"):  # exact denoisers, whatever the network
+        assert found["ipndm"][key] < found["heun"][key]
+    assert len(record["fine"]["frechet"]) == 2
+    assert (tmp_path / "digits.png").stat().st_size > 1000
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()

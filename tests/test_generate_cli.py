@@ -18,6 +18,7 @@ from diffusion import GRIDS
 from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot
+from samplers.records import NAME
 from tests.command import assert_refused, call, run, start, torchrun
 from tests.parity.weights import fill_by_rule
 from tests.samplers import counted
@@ -144,6 +145,24 @@ def test_each_class_has_a_folder_and_a_row(conditional: Path, tmp_path: Path) ->
         assert picture.width == 2 * 68 + 2
     for seed in (5, 6):
         np.testing.assert_array_equal(images[f"bee/{seed:06d}.png"], one[f"{seed:06d}.png"])
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_grid_shows_all_channels_side_by_side(channels: int, tmp_path: Path) -> None:
+    network = write_snapshot(tmp_path / "network.safetensors", 3, channels=channels)
+    outdir, grid = tmp_path / "images.npz", tmp_path / "grid.png"
+    done = call(
+        *("generate.py", f"--network={network}", f"--outdir={outdir}", f"--grid={grid}"),
+        *("--seeds=5-6", "--class=each"),
+    )
+    assert done.returncode == 0, done.stderr
+    images = np.load(outdir)["arr_0"].transpose(0, 3, 1, 2)
+    with PIL.Image.open(grid) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    pitch = channels * 67 - 1 + 10
+    own = pixels[-90 * 3 :, -2 * pitch :].reshape(3, 90, 2, pitch).swapaxes(1, 2)
+    panels = own[:, :, :88:11, : channels * 67].reshape(6, 8, channels, 67)[..., :66:11]
+    np.testing.assert_array_equal(panels.swapaxes(1, 2), images)
 
 
 def test_a_grid_says_how_many_images_it_has_no_room_for(
@@ -331,7 +350,7 @@ def test_a_signal_ends_generating_with_whole_images(conditional: Path, tmp_path:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert output.splitlines()[-1] == "stopped"
-    assert not [name for name in os.listdir(out) if name.startswith(".")]
+    assert [name for name in os.listdir(out) if name.startswith(".")] == [NAME]
     assert all(image.shape == (8, 6) for image in pictures(out).values())
 
 

@@ -193,7 +193,10 @@ def test_a_generating_command_is_understood(page: str, words: list[str]) -> None
         assert settings.name == "ito_taylor"
     if values["solver"]:
         assert settings.name == "ablation"
-    assert settings.steps == (values["steps"] or 18)
+    if values["calls"] is None:
+        assert settings.steps == (values["steps"] or 18)
+    else:
+        assert settings.num_calls == values["calls"]
 
 
 def test_every_recipe_of_a_published_system_has_its_command() -> None:

@@ -15,7 +15,7 @@ import PIL.PngImagePlugin
 
 from torch_utils.files import replacing
 from torch_utils.grid_layout import MOST_PIXELS, Layout, Names, lay_out
-from torch_utils.images import LINE, as_rgb, from_picture, num_panels, png_bound
+from torch_utils.images import LINE, as_rgb, num_panels, png_bound
 
 _MARK = ("Software", "Driftless grid")  # keyword and text by which a grid is known
 
@@ -128,26 +128,6 @@ def save_grid(
     with replacing(path) as temporary:
         picture.save(temporary, format="png", pnginfo=_png_text(text or {}))
     return len(layout.images)
-
-
-class PictureFiles:
-    """Pictures in files, gray or RGB and of one size, each read when it is drawn.
-
-    Args:
-        files: one for each place, which stays empty if the file is missing.
-    """
-
-    def __init__(self, files: Sequence[str | os.PathLike[str]]) -> None:
-        self._files = files
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int, /) -> np.ndarray | None:
-        if not os.path.exists(self._files[index]):
-            return None
-        with PIL.Image.open(self._files[index]) as picture:
-            return from_picture(picture)
 
 
 def is_grid(path: str | os.PathLike[str]) -> bool:

@@ -14,7 +14,7 @@ from losses import NOISE_LEVELS, TERMS, WEIGHTS
 from models.config import ModelConfig, Network, PreconditioningConfig
 from models.posthoc import LENGTHS, checked_lengths
 from samplers import DEFAULT_SAMPLER
-from samplers.settings import flat_with_numbers
+from samplers.settings import flat_with_numbers, with_steps
 from torch_utils.errors import UserError
 from torch_utils.sections import Section, options_of
 from training.augmentation import AugmentConfig
@@ -218,7 +218,7 @@ class TrainingConfig(Section):
         preconditioning: how the network becomes a denoiser.
         loss: the objective.
         optimizer, ema: how weights move and are averaged.
-        sampler: {name, steps, options...}, the snapshots' default; also of previews.
+        sampler: {name, steps or calls, options...}, the snapshots' default; also of previews.
         preview: pictures of samples during training.
         evaluate: scores of snapshots during training.
         run: the rest.
@@ -300,6 +300,9 @@ def resolve(
 ) -> ResolvedConfig:
     """Turn every span into images, and choose the size of micro-batches.
 
+    A sampler that was chosen by a number of calls gets its own name and steps: what a run and its
+    snapshots store makes the same images when the choice has changed.
+
     Args:
         config: as read.
         num_images: size of the data set.
@@ -308,7 +311,8 @@ def resolve(
 
     Raises:
         UserError: the batch is not divisible into micro-batches for that many processes, a span
-            that must be positive is 0, or the config asks for other data.
+            that must be positive is 0, the config asks for other data, or its sampler cannot be
+            used.
     """
     if data_key is not None and config.data.key not in (None, data_key):
         raise UserError(
@@ -328,6 +332,7 @@ def resolve(
     tree = config.model_dump()
     tree["run"]["batch_gpu"] = micro
     tree["data"]["key"] = data_key
+    tree["sampler"] = with_steps(config.sampler)
     tick = 0
     for section, key in _SPANS:
         span = tree[section][key]

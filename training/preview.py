@@ -16,7 +16,7 @@ from samplers.describe import png_text
 from samplers.generate import Sample, generate, not_finite, to_uint8
 from samplers.labels import LabelSource
 from samplers.sampling import Sampling, sampling_of
-from samplers.settings import generation_settings
+from samplers.settings import generation_settings, with_steps
 from torch_utils.distributed import World
 from torch_utils.grids import save_grid, square_columns
 from torch_utils.progress import Progress
@@ -66,9 +66,10 @@ def plan_preview(
     Raises:
         UserError: the settings are invalid, or do not fit the model.
     """
-    asked = {} if config.steps is None else {"steps": config.steps}
-    settings = generation_settings({**sampler, **asked})
-    while not asked and settings.steps > 1 and settings.num_calls > MAX_CALLS:
+    settings, asked = generation_settings(sampler), config.steps
+    if asked is not None:
+        settings = generation_settings({**with_steps(sampler), "steps": asked})
+    while asked is None and settings.steps > 1 and settings.num_calls > MAX_CALLS:
         settings = settings.model_copy(update={"steps": settings.steps - 1})
     sampling = sampling_of(settings, denoiser)
 

@@ -24,6 +24,8 @@ NAMED = {
     ("loss", "noise_level"),
     ("loss", "weight"),
 }
+# keys of a section that say the same thing in two ways: whichever is set last counts
+ALTERNATIVES: dict[tuple[str, ...], tuple[str, ...]] = {("sampler",): ("steps", "calls")}
 # sections with a switch: whatever sets one of their keys turns them on, unless it says otherwise
 SWITCHED = {("preview",), ("evaluate",)}
 
@@ -111,6 +113,9 @@ def merge(
             merged[key] = dict(value)
         else:
             merged[key] = merge(old, value, (*path, key))
+            ways = ALTERNATIVES.get((*path, key), ())
+            if value.keys() & set(ways):
+                merged[key] = {k: v for k, v in merged[key].items() if k in value or k not in ways}
             if (*path, key) in SWITCHED and value and "enabled" not in value:
                 merged[key].pop("enabled", None)
     return merged

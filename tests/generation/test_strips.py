@@ -11,7 +11,10 @@ import torch
 
 from generation.frames import ESTIMATES, STATES, Frames, chosen_steps
 from importers.opening import open_model
-from samplers.generate import to_uint8
+from samplers.generate import Sample, solve, start_of, to_uint8
+from samplers.labels import LabelSource
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings
 from tests.command import assert_refused, call, torchrun
 from tests.generation.pictures import cells
 from tests.test_generate_cli import write_snapshot
@@ -121,6 +124,31 @@ def test_chosen_steps_are_first_last_and_evenly_between() -> None:
         with pytest.raises(UserError, match=f"takes {num_steps + 1} steps, there are {num_steps}"):
             chosen_steps(num_steps, num_steps + 2, 8)
         assert len(chosen_steps(num_steps, None, 8)) == min(8, num_steps + 1)
+
+
+@pytest.mark.parametrize("name", ["restart", "ddpm", "ablation", "sra1", "unipc"])
+@pytest.mark.parametrize("mode", ["denoise", "progressive"])
+def test_every_kind_of_solver_has_a_frame_for_each_step(
+    name: str, mode: str, unconditional: Path, tmp_path: Path
+) -> None:
+    """Restart takes steps again, ablation scales its state, UniPC and DDPM have other grids."""
+    arguments = ("--seeds=6", f"--sampler={name}", "--steps=18", "--frames=19")
+    run(unconditional, tmp_path, f"--mode={mode}", *arguments)
+    denoiser = open_model(unconditional).denoiser
+    sampling = sampling_of(generation_settings({"name": name, "steps": 18}), denoiser)
+    start = start_of(sampling, [Sample(6)], source=LabelSource(0))
+    first: dict[int, torch.Tensor] = {}
+
+    def keep(i: int, sigma: float, x: torch.Tensor, denoised: torch.Tensor) -> None:
+        shown = x / (1 + sigma**2) ** 0.5 if mode == "denoise" else denoised
+        first.setdefault(i, to_uint8(shown)[0])
+
+    first[18] = to_uint8(solve(sampling, start, callback=keep))[0]
+    columns = [f"{sigma:.3g}" for sigma in sampling.sigmas[:-1]] + ["image"]
+    title = f"seed 6: {STATE if mode == 'denoise' else ESTIMATE}"
+    found = cells(tmp_path / "000006.png", SHAPE, 19, 19, columns=columns, title=title)
+    for step, frame in enumerate(found):
+        np.testing.assert_array_equal(frame, first[step].numpy(), err_msg=str(step))
 
 
 def test_a_step_that_is_taken_again_is_shown_the_first_time() -> None:

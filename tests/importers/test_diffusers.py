@@ -149,6 +149,13 @@ def test_other_folders_are_not_taken_for_one(tmp_path: Path) -> None:
     assert not is_diffusers(tmp_path / "absent")
 
 
+def test_dynamic_clipping_is_written_and_read(tmp_path: Path) -> None:
+    told = SAMPLING | {"clip": "dynamic"}
+    found = read_diffusers(written(tmp_path / "out", model_config(), **told))
+    assert found.info.sampling == told
+    assert found.notes == ()
+
+
 DPM_SOLVER = {"_class_name": "DPMSolverMultistepScheduler"}
 
 
@@ -222,7 +229,11 @@ def test_rescaled_betas_end_without_signal_and_begin_as_they_were(folder: Path) 
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"thresholding": True}, "dynamic thresholding is not available"),
+        ({"thresholding": True, "sample_max_value": 2.0}, "sample_max_value 2 is not available"),
+        (
+            {"thresholding": True, "sample_max_value": 2.0, "_class_name": "DDIMScheduler"},
+            "dynamic thresholding is not available: clip_x0",
+        ),
         ({"clip_sample_range": 2.0}, "clip_sample_range 2 is not available: .* not clipped"),
         ({"variance_type": "learned_range"}, "the network predicts is left out"),
         (DPM_SOLVER, "timestep_spacing leading is not available: trailing takes its place"),
