@@ -70,7 +70,7 @@ def generate_images(setup: Setup, *, grid: str | None, resume: bool | None) -> N
             callback=lambda i, sigma, x, _: within(len(x), i / (len(sampling.sigmas) - 1)),
         )
 
-    making = Making("generating", batches, _save_grid)
+    making = Making("generating", batches, save_image_grid)
     write_images(setup, making, grid=grid, resume=bool(resume))
 
 
@@ -216,7 +216,7 @@ def _known_classes(setup: Setup, names: Sequence[str], made: _Made) -> dict[str,
     return {name: index for name, index in pairs if index != _UNKNOWN}
 
 
-def _save_grid(setup: Setup, images: Images, path: str) -> int:
+def save_image_grid(setup: Setup, images: Images, path: str) -> int:
     """Write a grid of all images; returns how many it has room for."""
     asked, requested, sampling = setup.asked, setup.requested, setup.sampling
     is_each = asked.words.class_ == "each"

@@ -246,6 +246,58 @@ def test_latents_of_several_processes_are_those_of_one(
             np.testing.assert_array_equal(one[key], two[key])
 
 
+def test_images_come_from_a_file_of_latents(
+    conditional: Path, images: Path, tmp_path: Path
+) -> None:
+    """As mode reconstruct has them, with the labels of the images; and from changed ones."""
+    given, file = f"--images={images}", tmp_path / "encoded" / "latents.npz"
+    again = generate(conditional, tmp_path / "again", "--mode=reconstruct", given)
+    done = call("generate.py", *options(conditional, file.parent, "encode", given))
+    assert done.returncode == 0, done.stderr
+    decode = ("--mode=decode", f"--latents={file}", "--batch=2")
+    found = generate(conditional, tmp_path / "a", *decode, f"--grid={tmp_path / 'grid.png'}")
+    assert list(found) == [f"{seed:06d}.png" for seed in range(3)]
+    for a, b in zip(found.values(), again.values(), strict=True):
+        assert np.abs(a - b).max() <= 1
+    assert is_grid(tmp_path / "grid.png")
+    asked = generate(conditional, tmp_path / "b", *decode, "--class=ant", "--seeds=9")
+    assert np.abs(asked["000009.png"] - again["000000.png"]).max() > 1
+    with np.load(file) as arrays:
+        np.savez(
+            tmp_path / "own.npz", latents=arrays["latents"][::-1], labels=arrays["labels"][::-1]
+        )
+    turned = generate(
+        conditional, tmp_path / "c", "--mode=decode", f"--latents={tmp_path / 'own.npz'}"
+    )
+    for a, b in zip(turned.values(), [*again.values()][::-1], strict=True):
+        assert np.abs(a - b).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"arr_0": np.zeros((1, 1, HEIGHT, WIDTH))}, "has no array `latents`"),
+        ({"latents": np.zeros((1, 3, HEIGHT, WIDTH))}, "(1, 8, 6)"),
+        ({"latents": np.full((1, 1, HEIGHT, WIDTH), np.nan)}, "not finite"),
+        (
+            {"latents": np.zeros((1, 1, HEIGHT, WIDTH)), "labels": np.zeros((1, 4))},
+            "choose labels by an option",
+        ),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_not_of_latents_is_refused(
+    conditional: Path, tmp_path: Path, arrays: dict[str, np.ndarray] | None, words: str
+) -> None:
+    path = tmp_path / "latents.npz"
+    if arrays is not None:
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+    done = call(
+        "generate.py", *options(conditional, tmp_path / "out", "decode"), f"--latents={path}"
+    )
+    assert_refused(done, words)
+
+
 def test_the_line_about_ratios_counts_equal_images() -> None:
     assert psnr_line([0.0, 0.0]) == "PSNR: infinite, all 2 images are equal to the originals"
     error = 255**2 / 1000
@@ -278,6 +330,7 @@ def test_images_that_are_not_finite_are_named_and_have_no_file(
         (["--mode=inpaint", "--mask=m.png"], ["mode inpaint needs --images"]),
         (["--mode=inpaint", "--images=IMAGES"], ["mode inpaint needs --mask"]),
         (["--mode=encode"], ["mode encode needs --images"]),
+        (["--mode=decode"], ["mode decode needs --latents"]),
         (["--mode=reconstruct"], ["mode reconstruct needs --images"]),
         (["--mode=interpolate", "--seeds=3"], ["--seeds=0,1 or more"]),
         (["--mode=interpolate", "--frames=1"], ["--frames"]),
