@@ -39,6 +39,10 @@ _TABLE = {
         ("self.classes[int(label)] if self.classes else int(label)", "int(label)"),
         ("position % self.num_seeds % len(self.source)", "0"),
     ],
+    ("generation/decode.py", _PROGRAM): [
+        ("given.values[[i % num for i in positions]]", "given.values[[0 for i in positions]]"),
+        ("class_index=int(row.argmax())", "class_index=0"),
+    ],
     ("generation/masks.py", _PROGRAM): [("gray[None] < _WHITE", "gray[None] >= _WHITE")],
     ("generation/inpaint.py", _PROGRAM): [('made_of={"mode": "inpaint"}', "made_of={}")],
 }
