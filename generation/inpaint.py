@@ -8,6 +8,7 @@ import torch
 from diffusion.denoiser import device_of
 from generation.given_images import open_images
 from generation.masks import open_masks
+from generation.pictures import sample_names
 from generation.plain import Making, Within, write_images
 from generation.setup import Setup
 from samplers.describe import png_text
@@ -81,7 +82,7 @@ def inpaint(
             path,
             Triples(results),
             3,
-            row_names=[f"seed {sample.seed}" for sample, _ in setup.requested],
+            row_names=sample_names(setup, range(len(setup.requested))),
             column_names=_COLUMNS,
             text=png_text(setup.settings, setup.asked.seeds, setup.network),
         )

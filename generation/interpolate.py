@@ -9,7 +9,7 @@ import click
 import numpy as np
 import torch
 
-from generation.pictures import check_no_images, check_picture, rows_in_grid
+from generation.pictures import check_no_images, check_picture, class_name, rows_in_grid
 from generation.setup import Setup
 from samplers.describe import png_text
 from samplers.generate import Sample, Start, check_samples, not_finite, solve, start_of, to_uint8
@@ -123,7 +123,7 @@ def _save_grid(
         for position, strip in enumerate(strips)
         for image in strip
     ]
-    rows = [f"{_folder(setup, pair)} {pair.name}".strip() for pair in pairs[: len(strips)]]
+    rows = [_row_name(setup, pair) for pair in pairs[: len(strips)]]
     text = png_text(setup.settings, setup.asked.seeds, setup.network)
     columns = ["0", *_inner(weights), "1"]
     with failing(path):
@@ -151,9 +151,10 @@ def _pairs(setup: Setup) -> list[Pair]:
     return pairs
 
 
-def _folder(setup: Setup, pair: Pair) -> str:
-    """The folder of a class, if there is one for each."""
-    return pair.path.parent.name if setup.asked.words.class_ == "each" else ""
+def _row_name(setup: Setup, pair: Pair) -> str:
+    """The class, if it was asked for, and both seeds."""
+    index = None if setup.sampling.ignores_labels else pair.a.class_index
+    return pair.name if index is None else f"{class_name(setup, index)}, {pair.name}"
 
 
 def _cautions(setup: Setup) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from generation.given_images import GivenImages, one_seed_each, open_images
+from generation.pictures import sample_names
 from generation.plain import Making, Within, write_images
 from generation.setup import Setup
 from samplers.describe import not_finite_line, png_text
@@ -112,7 +113,7 @@ def reconstruct(setup: Setup, *, images: str, grid: str | None) -> None:
 
     def draw(setup: Setup, results: Images, path: str) -> int:
         text = png_text(setup.settings, setup.asked.seeds, setup.network)
-        rows = [f"seed {sample.seed}" for sample, _ in setup.requested]
+        rows = sample_names(setup, range(len(setup.requested)))
         pairs = Pairs(results)
         return save_grid(path, pairs, 2, row_names=rows, column_names=_COLUMNS, text=text) // 2
 

@@ -43,7 +43,7 @@ def check_upwards(sampling: Sampling) -> list[str]:
         return []
     return [
         f"the lowest noise level is {levels[0]:.3g}, but the images have no noise: their latents "
-        "are those of other images; take more steps, or a lower sigma_min"
+        "are those of other images; take more steps, a lower sigma_min, or grid rho"
     ]
 
 
