@@ -36,6 +36,36 @@ MODES: dict[str, ModeRow] = {
         reads=("grid", "resume"),
         summary="an image for every seed",
     ),
+    "interpolate": ModeRow(
+        target="generation.interpolate:interpolate",
+        reads=("frames", "grid"),
+        seeds="0-3",
+        summary="strips of images from each seed to the next one",
+    ),
+    "inpaint": ModeRow(
+        target="generation.inpaint:inpaint",
+        reads=("images", "mask", "known_noise", "grid"),
+        needs=("images", "mask"),
+        summary="the white pixels of a mask made anew",
+    ),
+    "encode": ModeRow(
+        target="generation.inversion:encode",
+        reads=("images",),
+        needs=("images",),
+        summary="the latents of images",
+    ),
+    "decode": ModeRow(
+        target="generation.decode:decode",
+        reads=("latents", "grid"),
+        needs=("latents",),
+        summary="images from the latents of encode",
+    ),
+    "reconstruct": ModeRow(
+        target="generation.inversion:reconstruct",
+        reads=("images", "grid"),
+        needs=("images",),
+        summary="images from the latents of images",
+    ),
     "denoise": ModeRow(
         target="generation.strips:denoise",
         reads=("grid", "frames", "animate", "fps"),

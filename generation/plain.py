@@ -1,7 +1,10 @@
-"""The mode `generate`: an image for every seed, in a file of its own, or all in one."""
+"""The mode `generate`: an image for every seed, in a file of its own, or all in one.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Other modes that make an image for every seed write it here, too.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import click
 import torch
@@ -10,7 +13,7 @@ from generation.setup import Setup
 from samplers.beginning import Begun, begun
 from samplers.describe import grid_names, not_finite_line, png_text, summary
 from samplers.destination import Destination, destination_of
-from samplers.generate import classes_of, generate
+from samplers.generate import GeneratedBatch, classes_of, generate
 from samplers.outputs import (
     PictureWriter,
     check_outputs,
@@ -25,6 +28,26 @@ from torch_utils.grids import Images, save_grid, square_columns
 from torch_utils.progress import Progress
 
 _UNKNOWN = -1  # of a class
+Within = Callable[[int, float], None]  # (images of the batch, share of them that is done)
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a mode makes an image for every seed.
+
+    Attributes:
+        doing: the words before the bar.
+        batches: (positions in `Setup.requested`, whom to tell of progress) -> their images.
+        draw_grid: (setup, images, PNG) -> how many images it has room for.
+        lines: further lines to print; called by all processes when all images are made.
+        made_of: what the images depend on beside seeds, labels and settings.
+    """
+
+    doing: str
+    batches: Callable[[Sequence[int], Within], Iterable[GeneratedBatch]]
+    draw_grid: Callable[[Setup, Images, str], int]
+    lines: Callable[[], Sequence[str]] = lambda: ()
+    made_of: Mapping[str, str] = field(default_factory=dict)
 
 
 def generate_images(setup: Setup, *, grid: str | None, resume: bool | None) -> None:
@@ -35,6 +58,35 @@ def generate_images(setup: Setup, *, grid: str | None, resume: bool | None) -> N
         grid: also put all images into this PNG.
         resume: make only the images that are missing.
     """
+    asked, sampling = setup.asked, setup.sampling
+
+    def batches(positions: Sequence[int], within: Within) -> Iterable[GeneratedBatch]:
+        return generate(
+            sampling,
+            [setup.requested[position][0] for position in positions],
+            source=setup.source,
+            batch_size=asked.batch,
+            rng_device=asked.rng_device,
+            callback=lambda i, sigma, x, _: within(len(x), i / (len(sampling.sigmas) - 1)),
+        )
+
+    making = Making("generating", batches, save_image_grid)
+    write_images(setup, making, grid=grid, resume=bool(resume))
+
+
+def write_images(setup: Setup, making: Making, *, grid: str | None, resume: bool = False) -> None:
+    """Make and write an image for every seed, and print what there is to say.
+
+    Args:
+        setup: opened and checked.
+        making: how.
+        grid: also put all images into this PNG.
+        resume: make only the images that are missing.
+
+    Raises:
+        UserError: the images cannot be written there; nothing has been done.
+        Failure: one could not be written, or is not finite.
+    """
     asked, sampling, world = setup.asked, setup.sampling, setup.world
     destination = destination_of(asked.outdir)
     names = [picture_name(s.seed, part, subdirs=asked.subdirs) for s, part in setup.requested]
@@ -43,17 +95,18 @@ def generate_images(setup: Setup, *, grid: str | None, resume: bool | None) -> N
         destination,
         names,
         setup.image_shape,
-        lambda: request_of(
-            sampling, asked.words, rng_device=asked.rng_device, subdirs=asked.subdirs
-        ),
+        lambda: {
+            **request_of(sampling, asked.words, rng_device=asked.rng_device, subdirs=asked.subdirs),
+            **making.made_of,
+        },
         world=world,
-        resume=bool(resume),
+        resume=resume,
         has_grid=grid is not None,
     ) as there:
         setup.announce(there.warnings)
-        made = _make(setup, destination, names, there)
+        made = _make(setup, making, destination, names, there)
         if world.is_main:
-            _finish(setup, destination, names, there, made, grid=grid, resume=bool(resume))
+            _finish(setup, making, destination, names, there, made, grid=grid, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -63,30 +116,29 @@ class _Made:
     Attributes:
         lost: positions of the images that are not finite.
         classes: of every image; _UNKNOWN if it is lost, or the model has no classes.
+        lines: further lines to print.
     """
 
     lost: list[int]
     classes: list[int]
+    lines: Sequence[str]
 
 
-def _make(setup: Setup, destination: Destination, names: Sequence[str], there: Begun) -> _Made:
+def _make(
+    setup: Setup, making: Making, destination: Destination, names: Sequence[str], there: Begun
+) -> _Made:
     """Make this process's share of the missing images, and learn of the others'."""
     asked, sampling, world = setup.asked, setup.sampling, setup.world
     samples = [sample for sample, _ in setup.requested]
     first, stop = world.range_of(len(there.missing))
     own = there.missing[first:stop]
-    progress = Progress(len(own), "generating", shown=world.is_main)
+    progress = Progress(len(own), making.doing, shown=world.is_main)
     with progress as bar, PictureWriter(destination, asked.batch) as writer:
-        batches = generate(
-            sampling,
-            [samples[position] for position in own],
-            source=setup.source,
-            batch_size=asked.batch,
-            rng_device=asked.rng_device,
-            callback=lambda i, sigma, x, _: bar.within(len(x), i / (len(sampling.sigmas) - 1)),
-        )
         own_lost, own_classes = write_batches(
-            batches, [names[position] for position in own], writer, bar.update
+            making.batches(own, bar.within),
+            [names[position] for position in own],
+            writer,
+            bar.update,
         )
     is_lost = torch.zeros(len(names), dtype=torch.int32)
     is_lost[[own[place] for place in own_lost]] = 1
@@ -109,11 +161,13 @@ def _make(setup: Setup, destination: Destination, names: Sequence[str], there: B
     world.meet()
     world.sum(is_lost)
     world.sum(classes)
-    return _Made(is_lost.nonzero().flatten().tolist(), (classes - 1).tolist())
+    lost = is_lost.nonzero().flatten().tolist()
+    return _Made(lost, (classes - 1).tolist(), making.lines())
 
 
 def _finish(
     setup: Setup,
+    making: Making,
     destination: Destination,
     names: Sequence[str],
     there: Begun,
@@ -139,13 +193,15 @@ def _finish(
     if num:
         if grid is not None:
             with failing(grid):
-                shown = _save_grid(setup, destination.images(names, setup.image_shape), grid)
+                shown = making.draw_grid(setup, destination.images(names, setup.image_shape), grid)
             few = f", {shown:,} of {len(names):,} images" if shown < len(names) else ""
             click.echo(f"grid: {grid}{few}")
         if setup.source.dim and not setup.sampling.ignores_labels:
             counts = torch.bincount(torch.tensor(made.classes) + 1, minlength=setup.source.dim + 1)
             for line in summary(setup.asked.words, setup.source, counts[1:].tolist()):
                 click.echo(line)
+        for line in made.lines:
+            click.echo(line)
     kept = f" ({sum(there.is_there)} were there)" if resume else ""
     click.echo(f"{num} images in {destination.outdir}{kept}")
     if made.lost:
@@ -160,7 +216,7 @@ def _known_classes(setup: Setup, names: Sequence[str], made: _Made) -> dict[str,
     return {name: index for name, index in pairs if index != _UNKNOWN}
 
 
-def _save_grid(setup: Setup, images: Images, path: str) -> int:
+def save_image_grid(setup: Setup, images: Images, path: str) -> int:
     """Write a grid of all images; returns how many it has room for."""
     asked, requested, sampling = setup.asked, setup.requested, setup.sampling
     is_each = asked.words.class_ == "each"

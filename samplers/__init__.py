@@ -5,9 +5,10 @@ and a row in SAMPLERS; few_step_rows.py has those of the few-step solvers. The t
 functions are imported when used.
 
 How one image comes about: settings.py reads what was asked for (command_line.py, where that was
-options of a program) and levels.py chooses the noise levels; requests.py and labels.py choose seeds
-and labels; sampling.py brings settings and model together; generate.py draws the noise and calls
-the solver; outputs.py writes the PNG, or float_images.py hands the numbers to Python.
+options of a program), with auto.py where that was a number of calls; levels.py chooses the noise
+levels; requests.py and labels.py choose seeds and labels; sampling.py brings settings and model
+together; generate.py draws the noise and calls the solver; outputs.py writes the PNG, or
+float_images.py hands the numbers to Python.
 """
 
 import math
@@ -81,6 +82,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         order=2,
         num_calls=two_a_step,
         is_stochastic=lambda options: options["S_churn"] != 0,
+        goes_up=True,
         least_steps=4,
         paper="Karras et al. 2022 (EDM), Algorithm 2",
     ),
@@ -91,6 +93,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         order=1,
         num_calls=one_a_step,
         is_stochastic=lambda options: False,
+        goes_up=True,
         least_steps=1,
         paper="Karras et al. 2022 (EDM), Eq. 3",
     ),
@@ -105,6 +108,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         order_note="in law if eta is not 0",
         num_calls=one_a_step,
         is_stochastic=lambda options: options["eta"] != 0,
+        goes_up=True,
         least_steps=1,
         paper="Song et al. 2021 (DDIM), Eq. 12",
     ),
@@ -159,6 +163,7 @@ SAMPLERS: dict[str, SamplerRow] = {
         num_calls=_of_ablation,
         is_stochastic=lambda options: options["S_churn"] != 0,
         steps=_steps_of_ablation,
+        goes_up=True,
         least_steps=4,
         paper="Karras et al. 2022 (EDM), Table 1 and Algorithm 1",
     ),

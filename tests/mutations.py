@@ -649,4 +649,17 @@ MUTANTS = [
         ("[1000 * pause]", "[1000 / fps]"),
         ("lossless=True", "lossless=False"),
     ),
+    *_of(
+        "samplers/auto.py",
+        "samplers/test_auto.py",
+        ("if known <= calls", "if known < calls"),
+        ("if made(middle) <= wanted", "if made(middle) < wanted"),
+        ('row.num_calls(steps, options, end == "zero")', "row.num_calls(steps, options, True)"),
+        ("if made(1) > wanted:", "if made(1) > wanted + 1:"),
+    ),
+    *_of(
+        "training/config.py",
+        "test_calls.py::test_a_run_stores_what_was_picked",
+        ("with_steps(config.sampler)", "config.sampler"),
+    ),
 ]
