@@ -116,6 +116,30 @@ def test_known_pixels_are_those_of_the_files(
     assert np.abs(again["000004.png"] - found["000004.png"]).max() <= 1
 
 
+@pytest.mark.parametrize("channels", [3, 2])
+def test_images_of_other_channels(channels: int, mask: Path, tmp_path: Path) -> None:
+    """A mask is that of all channels; strips show what PNGs of images cannot hold."""
+    network = write_snapshot(tmp_path / "c.safetensors", 0, channels=channels, steps=4)
+    strips = tmp_path / "strips"
+    done = call(
+        "generate.py", *options(network, strips, "interpolate", "--frames=2", "--seeds=0,1")
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert is_grid(strips / "000000-000001.png")
+    original = np.random.default_rng(1).integers(0, 256, (3, HEIGHT, WIDTH), np.uint8)
+    (tmp_path / "rgb").mkdir()
+    save_png(tmp_path / "rgb" / "0.png", original)
+    arguments = [f"--images={tmp_path / 'rgb'}", f"--mask={mask}", "--seeds=0,1"]
+    done = call("generate.py", *options(network, tmp_path / "out", "inpaint", *arguments))
+    if channels == 2:
+        assert_refused(done, "6x8 pixels and 3 channels", "6x8 pixels and 2 channels")
+        return
+    assert (done.returncode, done.stderr) == (0, "")
+    for image in pictures(tmp_path / "out").values():
+        np.testing.assert_array_equal(image[:, :3], original.transpose(1, 2, 0)[:, :3])
+        assert (image[:, 3:] != original.transpose(1, 2, 0)[:, 3:]).any((0, 1)).all()
+
+
 def test_each_image_may_have_a_mask_and_labels_are_those_of_the_images(
     conditional: Path, images: Path, tmp_path: Path
 ) -> None:
