@@ -1,16 +1,19 @@
 """The mode `generate`: an image for every seed, in a file of its own, or all in one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import click
 import torch
+from torch import Tensor
 
+from generation.animation import Animation
+from generation.frames import STATES
 from generation.setup import Setup
 from samplers.beginning import Begun, begun
 from samplers.describe import grid_names, not_finite_line, png_text, summary
 from samplers.destination import Destination, destination_of
-from samplers.generate import classes_of, generate
+from samplers.generate import GeneratedBatch, classes_of, generate
 from samplers.outputs import (
     PictureWriter,
     check_outputs,
@@ -20,21 +23,38 @@ from samplers.outputs import (
 )
 from samplers.records import request_of
 from samplers.requests import LabelWords
-from torch_utils.errors import Failure
+from torch_utils.errors import Failure, UserError
 from torch_utils.grids import Images, save_grid, square_columns
 from torch_utils.progress import Progress
 
 _UNKNOWN = -1  # of a class
 
 
-def generate_images(setup: Setup, *, grid: str | None, resume: bool | None) -> None:
+def generate_images(
+    setup: Setup,
+    *,
+    grid: str | None,
+    resume: bool | None,
+    animate: str | None,
+    frames: int | None,
+    fps: float | None,
+) -> None:
     """Generate the images and write them. A `generation.setup.Mode`.
 
     Args:
         setup: opened and checked.
         grid: also put all images into this PNG.
         resume: make only the images that are missing.
+        animate: also show in this WebP how all images come about.
+        frames, fps: of the animation, and in a second of it; None for the defaults.
     """
+    animation = None
+    if animate is not None:
+        if resume:
+            raise UserError("--animate and --resume: it shows images while they are made; give one")
+        animation = Animation(setup, STATES, animate, frames, fps)
+    elif frames is not None or fps is not None:
+        setup.warnings.append("--frames and --fps have no effect: there is no --animate")
     asked, sampling, world = setup.asked, setup.sampling, setup.world
     destination = destination_of(asked.outdir)
     names = [picture_name(s.seed, part, subdirs=asked.subdirs) for s, part in setup.requested]
@@ -51,8 +71,10 @@ def generate_images(setup: Setup, *, grid: str | None, resume: bool | None) -> N
         has_grid=grid is not None,
     ) as there:
         setup.announce(there.warnings)
-        made = _make(setup, destination, names, there)
+        made = _make(setup, destination, names, there, animation)
         if world.is_main:
+            if animation is not None:
+                animation.write(made.lost)
             _finish(setup, destination, names, there, made, grid=grid, resume=bool(resume))
 
 
@@ -69,24 +91,40 @@ class _Made:
     classes: list[int]
 
 
-def _make(setup: Setup, destination: Destination, names: Sequence[str], there: Begun) -> _Made:
+def _make(
+    setup: Setup,
+    destination: Destination,
+    names: Sequence[str],
+    there: Begun,
+    animation: Animation | None,
+) -> _Made:
     """Make this process's share of the missing images, and learn of the others'."""
     asked, sampling, world = setup.asked, setup.sampling, setup.world
     samples = [sample for sample, _ in setup.requested]
     first, stop = world.range_of(len(there.missing))
     own = there.missing[first:stop]
+    num_steps = len(sampling.sigmas) - 1
     progress = Progress(len(own), "generating", shown=world.is_main)
     with progress as bar, PictureWriter(destination, asked.batch) as writer:
+
+        def callback(i: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+            bar.within(len(x), i / num_steps)
+            if animation is not None:
+                animation(i, sigma, x, denoised)
+
         batches = generate(
             sampling,
             [samples[position] for position in own],
             source=setup.source,
             batch_size=asked.batch,
             rng_device=asked.rng_device,
-            callback=lambda i, sigma, x, _: bar.within(len(x), i / (len(sampling.sigmas) - 1)),
+            callback=callback,
         )
         own_lost, own_classes = write_batches(
-            batches, [names[position] for position in own], writer, bar.update
+            _shown(batches, animation, first),
+            [names[position] for position in own],
+            writer,
+            bar.update,
         )
     is_lost = torch.zeros(len(names), dtype=torch.int32)
     is_lost[[own[place] for place in own_lost]] = 1
@@ -108,7 +146,20 @@ def _make(setup: Setup, destination: Destination, names: Sequence[str], there: B
     world.meet()
     world.sum(is_lost)
     world.sum(classes)
+    if animation is not None:
+        animation.collect()
     return _Made(is_lost.nonzero().flatten().tolist(), (classes - 1).tolist())
+
+
+def _shown(
+    batches: Iterable[GeneratedBatch], animation: Animation | None, first: int
+) -> Iterator[GeneratedBatch]:
+    """The batches, which the animation sees as well; the first one begins at this position."""
+    for batch in batches:
+        if animation is not None:
+            animation.take(first, batch.images)
+        first += len(batch.images)
+        yield batch
 
 
 def _finish(

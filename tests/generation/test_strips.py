@@ -300,6 +300,6 @@ def test_images_that_are_not_finite_have_no_strip(tmp_path: Path) -> None:
 def test_options_without_effect_are_named(unconditional: Path, tmp_path: Path) -> None:
     network, outdir = f"--network={unconditional}", f"--outdir={tmp_path}"
     done = call("generate.py", network, outdir, "--seeds=0", "--frames=3")
-    assert "--frames has no effect: mode generate does not read it" in done.stderr
+    assert "--frames and --fps have no effect: there is no --animate" in done.stderr
     done = call("generate.py", network, f"{outdir}/s", "--seeds=0", "--mode=denoise", "--fps=5")
     assert "--fps has no effect: there is no --animate" in done.stderr
