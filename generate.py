@@ -31,7 +31,8 @@ explain_names_with(explain)
     "--seeds",
     type=IntList(),
     metavar="LIST",
-    help="Random seeds, e.g. 1,2,5-10; one image each.  [default: 0-63; in mode scales 0]",
+    help="Random seeds, e.g. 1,2,5-10; one image each.  "
+    "[default: 0-63; interpolate: 0-3, scales: 0]",
 )
 @click.option("--subdirs", is_flag=True, help="A folder for every thousand seeds.")
 @click.option(

@@ -36,6 +36,30 @@ MODES: dict[str, ModeRow] = {
         reads=("grid", "resume", "animate", "frames", "fps"),
         summary="an image for every seed",
     ),
+    "interpolate": ModeRow(
+        target="generation.interpolate:interpolate",
+        reads=("frames", "grid"),
+        seeds="0-3",
+        summary="strips of images from each seed to the next one",
+    ),
+    "inpaint": ModeRow(
+        target="generation.inpaint:inpaint",
+        reads=("images", "mask", "known_noise", "grid"),
+        needs=("images", "mask"),
+        summary="the white pixels of a mask made anew",
+    ),
+    "encode": ModeRow(
+        target="generation.inversion:encode",
+        reads=("images",),
+        needs=("images",),
+        summary="the latents of images",
+    ),
+    "reconstruct": ModeRow(
+        target="generation.inversion:reconstruct",
+        reads=("images", "grid"),
+        needs=("images",),
+        summary="images from their latents",
+    ),
     "denoise": ModeRow(
         target="generation.strips:denoise",
         reads=("grid", "frames", "animate", "fps"),

@@ -1,9 +1,8 @@
 """Animations of a sampler: all images together, a grid a frame."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import numpy as np
 import PIL.Image
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from generation.frames import Frames, View, chosen_steps
 from generation.setup import Setup
 from samplers.describe import grid_names
+from samplers.generate import not_finite
 from samplers.outputs import failing
 from samplers.requests import LabelWords
 from torch_utils.animations import check_animation, save_animation
@@ -59,6 +59,7 @@ class Animation:
         num_shown = num_animated(len(setup.requested), setup.image_shape)
         shape = num_shown, len(self.steps), *setup.image_shape
         self._shown = torch.zeros(shape, dtype=torch.uint8)
+        self._is_lost = torch.zeros(num_shown, dtype=torch.int32)
 
     def __call__(self, i: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
         """Keep a step if it is chosen."""
@@ -66,30 +67,32 @@ class Animation:
 
     def take(self, first: int, images: Tensor) -> None:
         """End a batch; `first` is the position of its first image among the requested ones."""
-        frames = self._frames.take(images)
-        self._shown[first : first + len(frames)] = frames[: max(0, len(self._shown) - first)]
+        frames, room = self._frames.take(images), max(0, len(self._shown) - first)
+        self._shown[first : first + len(frames)] = frames[:room]
+        self._is_lost[first : first + len(frames)] = not_finite(images).int().cpu()[:room]
 
-    def collect(self) -> None:
-        """Bring the shares of all processes together. All of them must have met."""
-        self._setup.world.sum(self._shown)
+    def finish(self) -> list[str]:
+        """Write the file, unless no image is in it; on all processes, which have met.
 
-    def write(self, lost: Collection[int]) -> None:
-        """Write the file, unless no image is in it, and say so.
+        The places of images that are not finite stay empty.
 
-        Args:
-            lost: positions of images whose places stay empty.
+        Returns:
+            A line on it for the main process, which has written it.
         """
-        num_shown, num = len(self._shown), len(self._setup.requested)
-        if all(position in lost for position in range(num_shown)):
-            return
+        world = self._setup.world
+        world.sum(self._shown)
+        is_lost = world.sum(self._is_lost).tolist()
+        if not world.is_main or all(is_lost):
+            return []
         images = [
-            [None if position in lost else image for position, image in enumerate(frame)]
+            [None if bad else image for bad, image in zip(is_lost, frame, strict=True)]
             for frame in self._shown.transpose(0, 1).numpy()
         ]
         with failing(self._path):
             save_animation(self._path, _pictures(self._setup, images, self.steps), fps=self._fps)
+        num_shown, num = len(is_lost), len(self._setup.requested)
         few = f", {num_shown:,} of {num:,} images" if num_shown < num else ""
-        click.echo(f"animation: {self._path}, {len(images)} frames{few}")
+        return [f"animation: {self._path}, {len(images)} frames{few}"]
 
 
 def _pictures(

@@ -21,8 +21,8 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         "--frames",
         type=click.IntRange(min=2),
         metavar="INT",
-        help="Steps that are shown, the first and the final image included.  "
-        "[default: 8 in strips, 24 in animations]",
+        help="Images of a strip: steps of the sampler, or from one seed to the next; the first "
+        "and the last are included.  [default: 8 in strips, 24 in animations]",
     ),
     "animate": click.option(
         "--animate",
@@ -46,6 +46,22 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         type=TagGroups(),
         metavar="TAGS:TAGS",
         help="Rows of mode scales: every pair, e.g. of Male,Female:Smiling,Bangs.",
+    ),
+    "images": click.option(
+        "--images",
+        metavar="ZIP|DIR",
+        help="Images to start from, as many as there are seeds or used in turn.",
+    ),
+    "mask": click.option(
+        "--mask",
+        metavar="PNG|DIR",
+        help="White pixels are made anew, black ones are kept; one mask, or one for each image.",
+    ),
+    "known_noise": click.option(
+        "--known-noise",
+        type=click.Choice(["model", "fresh"]),
+        help="Noise of the pixels that are kept: the model's own slope, or drawn in each step.  "
+        "[default: model]",
     ),
     "resume": click.option(
         "--resume",

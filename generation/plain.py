@@ -1,7 +1,10 @@
-"""The mode `generate`: an image for every seed, in a file of its own, or all in one."""
+"""The mode `generate`: an image for every seed, in a file of its own, or all in one.
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+Other modes that make an image for every seed write it here, too.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import click
 import torch
@@ -28,6 +31,26 @@ from torch_utils.grids import Images, save_grid, square_columns
 from torch_utils.progress import Progress
 
 _UNKNOWN = -1  # of a class
+Within = Callable[[int, float], None]  # (images of the batch, share of them that is done)
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a mode makes an image for every seed.
+
+    Attributes:
+        doing: the words before the bar.
+        batches: (positions in `Setup.requested`, whom to tell of progress) -> their images.
+        draw_grid: (setup, images, PNG) -> how many images it has room for.
+        lines: further lines to print; called by all processes when all images are made.
+        made_of: what the images depend on beside seeds, labels and settings.
+    """
+
+    doing: str
+    batches: Callable[[Sequence[int], Within], Iterable[GeneratedBatch]]
+    draw_grid: Callable[[Setup, Images, str], int]
+    lines: Callable[[], Sequence[str]] = lambda: ()
+    made_of: Mapping[str, str] = field(default_factory=dict)
 
 
 def generate_images(
@@ -48,13 +71,53 @@ def generate_images(
         animate: also show in this WebP how all images come about.
         frames, fps: of the animation, and in a second of it; None for the defaults.
     """
-    animation = None
+    asked, sampling = setup.asked, setup.sampling
+    num_steps, animation = len(sampling.sigmas) - 1, None
     if animate is not None:
         if resume:
             raise UserError("--animate and --resume: it shows images while they are made; give one")
         animation = Animation(setup, STATES, animate, frames, fps)
     elif frames is not None or fps is not None:
         setup.warnings.append("--frames and --fps have no effect: there is no --animate")
+
+    def batches(positions: Sequence[int], within: Within) -> Iterator[GeneratedBatch]:
+        def callback(i: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+            within(len(x), i / num_steps)
+            if animation is not None:
+                animation(i, sigma, x, denoised)
+
+        done = 0
+        for batch in generate(
+            sampling,
+            [setup.requested[position][0] for position in positions],
+            source=setup.source,
+            batch_size=asked.batch,
+            rng_device=asked.rng_device,
+            callback=callback,
+        ):
+            if animation is not None:
+                animation.take(positions[done], batch.images)
+            done += len(batch.images)
+            yield batch
+
+    lines = (lambda: ()) if animation is None else animation.finish
+    making = Making("generating", batches, _save_grid, lines)
+    write_images(setup, making, grid=grid, resume=bool(resume))
+
+
+def write_images(setup: Setup, making: Making, *, grid: str | None, resume: bool = False) -> None:
+    """Make and write an image for every seed, and print what there is to say.
+
+    Args:
+        setup: opened and checked.
+        making: how.
+        grid: also put all images into this PNG.
+        resume: make only the images that are missing.
+
+    Raises:
+        UserError: the images cannot be written there; nothing has been done.
+        Failure: one could not be written, or is not finite.
+    """
     asked, sampling, world = setup.asked, setup.sampling, setup.world
     destination = destination_of(asked.outdir)
     names = [picture_name(s.seed, part, subdirs=asked.subdirs) for s, part in setup.requested]
@@ -63,19 +126,18 @@ def generate_images(
         destination,
         names,
         setup.image_shape,
-        lambda: request_of(
-            sampling, asked.words, rng_device=asked.rng_device, subdirs=asked.subdirs
-        ),
+        lambda: {
+            **request_of(sampling, asked.words, rng_device=asked.rng_device, subdirs=asked.subdirs),
+            **making.made_of,
+        },
         world=world,
-        resume=bool(resume),
+        resume=resume,
         has_grid=grid is not None,
     ) as there:
         setup.announce(there.warnings)
-        made = _make(setup, destination, names, there, animation)
+        made = _make(setup, making, destination, names, there)
         if world.is_main:
-            if animation is not None:
-                animation.write(made.lost)
-            _finish(setup, destination, names, there, made, grid=grid, resume=bool(resume))
+            _finish(setup, making, destination, names, there, made, grid=grid, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -85,43 +147,26 @@ class _Made:
     Attributes:
         lost: positions of the images that are not finite.
         classes: of every image; _UNKNOWN if it is lost, or the model has no classes.
+        lines: further lines to print.
     """
 
     lost: list[int]
     classes: list[int]
+    lines: Sequence[str]
 
 
 def _make(
-    setup: Setup,
-    destination: Destination,
-    names: Sequence[str],
-    there: Begun,
-    animation: Animation | None,
+    setup: Setup, making: Making, destination: Destination, names: Sequence[str], there: Begun
 ) -> _Made:
     """Make this process's share of the missing images, and learn of the others'."""
     asked, sampling, world = setup.asked, setup.sampling, setup.world
     samples = [sample for sample, _ in setup.requested]
     first, stop = world.range_of(len(there.missing))
     own = there.missing[first:stop]
-    num_steps = len(sampling.sigmas) - 1
-    progress = Progress(len(own), "generating", shown=world.is_main)
+    progress = Progress(len(own), making.doing, shown=world.is_main)
     with progress as bar, PictureWriter(destination, asked.batch) as writer:
-
-        def callback(i: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
-            bar.within(len(x), i / num_steps)
-            if animation is not None:
-                animation(i, sigma, x, denoised)
-
-        batches = generate(
-            sampling,
-            [samples[position] for position in own],
-            source=setup.source,
-            batch_size=asked.batch,
-            rng_device=asked.rng_device,
-            callback=callback,
-        )
         own_lost, own_classes = write_batches(
-            _shown(batches, animation, first),
+            making.batches(own, bar.within),
             [names[position] for position in own],
             writer,
             bar.update,
@@ -134,7 +179,8 @@ def _make(
         classes[done] = torch.tensor(own_classes) + 1
     kept = [position for position, is_there in enumerate(there.is_there) if is_there]
     first, stop = world.range_of(len(kept))
-    if setup.source.dim and setup.source.is_class and kept[first:stop]:
+    has_classes = setup.source.dim and setup.source.is_class and not sampling.ignores_labels
+    if has_classes and kept[first:stop]:
         found = classes_of(
             sampling,
             [samples[position] for position in kept[first:stop]],
@@ -146,24 +192,13 @@ def _make(
     world.meet()
     world.sum(is_lost)
     world.sum(classes)
-    if animation is not None:
-        animation.collect()
-    return _Made(is_lost.nonzero().flatten().tolist(), (classes - 1).tolist())
-
-
-def _shown(
-    batches: Iterable[GeneratedBatch], animation: Animation | None, first: int
-) -> Iterator[GeneratedBatch]:
-    """The batches, which the animation sees as well; the first one begins at this position."""
-    for batch in batches:
-        if animation is not None:
-            animation.take(first, batch.images)
-        first += len(batch.images)
-        yield batch
+    lost = is_lost.nonzero().flatten().tolist()
+    return _Made(lost, (classes - 1).tolist(), making.lines())
 
 
 def _finish(
     setup: Setup,
+    making: Making,
     destination: Destination,
     names: Sequence[str],
     there: Begun,
@@ -189,13 +224,15 @@ def _finish(
     if num:
         if grid is not None:
             with failing(grid):
-                shown = _save_grid(setup, destination.images(names, setup.image_shape), grid)
+                shown = making.draw_grid(setup, destination.images(names, setup.image_shape), grid)
             few = f", {shown:,} of {len(names):,} images" if shown < len(names) else ""
             click.echo(f"grid: {grid}{few}")
         if setup.source.dim and not setup.sampling.ignores_labels:
             counts = torch.bincount(torch.tensor(made.classes) + 1, minlength=setup.source.dim + 1)
             for line in summary(setup.asked.words, setup.source, counts[1:].tolist()):
                 click.echo(line)
+        for line in made.lines:
+            click.echo(line)
     kept = f" ({sum(there.is_there)} were there)" if resume else ""
     click.echo(f"{num} images in {destination.outdir}{kept}")
     if made.lost:

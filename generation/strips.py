@@ -101,10 +101,9 @@ def _make(setup: Setup, plan: _Plan, fps: float | None) -> None:
     world.meet()
     world.sum(rows)
     world.sum(is_lost)
-    if plan.animation is not None:
-        plan.animation.collect()
+    lines = [] if plan.animation is None else plan.animation.finish()
     if world.is_main:
-        _finish(setup, plan, rows, is_lost.tolist())
+        _finish(setup, plan, rows, is_lost.tolist(), lines)
 
 
 def _batches(setup: Setup, plan: _Plan) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -148,8 +147,10 @@ def _write_strips(setup: Setup, plan: _Plan, first: int, frames: Tensor, lost: T
             save_grid(path, strip, len(names), column_names=names, title=title, text=text)
 
 
-def _finish(setup: Setup, plan: _Plan, rows: Tensor, is_lost: list[int]) -> None:
-    """Write the grid and the animation, and say what there is."""
+def _finish(
+    setup: Setup, plan: _Plan, rows: Tensor, is_lost: list[int], lines: Sequence[str]
+) -> None:
+    """Write the grid, and say what there is, with lines on the animation."""
     requested, outdir = setup.requested, setup.asked.outdir
     lost = [position for position, bad in enumerate(is_lost) if bad]
     if plan.grid is not None and not all(is_lost[: plan.num_rows]):
@@ -159,8 +160,8 @@ def _finish(setup: Setup, plan: _Plan, rows: Tensor, is_lost: list[int]) -> None
             for image in strip
         ]
         _save_grid(setup, plan, images)
-    if plan.animation is not None:
-        plan.animation.write(lost)
+    for line in lines:
+        click.echo(line)
     num = len(requested) - len(lost)
     click.echo(f"{num} strip{'s' * (num != 1)} of {len(plan.steps)} frames in {outdir}")
     if lost:

@@ -32,7 +32,6 @@ SYSTEMS = (*SA, *VD, *DI, *CDM, "EDM")
 _NO_OVERWRITING = "run directories are never overwritten"
 _AVERAGED = "snapshots hold averaged weights"
 _OF_SAMPLING = "it changes nothing there; of sampling it is an option of generate.py"
-_NO_STRIPS = "generate.py writes whole images, not strips of steps"
 _NO_BLOCKS = "blocks of one size are computed, whatever the number of images"
 _DECODED = "images are decoded once and kept in memory"
 
@@ -167,8 +166,8 @@ SPELLINGS: dict[str, Spelling] = {
     "uncond": Spelling(VD, "--guidance=0"),
     "n_denoise": Spelling(DI, "--frames with --mode=denoise"),
     "n_progressive": Spelling(DI, "--frames with --mode=progressive"),
-    "n_interpolate": Spelling(DI, _NO_STRIPS, exists=False),
-    "input_dir": Spelling(DI, "images are generated, not reconstructed", exists=False),
+    "n_interpolate": Spelling(DI, "--frames with --mode=interpolate"),
+    "input_dir": Spelling(DI, "--images with --mode=reconstruct"),
     "num_samples": Spelling(SA, "--seeds of generate.py and fid.py gen, 0-49999 for 50000"),
     "n_samples": Spelling(DI, "--seeds of generate.py, 0-49999 for 50000"),
     "total_size": Spelling(VD, "--seeds of generate.py, 0-49999 for 50000"),
@@ -240,7 +239,7 @@ VALUES: dict[str, dict[str, str]] = {
     "loss term": {"mse": "denoising", "simple": "denoising", "kl": "vlb", "sa": "sequence_aware"},
     "sampler": {"generalized": "ddim", "ddpm_noisy": "ddpm with variance=large"},
     "spacing": {"uniform": "leading", "uniform2": "linspace"},
-    "mode": {"sample": "generate"},
+    "mode": {"sample": "generate", "reconstruction": "reconstruct"},
     "variance": {
         "fixed_small": "small",
         "fixed_large": "large",

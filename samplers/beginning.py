@@ -24,6 +24,7 @@ from torch_utils.distributed import World
 from torch_utils.errors import UserError
 from torch_utils.files import writing
 from torch_utils.locks import Busy, holding
+from torch_utils.progress import Progress
 from torch_utils.text import some
 
 _THREADS = 4
@@ -251,8 +252,12 @@ def _whole(
         is_file = name + destination.form.SUFFIX in candidates
         return name in packed or (is_file and destination.form.is_whole(path, shape))
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(is_whole, names))
+    found = []
+    with ThreadPoolExecutor(_THREADS) as pool, Progress(len(names), "checking") as bar:
+        for is_there in pool.map(is_whole, names):
+            found.append(is_there)
+            bar.update()
+    return found
 
 
 def _num_packed(names: Sequence[str], old: Contents | None) -> int:

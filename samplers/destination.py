@@ -147,9 +147,9 @@ class Pictures:
 def destination_of(outdir: str) -> Destination:
     """The destination that a name means: a name that ends in .zip or .npz is a file.
 
-    A folder that exists is one, whatever its name.
+    A folder that exists is one, whatever its name, and so is a name with a slash at its end.
     """
     form = _PACKED.get(Path(outdir).suffix.lower())
-    if form is None or Path(outdir).is_dir():
+    if form is None or outdir.endswith(("/", os.sep)) or Path(outdir).is_dir():
         return Destination(outdir, False, packed_zip)
     return Destination(outdir, True, form)

@@ -179,14 +179,39 @@ def solve(
     Returns:
         The state at the last noise level, [N, C, H, W], data range [-1, 1], not clipped.
     """
-    denoiser, sigmas = sampling.denoiser, sampling.sigmas
+    sigmas = sampling.sigmas
+    state = start.latents * sampling.denoiser.prior_scale(sigmas[0])
+    return solve_from(sampling, start, state, sigmas, callback=callback, project=project)
+
+
+def solve_from(
+    sampling: Sampling,
+    start: Start,
+    state: Tensor,
+    sigmas: Sequence[float],
+    *,
+    callback: Callback | None = None,
+    project: Project | None = None,
+) -> Tensor:
+    """Run the solver from a state over other levels than its grid's.
+
+    Args:
+        sampling: settings and models, in evaluation mode.
+        start: its labels and generators are used.
+        state: at sigmas[0], [N, C, H, W].
+        sigmas: levels to visit.
+        callback, project: given to the solver.
+
+    Returns:
+        The state at the last noise level, [N, C, H, W].
+    """
     with torch.inference_mode():
         return sampling.solver(
             sampling.denoise(start.labels),
-            start.latents * denoiser.prior_scale(sigmas[0]),
+            state,
             sigmas,
             noise=start.random.like,
-            round_sigma=denoiser.round_sigma,
+            round_sigma=sampling.denoiser.round_sigma,
             callback=callback,
             project=project,
         )
@@ -295,3 +320,8 @@ def some_seeds(seeds: Sequence[int | str]) -> str:
 def to_uint8(images: Tensor) -> Tensor:
     """Quantise images from [-1, 1] to bytes: floor of 127.5 x + 128, clipped. EDM's rule."""
     return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+
+
+def to_float(pictures: Tensor) -> Tensor:
+    """Bytes as float64 in [-1, 1]; `to_uint8` gives the same bytes back."""
+    return pictures.double() / 127.5 - 1

@@ -44,7 +44,7 @@ def check_folder(outdir: str) -> None:
     Raises:
         UserError: it is such a name, and no folder.
     """
-    if Path(outdir).suffix.lower() in (".zip", ".npz") and not Path(outdir).is_dir():
+    if destination_of(outdir).is_packed:
         raise UserError(
             f"--outdir={outdir}: give a folder; only images that are made one a seed can be put "
             "into a .zip or .npz"

@@ -22,6 +22,7 @@ from diffusion.outputs import OUTPUTS
 from diffusion.preconditioning import PRESETS
 from importers.spellings import FLAG_SPELLINGS, SPELLINGS, SYSTEMS
 from samplers import SAMPLERS
+from tests.few_step_table import HEAD, few_step_caption, few_step_rows
 from tests.samplers.test_orders import ON_DEFAULT_GRIDS
 from tests.test_layering import ALLOWED
 from torch_utils.registry import Row
@@ -190,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layers": layer_table,
     "sources": source_table,
     "samplers": sampler_table,
+    "few steps": lambda: f"{table(HEAD, few_step_rows())}\n\n{few_step_caption()}",
     "grids": lambda: registry_table("grid", GRIDS),
     "schedules": lambda: registry_table("schedule", SCHEDULES),
     "presets": preset_table,

@@ -3,8 +3,9 @@
 `python -m tests.mutants` works on a copy of the source in a temporary folder, never on the working
 tree. A mutant that survives shows a hole in the tests. Those of the mathematics are listed in
 tests/mutations.py, those of averages of weights in tests/averaging_mutations.py, those of what
-fetches files in tests/download_mutations.py, and those that only a GPU would show in
-tests/pretend/mutations.py.
+fetches files in tests/download_mutations.py, those of what keeps images in
+tests/output_mutations.py, those of images that are edited in tests/editing_mutations.py, and those
+that only a GPU would show in tests/pretend/mutations.py.
 """
 
 import argparse
@@ -22,12 +23,21 @@ from pathlib import Path
 
 from tests.averaging_mutations import AVERAGING_MUTANTS
 from tests.download_mutations import DOWNLOAD_MUTANTS
+from tests.editing_mutations import EDITING_MUTANTS
 from tests.mutations import MUTANTS as MATHEMATICS
 from tests.mutations import Mutant
+from tests.output_mutations import OUTPUT_MUTANTS
 from tests.pretend.mutations import DEVICE_MUTANTS
 
 ROOT = Path(__file__).parents[1]
-MUTANTS = [*MATHEMATICS, *AVERAGING_MUTANTS, *DOWNLOAD_MUTANTS, *DEVICE_MUTANTS]
+MUTANTS = [
+    *MATHEMATICS,
+    *AVERAGING_MUTANTS,
+    *DOWNLOAD_MUTANTS,
+    *OUTPUT_MUTANTS,
+    *EDITING_MUTANTS,
+    *DEVICE_MUTANTS,
+]
 TIME_LIMIT = 300.0  # seconds for one run of pytest
 
 # what takes long to import and is not ours: imported once, before the children are forked

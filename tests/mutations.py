@@ -639,14 +639,14 @@ MUTANTS = [
     *_of(
         "generation/animation.py",
         "generation/test_animation.py generation/test_strips.py",
-        ("self._setup.world.sum(self._shown)", "pass"),
+        ("world.sum(self._shown)", "pass"),
         ("draw(frame, width)", "draw(frame)"),
-        ("None if position in lost else image", "image"),
+        ("None if bad else image", "image"),
     ),
     *_of(
         "generation/plain.py",
         "generation/test_animation.py",
-        ("first += len(batch.images)", "first += 0"),
+        ("done += len(batch.images)", "done += 0"),
     ),
     *_of(
         "generation/scales.py",
@@ -660,5 +660,18 @@ MUTANTS = [
         "generation/test_animation.py",
         ("[1000 * pause]", "[1000 / fps]"),
         ("lossless=True", "lossless=False"),
+    ),
+    *_of(
+        "samplers/auto.py",
+        "samplers/test_auto.py",
+        ("if known <= calls", "if known < calls"),
+        ("if made(middle) <= wanted", "if made(middle) < wanted"),
+        ('row.num_calls(steps, options, end == "zero")', "row.num_calls(steps, options, True)"),
+        ("if made(1) > wanted:", "if made(1) > wanted + 1:"),
+    ),
+    *_of(
+        "training/config.py",
+        "test_calls.py::test_a_run_stores_what_was_picked",
+        ("with_steps(config.sampler)", "config.sampler"),
     ),
 ]

@@ -154,6 +154,6 @@ def test_the_benchmark_of_few_steps_measures_every_form_that_can_make_5_calls(
     found = {row["form"]["name"]: row for row in record["rows"]}
     for key in ("digits", "golden"):  # exact denoisers, whatever the network
         assert found["ipndm"][key] < found["heun"][key]
-    assert len(record["fine"]["frechet"]) == 2
+    assert len(record["other_seeds"]["frechet"]) == 2
     assert (tmp_path / "digits.png").stat().st_size > 1000
     assert {"device", "torch", "commit"} <= record["hardware"].keys()

@@ -18,6 +18,7 @@ from diffusion import GRIDS
 from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot
+from samplers.records import NAME
 from tests.command import assert_refused, call, run, start, torchrun
 from tests.parity.weights import fill_by_rule
 from tests.samplers import counted
@@ -349,7 +350,7 @@ def test_a_signal_ends_generating_with_whole_images(conditional: Path, tmp_path:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert output.splitlines()[-1] == "stopped"
-    assert not [name for name in os.listdir(out) if name.startswith(".")]
+    assert [name for name in os.listdir(out) if name.startswith(".")] == [NAME]
     assert all(image.shape == (8, 6) for image in pictures(out).values())
 
 

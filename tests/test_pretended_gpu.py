@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -189,6 +191,9 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
             f"{generate} --device=cpu --outdir={root / 'cpu'}",
             f"{generate} --device=cuda --outdir={root / 'cuda'}",
             f"{generate} --device=cuda --outdir={root / 'all'} --rng-device=cuda --class=each",
+            f"{generate} --device=cpu --outdir={root / 'cuda'} --resume",
+            f"{generate} --device=cuda --outdir={root / 'more.npz'} --seeds=2",
+            f"{generate} --device=cuda --outdir={root / 'more.npz'} --resume",
             f"fid.py ref {fid} --data={root / 'cpu'} --dest={root / 'ref.npz'}",
             f"fid.py calc {fid} --images={root / 'cuda'} --ref={root / 'ref.npz'} --num=4",
             f"{GEN} --network={root / 'run'} --device=cpu --json={root / 'cpu.json'}",
@@ -217,6 +222,11 @@ def test_every_command_line_does_on_a_gpu_what_it_does_on_the_cpu(
     assert len(pictures(root / "all")) == 40
     assert len(pictures(root / "cuda")) == 4
     assert pictures(root / "cuda") == pictures(root / "cpu")
+    assert f"4 images in {root / 'cuda'} (4 were there)" in output
+    assert f"4 images in {root / 'more.npz'} (1 were there)" in output
+    with np.load(root / "more.npz") as file:
+        for pixels, path in zip(file["arr_0"], sorted((root / "cuda").glob("*.png")), strict=True):
+            np.testing.assert_array_equal(pixels[:, :, 0], np.asarray(PIL.Image.open(path)))
     distance = re.search(r"frechet distance \(digits\): (\S+)", output)
     assert distance is not None, output
     assert float(distance[1]) < 1e-6

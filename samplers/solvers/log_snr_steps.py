@@ -27,8 +27,11 @@ def kernel_moments(h: float, count: int) -> list[float]:
     """Integrals of h exp(-h (1 - u)) u^j from 0 to 1 for j = 0, ..., count - 1.
 
     By the series h exp(-h) sum_i h^i / (i! (i + j + 1)), whose terms are all positive. The papers'
-    phi functions say the same, but their recursion cancels where h is small.
+    phi functions say the same, but their recursion cancels where h is small. Upwards, where h is
+    negative, the series in -h has terms of one sign.
     """
+    if h < 0:
+        return [_moment_upwards(h, j) for j in range(count)]
     sums = [0.0] * count
     term, i = h * math.exp(-h), 0  # h^(i+1) exp(-h) / i!
     while term > _ROUNDING * sums[-1]:
@@ -36,6 +39,16 @@ def kernel_moments(h: float, count: int) -> list[float]:
         i += 1
         term *= h / i
     return sums
+
+
+def _moment_upwards(h: float, j: int) -> float:
+    """The same integral by h sum_i (-h)^i j! / (i + j + 1)!, for negative h."""
+    total, term, i = 0.0, h / (j + 1), 0
+    while abs(term) > _ROUNDING * abs(total):
+        total += term
+        i += 1
+        term *= -h / (i + j + 1)
+    return total
 
 
 def exponential_step(

@@ -1,0 +1,1 @@
+"""The modes of generate.py, from the command line."""

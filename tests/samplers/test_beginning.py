@@ -38,8 +38,12 @@ def command(
     *,
     resume: bool = False,
     stop_after: int | None = None,
+    lost: int | None = None,
 ) -> Begun:
-    """What generate.py does with pictures of the request; it may be killed before it packs."""
+    """What generate.py does with pictures of the request.
+
+    It may be killed before it packs, and the image of a seed may be lost: not finite.
+    """
     destination, names = destination_of(str(where)), names_of(seeds)
     kind = 0 if request == REQUEST else 1
     check_outputs(str(where), None, 3)
@@ -47,6 +51,9 @@ def command(
         todo = found.missing if stop_after is None else found.missing[:stop_after]
         with PictureWriter(destination) as writer:
             for position in todo:
+                if seeds[position] == lost:
+                    writer.remove(names[position])
+                    continue
                 writer.write(names[position], picture(seeds[position], kind))
         if destination.is_packed and stop_after is None and todo:
             destination.pack(
@@ -181,6 +188,14 @@ def test_without_resume_all_are_made_anew_and_no_other_is_lost(out: Path) -> Non
     else:
         (line,) = command(out, range(3), OTHER).warnings
         assert "holds other PNGs, 3 of them, such as 000003.png" in line
+
+
+def test_no_old_image_takes_the_place_of_one_that_is_lost(out: Path) -> None:
+    command(out, range(3))
+    command(out, range(3), OTHER, lost=1)
+    assert list(pixels(out)) == ["000000", "000002"]
+    assert command(out, range(3), OTHER, resume=True).missing == [1]
+    assert pixels(out)["000001"] == picture(1, 1).tobytes()
 
 
 def test_images_of_an_earlier_request_in_a_folder_are_not_taken_for_ones_of_a_later(

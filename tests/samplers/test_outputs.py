@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,24 @@ def test_the_first_picture_that_cannot_be_written_ends_the_work(tmp_path: Path) 
         write_all(tmp_path, names[:1], np.zeros((1, 4, 4), dtype=np.uint8))
 
 
+def test_a_batch_is_written_while_the_next_one_is_computed(tmp_path: Path) -> None:
+    """All pictures of a batch may wait, however many there are: whoever hands them over goes on."""
+    num, there = 400, []
+
+    def batches() -> Iterator[GeneratedBatch]:
+        images = torch.rand(num, 3, 120, 120, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        for first in (0, num):
+            there.append(len(list(tmp_path.glob("*.png"))))
+            yield GeneratedBatch([Sample(first + i) for i in range(num)], images, None)
+
+    names = [str(place) for place in range(2 * num)]
+    with PictureWriter(destination_of(str(tmp_path)), num) as writer:
+        write_batches(batches(), names, writer, lambda num: None)
+    assert there[0] == 0
+    assert there[1] < num - 256  # a fixed bound of 256 would have made it wait for these
+    assert len(list(tmp_path.glob("*.png"))) == 2 * num
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 8, 8), (3, 32, 32), (3, 200, 300), (1, 1, 70000)])
 def test_noise_is_within_the_bound_that_room_is_made_for(shape: tuple[int, int, int]) -> None:
     from torch_utils.images import png_bytes
@@ -113,6 +132,7 @@ def test_a_small_disk_is_found_out_and_left_clean(tmp_path: Path) -> None:
 
 LIMITED = """
 import resource, sys, numpy as np
+from collections.abc import Iterator
 from dataclasses import replace
 from samplers.destination import destination_of
 from samplers.outputs import PictureWriter
@@ -139,6 +159,7 @@ def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
 
 SLOW = """
 import sys, time, numpy as np
+from collections.abc import Iterator
 from dataclasses import replace
 from samplers.destination import destination_of
 from samplers.outputs import PictureWriter
@@ -171,7 +192,7 @@ def test_a_signal_leaves_whole_images_only(number: str, tmp_path: Path) -> None:
 
 def test_what_writes_other_files_takes_folders_only(tmp_path: Path) -> None:
     (tmp_path / "folder.zip").mkdir()
-    for good in (tmp_path, tmp_path / "absent", tmp_path / "folder.zip"):
+    for good in (tmp_path, tmp_path / "absent", tmp_path / "folder.zip", "absent.zip/"):
         check_folder(str(good))
     for bad in ("out.zip", "out.NPZ"):
         with pytest.raises(UserError, match=f"--outdir={bad}: give a folder"):
