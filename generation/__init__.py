@@ -54,11 +54,17 @@ MODES: dict[str, ModeRow] = {
         needs=("images",),
         summary="the latents of images",
     ),
+    "decode": ModeRow(
+        target="generation.decode:decode",
+        reads=("latents", "grid"),
+        needs=("latents",),
+        summary="images from the latents of encode",
+    ),
     "reconstruct": ModeRow(
         target="generation.inversion:reconstruct",
         reads=("images", "grid"),
         needs=("images",),
-        summary="images from their latents",
+        summary="images from the latents of images",
     ),
     "denoise": ModeRow(
         target="generation.strips:denoise",

@@ -57,6 +57,11 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         metavar="PNG|DIR",
         help="White pixels are made anew, black ones are kept; one mask, or one for each image.",
     ),
+    "latents": click.option(
+        "--latents",
+        metavar="NPZ",
+        help="File of mode encode, whose latents are taken instead of the seeds'.",
+    ),
     "known_noise": click.option(
         "--known-noise",
         type=click.Choice(["model", "fresh"]),

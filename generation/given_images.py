@@ -141,18 +141,23 @@ def _classes(source: Source, label: Label, known: LabelSource) -> tuple[int, ...
     return tuple([*known.names].index(name) for name in source.label_names)
 
 
-def one_seed_each(setup: Setup, images: GivenImages) -> tuple[Setup, list[str]]:
-    """Drop the seeds or images that have no partner.
+def one_seed_each(setup: Setup, num: int, what: str) -> tuple[Setup, list[str]]:
+    """Drop the seeds that have no partner.
+
+    Args:
+        setup: opened and checked.
+        num: how many partners there are.
+        what: a partner is called.
 
     Returns:
-        The setup with the seeds that have an image, and a line if not all have one.
+        The setup with the seeds that have one, and a line if some seed or partner has none.
     """
-    seeds, num = setup.asked.seeds, len(images.source)
+    seeds = setup.asked.seeds
     if len(seeds) == num:
         return setup, []
     if len(seeds) < num:
-        return setup, [f"{len(seeds):,} of {num:,} images are used, one for each seed"]
+        return setup, [f"{len(seeds):,} of {num:,} {what}s are used, one for each seed"]
     kept = [pair for i, pair in enumerate(setup.requested) if i % len(seeds) < num]
-    remark = f"{num:,} of {len(seeds):,} seeds are used, one for each image"
+    remark = f"{num:,} of {len(seeds):,} seeds are used, one for each {what}"
     asked = replace(setup.asked, seeds=seeds[:num])
     return replace(setup, asked=asked, requested=kept), [remark]

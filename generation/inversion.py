@@ -150,7 +150,7 @@ def _opened(setup: Setup, path: str) -> tuple[Setup, GivenImages]:
     """The images, and the setup with a seed for each and with what is to be said."""
     warnings = check_upwards(setup.sampling)
     given, more = open_images(setup, path)
-    setup, remarks = one_seed_each(setup, given)
+    setup, remarks = one_seed_each(setup, len(given.source), "image")
     given = replace(given, num_seeds=len(setup.asked.seeds))
     lowest = rising(setup.sampling)[0]
     remarks = [*setup.remarks, *remarks, f"images stand at noise level {lowest:.4g}"]

@@ -101,7 +101,7 @@ def generate_images(
             yield batch
 
     lines = (lambda: ()) if animation is None else animation.finish
-    making = Making("generating", batches, _save_grid, lines)
+    making = Making("generating", batches, save_image_grid, lines)
     write_images(setup, making, grid=grid, resume=bool(resume))
 
 
@@ -247,7 +247,7 @@ def _known_classes(setup: Setup, names: Sequence[str], made: _Made) -> dict[str,
     return {name: index for name, index in pairs if index != _UNKNOWN}
 
 
-def _save_grid(setup: Setup, images: Images, path: str) -> int:
+def save_image_grid(setup: Setup, images: Images, path: str) -> int:
     """Write a grid of all images; returns how many it has room for."""
     asked, requested, sampling = setup.asked, setup.requested, setup.sampling
     is_each = asked.words.class_ == "each"

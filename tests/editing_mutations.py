@@ -4,6 +4,7 @@ from tests.mutations import Mutant
 
 _MATHEMATICS = "tests/samplers/test_editing.py"
 _PROGRAM = "tests/generation/test_editing.py"
+_INVERSION = "tests/generation/test_inversion.py"
 _TABLE = {
     ("samplers/interpolation.py", _MATHEMATICS): [
         ("(flat_a * flat_b).sum(1) /", "(flat_a * flat_b).sum() /"),
@@ -30,7 +31,7 @@ _TABLE = {
         ("weights = [k / (num - 1)", "weights = [k / num"),
         ("world.sum(kept)", "None"),
     ],
-    ("generation/inversion.py", _PROGRAM): [
+    ("generation/inversion.py", _INVERSION): [
         ("10 * math.log10(_PEAK**2 / error)", "10 * math.log10(_PEAK / error)"),
         ("world.sum(latents)", "None"),
         ("if not math.isnan(error)", "if True"),
@@ -38,6 +39,10 @@ _TABLE = {
     ("generation/given_images.py", _PROGRAM): [
         ("self.classes[int(label)] if self.classes else int(label)", "int(label)"),
         ("position % self.num_seeds % len(self.source)", "0"),
+    ],
+    ("generation/decode.py", _INVERSION): [
+        ("given.values[[i % num for i in positions]]", "given.values[[0 for i in positions]]"),
+        ("class_index=int(row.argmax())", "class_index=0"),
     ],
     ("generation/masks.py", _PROGRAM): [("gray[None] < _WHITE", "gray[None] >= _WHITE")],
     ("generation/inpaint.py", _PROGRAM): [('made_of={"mode": "inpaint"}', "made_of={}")],

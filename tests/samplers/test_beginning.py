@@ -13,7 +13,7 @@ from samplers.destination import Destination, destination_of
 from samplers.outputs import PictureWriter, check_outputs, picture_name
 from samplers.records import NAME, difference
 from torch_utils.distributed import World
-from torch_utils.errors import UserError
+from torch_utils.errors import Failure, UserError
 
 SHAPE = (3, 4, 6)
 WORLD = World(0, 1, torch.device("cpu"))
@@ -236,6 +236,18 @@ def test_a_file_that_is_not_ours_is_left_alone(form: str, tmp_path: Path) -> Non
         np.savez(out, np.zeros((2, 4, 6, 3), np.uint8))
         with pytest.raises(UserError, match=r"that generate\.py wrote"):
             command(out, range(2))
+
+
+def test_a_zip_that_was_damaged_since_is_not_added_to(tmp_path: Path) -> None:
+    out = tmp_path / "out.zip"
+    command(out, range(3))
+    content = bytearray(out.read_bytes())
+    content[content.index(b"IDAT") + 9 + content.index(b"000001.png")] ^= 1
+    out.write_bytes(content)
+    with pytest.raises(Failure, match=f"{out} is damaged at 000001: its checksum is wrong"):
+        command(out, range(5), resume=True)
+    assert out.read_bytes() == content
+    assert sorted(os.listdir(tmp_path)) == [".out.zip.parts", "out.zip"]
 
 
 def test_a_damaged_record_is_one_line(tmp_path: Path) -> None:
