@@ -33,7 +33,7 @@ class ModeRow(Row):
 MODES: dict[str, ModeRow] = {
     "generate": ModeRow(
         target="generation.plain:generate_images",
-        reads=("grid", "resume"),
+        reads=("grid", "resume", "animate", "frames", "fps"),
         summary="an image for every seed",
     ),
     "interpolate": ModeRow(

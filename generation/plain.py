@@ -3,12 +3,15 @@
 Other modes that make an image for every seed write it here, too.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import click
 import torch
+from torch import Tensor
 
+from generation.animation import Animation
+from generation.frames import STATES
 from generation.setup import Setup
 from samplers.beginning import Begun, begun
 from samplers.describe import grid_names, not_finite_line, png_text, summary
@@ -23,7 +26,7 @@ from samplers.outputs import (
 )
 from samplers.records import request_of
 from samplers.requests import LabelWords
-from torch_utils.errors import Failure
+from torch_utils.errors import Failure, UserError
 from torch_utils.grids import Images, save_grid, square_columns
 from torch_utils.progress import Progress
 
@@ -50,27 +53,55 @@ class Making:
     made_of: Mapping[str, str] = field(default_factory=dict)
 
 
-def generate_images(setup: Setup, *, grid: str | None, resume: bool | None) -> None:
+def generate_images(
+    setup: Setup,
+    *,
+    grid: str | None,
+    resume: bool | None,
+    animate: str | None,
+    frames: int | None,
+    fps: float | None,
+) -> None:
     """Generate the images and write them. A `generation.setup.Mode`.
 
     Args:
         setup: opened and checked.
         grid: also put all images into this PNG.
         resume: make only the images that are missing.
+        animate: also show in this WebP how all images come about.
+        frames, fps: of the animation, and in a second of it; None for the defaults.
     """
     asked, sampling = setup.asked, setup.sampling
+    num_steps, animation = len(sampling.sigmas) - 1, None
+    if animate is not None:
+        if resume:
+            raise UserError("--animate and --resume: it shows images while they are made; give one")
+        animation = Animation(setup, STATES, animate, frames, fps)
+    elif frames is not None or fps is not None:
+        setup.warnings.append("--frames and --fps have no effect: there is no --animate")
 
-    def batches(positions: Sequence[int], within: Within) -> Iterable[GeneratedBatch]:
-        return generate(
+    def batches(positions: Sequence[int], within: Within) -> Iterator[GeneratedBatch]:
+        def callback(i: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
+            within(len(x), i / num_steps)
+            if animation is not None:
+                animation(i, sigma, x, denoised)
+
+        done = 0
+        for batch in generate(
             sampling,
             [setup.requested[position][0] for position in positions],
             source=setup.source,
             batch_size=asked.batch,
             rng_device=asked.rng_device,
-            callback=lambda i, sigma, x, _: within(len(x), i / (len(sampling.sigmas) - 1)),
-        )
+            callback=callback,
+        ):
+            if animation is not None:
+                animation.take(positions[done], batch.images)
+            done += len(batch.images)
+            yield batch
 
-    making = Making("generating", batches, save_image_grid)
+    lines = (lambda: ()) if animation is None else animation.finish
+    making = Making("generating", batches, save_image_grid, lines)
     write_images(setup, making, grid=grid, resume=bool(resume))
 
 

@@ -5,21 +5,19 @@ final image included. Only the chosen steps are kept, so memory does not grow wi
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import click
 import numpy as np
 import torch
 from torch import Tensor
 
-from generation.animation import DEFAULT_FRAMES, num_animated, write_animation
+from generation.animation import Animation
 from generation.frames import ESTIMATES, STATES, Frames, View, chosen_steps, step_names
 from generation.pictures import check_no_images, check_picture, rows_in_grid, sample_names
 from generation.setup import Setup
 from samplers.describe import not_finite_line, png_text
 from samplers.generate import check_samples, not_finite, solve, start_of
 from samplers.outputs import check_folder, failing, picture_path
-from torch_utils.animations import check_animation
 from torch_utils.errors import Failure
 from torch_utils.files import prepare_folder
 from torch_utils.grids import save_grid
@@ -40,14 +38,14 @@ def denoise(
         animate: also put all images into this WebP, a grid a frame.
         fps: frames a second of the animation; None for the default.
     """
-    _make(setup, _Plan(setup, STATES, frames, grid, animate, fps))
+    _make(setup, _Plan(setup, STATES, frames, grid, animate, fps), fps)
 
 
 def progressive(
     setup: Setup, *, frames: int | None, grid: str | None, animate: str | None, fps: float | None
 ) -> None:
     """Show the solver's estimates of the clean image; the rest is as in `denoise`."""
-    _make(setup, _Plan(setup, ESTIMATES, frames, grid, animate, fps))
+    _make(setup, _Plan(setup, ESTIMATES, frames, grid, animate, fps), fps)
 
 
 class _Plan:
@@ -55,10 +53,9 @@ class _Plan:
 
     Attributes:
         steps: of the strips.
-        shown: of the animation; empty without one.
-        kept: those of both, ascending.
         num_rows: strips that the grid has room for; 0 without one.
-        num_animated: images that the animation has room for; 0 without one.
+        animation: None without one.
+        paths: of the strips.
     """
 
     def __init__(
@@ -70,70 +67,66 @@ class _Plan:
         animate: str | None,
         fps: float | None,
     ) -> None:
-        self.view, self.grid, self.animate, self.fps = view, grid, animate, fps
-        asked, shape, num = setup.asked, setup.image_shape, len(setup.requested)
+        self.view, self.grid = view, grid
+        asked, num = setup.asked, len(setup.requested)
         self.num_steps = len(setup.sampling.sigmas) - 1
         self.steps = chosen_steps(self.num_steps, frames, _FRAMES)
-        self.shown: list[int] = []
-        self.num_rows = self.num_animated = 0
-        if animate is not None:
-            check_animation(animate)
-            self.shown = chosen_steps(self.num_steps, frames, DEFAULT_FRAMES)
-            self.num_animated = num_animated(num, shape)
-        if grid is not None:
-            check_picture("--grid", grid)
-            self.num_rows = rows_in_grid(num, len(self.steps), shape)
-        self.kept = sorted({*self.steps, *self.shown})
         self.paths = [
             picture_path(asked.outdir, sample.seed, name, subdirs=asked.subdirs)
             for sample, name in setup.requested
         ]
         check_folder(asked.outdir)
         check_no_images(self.paths)
-        for folder in {Path(asked.outdir), *(Path(p).parent for p in (grid, animate) if p)}:
-            prepare_folder(folder)
+        self.animation = None
+        if animate is not None:
+            self.animation = Animation(setup, view, animate, frames, fps)
+        self.num_rows = 0
+        if grid is not None:
+            check_picture("--grid", grid)
+            self.num_rows = rows_in_grid(num, len(self.steps), setup.image_shape)
+        prepare_folder(asked.outdir)
 
-    def of(self, frames: Tensor, steps: Sequence[int]) -> Tensor:
-        """Some of the kept steps, from [..., num_kept, C, H, W]."""
-        return frames[..., [self.kept.index(step) for step in steps], :, :, :]
 
-
-def _make(setup: Setup, plan: _Plan) -> None:
+def _make(setup: Setup, plan: _Plan, fps: float | None) -> None:
     """Generate, write the strips of this process's share, and on the main one the rest."""
     unread = "--fps has no effect: there is no --animate"
-    setup.announce([unread] if plan.fps is not None and plan.animate is None else [])
+    setup.announce([unread] if fps is not None and plan.animation is None else [])
     requested, world = setup.requested, setup.world
-    num_shared = max(plan.num_rows, plan.num_animated)
-    shared = torch.zeros((num_shared, len(plan.kept), *setup.image_shape), dtype=torch.uint8)
+    rows = torch.zeros((plan.num_rows, len(plan.steps), *setup.image_shape), dtype=torch.uint8)
     is_lost = torch.zeros(len(requested), dtype=torch.int32)
-    for first, frames, lost in _batches(setup, plan):
+    for first, strips, lost in _batches(setup, plan):
         is_lost[first : first + len(lost)] = lost
-        _write_strips(setup, plan, first, plan.of(frames, plan.steps), lost)
-        shared[first : first + len(frames)] = frames[: max(0, num_shared - first)]
+        _write_strips(setup, plan, first, strips, lost)
+        rows[first : first + len(strips)] = strips[: max(0, len(rows) - first)]
     world.meet()
-    world.sum(shared)
+    world.sum(rows)
     world.sum(is_lost)
+    lines = [] if plan.animation is None else plan.animation.finish()
     if world.is_main:
-        _finish(setup, plan, shared, is_lost.tolist())
+        _finish(setup, plan, rows, is_lost.tolist(), lines)
 
 
 def _batches(setup: Setup, plan: _Plan) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Of this process's share: position of the first, [N, num_kept, C, H, W], which are lost."""
+    """Of this process's share: position of the first, [N, num_frames, C, H, W], which are lost."""
     asked, sampling, world = setup.asked, setup.sampling, setup.world
     samples = [sample for sample, _ in setup.requested]
     check_samples(samples, sampling.denoiser.label_dim, setup.source)
-    frames = Frames(plan.view, plan.kept, plan.num_steps)
+    frames = Frames(plan.view, plan.steps, plan.num_steps)
     begin, stop = world.range_of(len(samples))
     with Progress(stop - begin, "generating", shown=world.is_main) as bar:
 
         def callback(i: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
             frames(i, sigma, x, denoised)
+            if plan.animation is not None:
+                plan.animation(i, sigma, x, denoised)
             bar.within(len(x), i / plan.num_steps)
 
         for first in range(begin, stop, asked.batch):
             chunk = samples[first : min(stop, first + asked.batch)]
             start = start_of(sampling, chunk, source=setup.source, rng_device=asked.rng_device)
             images = solve(sampling, start, callback=callback)
+            if plan.animation is not None:
+                plan.animation.take(first, images)
             yield first, frames.take(images), not_finite(images).int().cpu()
             bar.update(len(chunk))
 
@@ -154,25 +147,21 @@ def _write_strips(setup: Setup, plan: _Plan, first: int, frames: Tensor, lost: T
             save_grid(path, strip, len(names), column_names=names, title=title, text=text)
 
 
-def _finish(setup: Setup, plan: _Plan, shared: Tensor, is_lost: list[int]) -> None:
-    """Write the grid and the animation, and say what there is."""
+def _finish(
+    setup: Setup, plan: _Plan, rows: Tensor, is_lost: list[int], lines: Sequence[str]
+) -> None:
+    """Write the grid, and say what there is, with lines on the animation."""
     requested, outdir = setup.requested, setup.asked.outdir
     lost = [position for position, bad in enumerate(is_lost) if bad]
-    strips = plan.of(shared, plan.steps).numpy()
     if plan.grid is not None and not all(is_lost[: plan.num_rows]):
         images = [
             None if bad else image
-            for bad, strip in zip(is_lost, strips[: plan.num_rows], strict=False)
+            for bad, strip in zip(is_lost, rows.numpy(), strict=False)
             for image in strip
         ]
         _save_grid(setup, plan, images)
-    if plan.animate is not None and not all(is_lost[: plan.num_animated]):
-        frames = plan.of(shared[: plan.num_animated], plan.shown).transpose(0, 1).numpy()
-        places = [_without(is_lost, frame) for frame in frames]
-        with failing(plan.animate):
-            write_animation(setup, plan.animate, places, plan.shown, plan.fps)
-        few = _few(plan.num_animated, len(requested), "images")
-        click.echo(f"animation: {plan.animate}, {len(frames)} frames{few}")
+    for line in lines:
+        click.echo(line)
     num = len(requested) - len(lost)
     click.echo(f"{num} strip{'s' * (num != 1)} of {len(plan.steps)} frames in {outdir}")
     if lost:
@@ -194,13 +183,6 @@ def _save_grid(setup: Setup, plan: _Plan, images: Sequence[np.ndarray | None]) -
             title=plan.view.title,
             text=png_text(setup.settings, setup.asked.seeds, setup.network),
         )
-    click.echo(f"grid: {plan.grid}{_few(shown // len(plan.steps), num, 'strips')}")
-
-
-def _without(is_lost: Sequence[int], images: np.ndarray) -> list[np.ndarray | None]:
-    """The images, None for those that are lost."""
-    return [None if bad else image for bad, image in zip(is_lost, images, strict=False)]
-
-
-def _few(num: int, total: int, what: str) -> str:
-    return f", {num:,} of {total:,} {what}" if num < total else ""
+    shown //= len(plan.steps)
+    few = f", {shown:,} of {num:,} strips" if shown < num else ""
+    click.echo(f"grid: {plan.grid}{few}")

@@ -632,9 +632,21 @@ MUTANTS = [
     *_of(
         "generation/strips.py",
         "generation/test_strips.py",
-        ("frames[: max(0, num_shared - first)]", "frames[:1]"),
+        ("strips[: max(0, len(rows) - first)]", "strips[:1]"),
         ("if lost[place]:", "if False:"),
-        ("world.sum(shared)", "pass"),
+        ("world.sum(rows)", "pass"),
+    ),
+    *_of(
+        "generation/animation.py",
+        "generation/test_animation.py generation/test_strips.py",
+        ("world.sum(self._shown)", "pass"),
+        ("draw(frame, width)", "draw(frame)"),
+        ("None if bad else image", "image"),
+    ),
+    *_of(
+        "generation/plain.py",
+        "generation/test_animation.py",
+        ("done += len(batch.images)", "done += 0"),
     ),
     *_of(
         "generation/scales.py",

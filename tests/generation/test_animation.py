@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from generation.animation import num_animated
-from tests.command import assert_refused, call
+from tests.command import assert_refused, call, torchrun
 from tests.generation.pictures import cells
 from tests.test_generate_cli import write_snapshot
 from torch_utils.animations import check_animation, save_animation
@@ -71,6 +71,23 @@ def test_frames_are_grids_of_all_images_from_the_first_step_to_the_image(
 def images_in(frame: PIL.Image.Image, title: str) -> np.ndarray:
     """The four images of a frame, whose width is that of the longest title."""
     return cells(frame, SHAPE, 4, 2, title=title, min_width=frame.width)
+
+
+def test_images_have_an_animation_as_well(conditional: Path, tmp_path: Path) -> None:
+    """In mode generate: that of the states, in two processes and batches."""
+    sampler = ("--seeds=0-3", "--steps=5", "--sampler=euler", "--frames=3")
+    files = [f"--animate={tmp_path / f'{name}.webp'}" for name in ("states", "plain")]
+    generate(conditional, tmp_path / "s", *sampler, "--mode=denoise", files[0])
+    network, outdir = f"--network={conditional}", f"--outdir={tmp_path / 'p'}"
+    done = torchrun(2, "generate.py", network, outdir, *sampler, "--batch=1", files[1])
+    assert done.returncode == 0, done.stderr
+    assert f"animation: {tmp_path / 'plain.webp'}, 3 frames\n" in done.stdout
+    states, plain = (frames_of(tmp_path / f"{name}.webp") for name in ("states", "plain"))
+    assert len(plain) == 3
+    for a, b in zip(states, plain, strict=True):
+        assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 1
+    resumed = (network, outdir, *sampler, files[1], "--resume")
+    assert_refused(call("generate.py", *resumed), "--animate and --resume")
 
 
 def test_frames_last_a_while_and_the_last_one_longer(conditional: Path, tmp_path: Path) -> None:

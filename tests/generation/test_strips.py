@@ -287,6 +287,12 @@ def test_images_that_are_not_finite_have_no_strip(tmp_path: Path) -> None:
     found = cells(grid, SHAPE, 6, 2, rows=rows, columns=columns, title=STATE)
     assert found[2:4].min() == 255  # their places are empty
     assert found[4:].min() < 255
+    with PIL.Image.open(movie) as opened:
+        opened.seek(1)
+        frame = opened.convert("RGB")
+    title = "step 4 of 4: image"
+    found = cells(frame, SHAPE, 3, 2, title=title, min_width=frame.width)
+    assert [int(image.min()) == 255 for image in found] == [False, True, False]
     grid.unlink()
     movie.unlink()
     done = call("generate.py", *one_bad[:-1], "--label=3e38,1,1", *arguments)
@@ -300,6 +306,6 @@ def test_images_that_are_not_finite_have_no_strip(tmp_path: Path) -> None:
 def test_options_without_effect_are_named(unconditional: Path, tmp_path: Path) -> None:
     network, outdir = f"--network={unconditional}", f"--outdir={tmp_path}"
     done = call("generate.py", network, outdir, "--seeds=0", "--frames=3")
-    assert "--frames has no effect: mode generate does not read it" in done.stderr
+    assert "--frames and --fps have no effect: there is no --animate" in done.stderr
     done = call("generate.py", network, f"{outdir}/s", "--seeds=0", "--mode=denoise", "--fps=5")
     assert "--fps has no effect: there is no --animate" in done.stderr
