@@ -106,9 +106,19 @@ def _read(setup: Setup, path: str) -> _Latents:
     labels, dim = arrays.get("labels"), setup.source.dim
     if setup.asked.words.given or not dim or labels is None:
         return _Latents(values.astype(np.float32), None)
-    if labels.shape != (len(values), dim) or not np.isfinite(labels).all():
+    other = "choose labels by an option such as --class"
+    if labels.shape != (len(values), dim):
         raise UserError(
             f"--latents={path} has labels of shape {labels.shape}, {len(values)} latents of this "
-            f"model have ({len(values)}, {dim}): choose labels by an option such as --class"
+            f"model have ({len(values)}, {dim}): {other}"
         )
+    if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
+        raise UserError(f"--latents={path} has labels that are no finite numbers: {other}")
+    if setup.source.is_class and not _is_one_hot(labels):
+        raise UserError(f"--latents={path} has labels that are not one class each: {other}")
     return _Latents(values.astype(np.float32), labels.astype(np.float32))
+
+
+def _is_one_hot(labels: np.ndarray) -> bool:
+    """Whether each row is 1 at one place and 0 elsewhere."""
+    return bool((((labels == 0) | (labels == 1)).all(1) & (labels.sum(1) == 1)).all())

@@ -221,7 +221,7 @@ def _finish(
                 class_names=setup.source.names if setup.source.is_class else (),
                 advance=bar.update,
             )
-        destination.remove_parts()
+        destination.remove_parts(names)
     if num:
         if grid is not None:
             with failing(grid):

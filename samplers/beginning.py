@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +154,11 @@ def _look(
     old, scan, record = destination.packed(), _scan(folder, suffix), read_record(folder)
     files = [name + suffix for name in names]
     if resume:
+        if old is not None and _is_replaced(old, record, request):
+            _check_loss(destination, names, {}, old)
+            old = None
         _check_request(destination, request, record, old)
+        warnings += _waiting(destination, [*names, *(old.names if old else ())], scan.stamps)
         strangers = {} if record is None else record.strangers
         kept = {name for name in files if name in scan.stamps}
         if kept and record is None:
@@ -170,7 +174,7 @@ def _look(
             )
         is_there = _whole(destination, names, kept - alien, shape, old)
     else:
-        _check_loss(destination, names, scan, old)
+        _check_loss(destination, names, scan.stamps, old)
         is_there = [False] * len(names)
         is_same = record is not None and difference(record.request, request) is None
         strangers = record.strangers if record is not None and is_same else scan.stamps
@@ -187,8 +191,8 @@ def _look(
     )
     with writing(folder):
         if destination.is_packed and not resume:
-            _empty(folder)
-            strangers = {}
+            _empty(folder)  # with its record
+            record, strangers = None, {}
         if resume:
             _drop(folder, scan.temporaries, missing)
         if record is None or record != Record(request, strangers):
@@ -216,8 +220,31 @@ def _check_request(
             )
 
 
+def _is_replaced(old: Contents, record: Record | None, request: Mapping[str, Any]) -> bool:
+    """Whether a command of this request was about to replace the file when it was ended."""
+    is_begun = record is not None and difference(record.request, request) is None
+    return is_begun and difference(old.request, request) is not None
+
+
+def _waiting(destination: Destination, known: Sequence[str], parts: Iterable[str]) -> list[str]:
+    """A warning if an ended command has made other images of a zip or .npz, which are kept."""
+    others = _others(destination, known, parts)
+    if not destination.is_packed or not others:
+        return []
+    return [
+        f"{len(others):,} other images ({some(others, 3)}) wait in {destination.folder}: --resume "
+        f"with their seeds puts them into {destination.outdir}"
+    ]
+
+
+def _others(destination: Destination, known: Sequence[str], parts: Iterable[str]) -> list[str]:
+    """Names of the parts that are none of these images."""
+    suffix = destination.form.SUFFIX
+    return sorted({name.removesuffix(suffix) for name in parts} - set(known))
+
+
 def _check_loss(
-    destination: Destination, names: Sequence[str], scan: _Scan, old: Contents | None
+    destination: Destination, names: Sequence[str], parts: Iterable[str], old: Contents | None
 ) -> None:
     """Refuse to lose images of a zip or .npz that a folder would keep.
 
@@ -226,10 +253,9 @@ def _check_loss(
     """
     if not destination.is_packed:
         return
-    mine, suffix = set(names), destination.form.SUFFIX
-    parts = [name.removesuffix(suffix) for name in scan.stamps]
-    for have, what in ((() if old is None else old.names, "holds"), (parts, "is unfinished, with")):
-        others = sorted(set(have) - mine)
+    held = sorted(set(() if old is None else old.names) - set(names))
+    waiting = _others(destination, names, parts)
+    for others, what in ((held, "holds"), (waiting, "is unfinished, with")):
         if others:
             raise UserError(
                 f"{destination.outdir} {what} {len(others):,} other images ({some(others, 3)}), "

@@ -4,8 +4,8 @@ Those two are packed at the end, from a hidden folder beside them to which all p
 command that is killed leaves no half file, and can be taken up again.
 """
 
+import contextlib
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from samplers import packed_npz, packed_zip
 from samplers.packed import Contents, Form
+from samplers.records import difference
 from torch_utils.errors import Failure
 from torch_utils.zips import BAD_ZIP
 
@@ -82,7 +83,8 @@ class Destination:
             names: of the images; one that is nowhere is left out.
             shape: (C, H, W) of an image.
             request: what they were made of.
-            keep_old: keep the images that the file has; those of other names come first.
+            keep_old: keep the images that the file has, if they are of this request; those of other
+                names come first.
             classes: class number by name, where it is known.
             class_names: of all classes; may be empty.
             advance: called after every image.
@@ -92,6 +94,8 @@ class Destination:
             Failure: the file that is there is damaged.
         """
         old, mine = self.packed() if keep_old else None, set(names)
+        if old is not None and difference(old.request, request) is not None:
+            old = None
         new = {name for name in names if self.file(name).exists()}
         before = [] if old is None else [name for name in old.names if name not in mine]
         kept = new if old is None else new.union(old.names)
@@ -115,10 +119,12 @@ class Destination:
         """The images as a grid takes them, once they are written and packed."""
         return Pictures(self, names, shape)
 
-    def remove_parts(self) -> None:
-        """Remove what was packed."""
+    def remove_parts(self, names: Sequence[str]) -> None:
+        """Remove what was packed; parts of other images stay."""
         assert self.is_packed
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for name in names:
+            with contextlib.suppress(OSError):
+                self.file(name).unlink()
 
 
 class Pictures:

@@ -103,6 +103,14 @@ def test_images_come_from_a_file_of_latents(
             {"latents": np.zeros((1, 1, HEIGHT, WIDTH)), "labels": np.zeros((1, 4))},
             "choose labels by an option",
         ),
+        (
+            {"latents": np.zeros((1, 1, HEIGHT, WIDTH)), "labels": np.full((1, 3), "a")},
+            "no finite numbers",
+        ),
+        (
+            {"latents": np.zeros((1, 1, HEIGHT, WIDTH)), "labels": np.full((1, 3), 1 / 3)},
+            "not one class each",
+        ),
         (None, "cannot be read"),
     ],
 )

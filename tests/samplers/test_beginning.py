@@ -55,7 +55,8 @@ def command(
                     writer.remove(names[position])
                     continue
                 writer.write(names[position], picture(seeds[position], kind))
-        if destination.is_packed and stop_after is None and todo:
+        is_made = destination.is_packed and any(destination.file(name).exists() for name in names)
+        if is_made and stop_after is None:
             destination.pack(
                 *(names, SHAPE, found.request),
                 keep_old=resume,
@@ -63,7 +64,7 @@ def command(
                 class_names=["ant", "bee", "cow"],
                 advance=lambda num: None,
             )
-            destination.remove_parts()
+            destination.remove_parts(names)
     return found
 
 
@@ -188,6 +189,45 @@ def test_without_resume_all_are_made_anew_and_no_other_is_lost(out: Path) -> Non
     else:
         (line,) = command(out, range(3), OTHER).warnings
         assert "holds other PNGs, 3 of them, such as 000003.png" in line
+
+
+@pytest.mark.parametrize("form", [".zip", ".npz"])
+def test_fewer_images_of_an_unfinished_file_do_not_lose_the_others(
+    form: str, tmp_path: Path
+) -> None:
+    out = tmp_path / f"out{form}"
+    command(out, range(8), stop_after=6)
+    found = command(out, range(3), resume=True)
+    assert found.missing == []
+    (line,) = found.warnings
+    assert line.startswith("3 other images (000003, 000004, 000005) wait in ")
+    command(out, range(2, 4), resume=True)
+    found = command(out, range(8), resume=True)
+    assert (found.missing, found.warnings) == ([6, 7], [])
+    assert pixels(out) == {f"{seed:06d}": picture(seed).tobytes() for seed in range(8)}
+    assert os.listdir(tmp_path) == [out.name]
+
+
+@pytest.mark.parametrize("form", [".zip", ".npz"])
+def test_replacing_a_file_is_taken_up_again(form: str, tmp_path: Path) -> None:
+    out = tmp_path / f"out{form}"
+    command(out, range(4))
+    command(out, range(5), OTHER, stop_after=2)
+    with pytest.raises(UserError, match="holds 1 other images"):
+        command(out, range(3), OTHER, resume=True)
+    assert command(out, range(5), OTHER, resume=True, lost=3).missing == [2, 3, 4]
+    made = {f"{seed:06d}": picture(seed, 1).tobytes() for seed in (0, 1, 2, 4)}
+    assert pixels(out) == made
+
+
+@pytest.mark.parametrize("form", [".zip", ".npz"])
+def test_parts_that_are_made_anew_have_a_record(form: str, tmp_path: Path) -> None:
+    out = tmp_path / f"out{form}"
+    for _ in range(2):
+        command(out, range(4), stop_after=2)
+    with pytest.raises(UserError, match="was 18, now it is 40"):
+        command(out, range(4), OTHER, resume=True)
+    assert command(out, range(4), resume=True).warnings == []
 
 
 def test_no_old_image_takes_the_place_of_one_that_is_lost(out: Path) -> None:
