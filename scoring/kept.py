@@ -64,7 +64,7 @@ class Kept:
                 class_names=source.names if source.is_class else (),
                 advance=lambda num: None,
             )
-        self.destination.remove_parts()
+        self.destination.remove_parts(names)
 
 
 @contextlib.contextmanager
