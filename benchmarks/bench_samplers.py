@@ -3,7 +3,7 @@
     python benchmarks/bench_samplers.py --device=cpu --out=benchmarks/results/samplers-cpu.json
 
 Overhead: the time of sampling outside of the denoiser, over the time in it, with a network tuned to
-about 10 ms a call; the solver's noises are drawn as `samplers.generate` draws them, image by image.
+about 10 ms a call; the solver's noises are drawn as `samplers.starts` draws them, image by image.
 Errors, always on the CPU in float64, without a network and without random numbers: in law on a
 mixture and in variance on Gaussian data for every sampler, and of the final state for deterministic
 ones. `solver_errors.py` goes deeper into the solvers of the reverse SDE.
@@ -26,10 +26,10 @@ from models.build import build
 from models.config import ModelConfig
 from networks.layers import has_tangent
 from samplers import SAMPLERS
-from samplers.generate import SeededNoise
 from samplers.levels import solver_of, visited_levels
 from samplers.sampling import sampling_of
 from samplers.settings import GenerationSettings, generation_settings
+from samplers.starts import SeededNoise
 from tests.samplers.orders import MIXTURE, Draws, final_variance, images, law_error, zeros
 from torch_utils.command import Command, IntList
 from torch_utils.errors import UserError

@@ -29,11 +29,12 @@ from data.dataset import ImageDataset
 from importers.opening import find_model, open_model
 from samplers import SAMPLERS
 from samplers.auto import pick_for
-from samplers.generate import Sample, generate, to_uint8
+from samplers.generate import generate, to_uint8
 from samplers.labels import label_source
 from samplers.levels import solver_of, visited_levels
 from samplers.sampling import Sampling, sampling_of
 from samplers.settings import GenerationSettings, generation_settings
+from samplers.starts import Sample
 from scoring.judge import Criteria, Judge, Subject
 from scoring.judging import judge_of
 from tests.closed_form import GaussianMixture

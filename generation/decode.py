@@ -10,7 +10,8 @@ from torch import Tensor
 from generation.given_images import one_seed_each
 from generation.plain import Making, Within, save_image_grid, write_images
 from generation.setup import Setup
-from samplers.generate import GeneratedBatch, Sample, check_samples, solve, start_of
+from samplers.generate import GeneratedBatch, solve
+from samplers.starts import Sample, check_samples, start_of
 from torch_utils.devices import upload
 from torch_utils.errors import UserError
 from torch_utils.npys import read_npz

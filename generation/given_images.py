@@ -13,8 +13,9 @@ from data.sources import open_source
 from data.sources.interface import Source
 from diffusion.denoiser import device_of
 from generation.setup import Setup
-from samplers.generate import Sample, check_samples, to_float
+from samplers.generate import to_float
 from samplers.labels import LabelSource
+from samplers.starts import Sample, check_samples
 from torch_utils.devices import upload
 from torch_utils.errors import UserError
 

@@ -12,9 +12,10 @@ from generation.pictures import sample_names
 from generation.plain import Making, Within, write_images
 from generation.setup import Setup
 from samplers.describe import png_text
-from samplers.generate import GeneratedBatch, start_of
+from samplers.generate import GeneratedBatch
 from samplers.inpainting import RULES
 from samplers.inpainting import inpaint as inpaint_batch
+from samplers.starts import start_of
 from torch_utils.devices import upload
 from torch_utils.grids import Images, save_grid
 from torch_utils.images import LINE

@@ -12,9 +12,10 @@ import torch
 from generation.pictures import check_no_images, check_picture, class_name, rows_in_grid
 from generation.setup import Setup
 from samplers.describe import png_text
-from samplers.generate import Sample, Start, check_samples, not_finite, solve, start_of, to_uint8
+from samplers.generate import not_finite, solve, to_uint8
 from samplers.interpolation import slerp
 from samplers.outputs import check_folder, failing, picture_path
+from samplers.starts import Sample, Start, check_samples, start_of
 from torch_utils.devices import upload
 from torch_utils.errors import Failure, UserError
 from torch_utils.files import prepare_folder

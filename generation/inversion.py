@@ -14,10 +14,11 @@ from generation.pictures import sample_names
 from generation.plain import Making, Within, write_images
 from generation.setup import Setup
 from samplers.describe import not_finite_line, png_text
-from samplers.generate import GeneratedBatch, Start, not_finite, solve, start_of, to_uint8
+from samplers.generate import GeneratedBatch, not_finite, solve, to_uint8
 from samplers.inversion import check_upwards, rising
 from samplers.inversion import encode as encode_batch
 from samplers.outputs import check_folder, failing
+from samplers.starts import Start, start_of
 from torch_utils.errors import Failure
 from torch_utils.files import prepare_folder, replacing
 from torch_utils.grids import Images, save_grid

@@ -16,7 +16,7 @@ from generation.setup import Setup
 from samplers.beginning import Begun, begun
 from samplers.describe import grid_names, not_finite_line, png_text, summary
 from samplers.destination import Destination, destination_of
-from samplers.generate import GeneratedBatch, classes_of, generate
+from samplers.generate import GeneratedBatch, generate
 from samplers.outputs import (
     PictureWriter,
     check_outputs,
@@ -26,6 +26,7 @@ from samplers.outputs import (
 )
 from samplers.records import request_of
 from samplers.requests import LabelWords
+from samplers.starts import classes_of
 from torch_utils.errors import Failure, UserError
 from torch_utils.grids import Images, save_grid, square_columns
 from torch_utils.progress import Progress

@@ -15,11 +15,12 @@ from torch import Tensor
 from generation.pictures import class_name, rows_in_grid
 from generation.setup import Setup
 from samplers.describe import png_text
-from samplers.generate import Sample, generate, not_finite, some_seeds, to_uint8
+from samplers.generate import generate, not_finite, some_seeds, to_uint8
 from samplers.labels import label_of_tags
 from samplers.outputs import check_folder, failing
 from samplers.requests import LabelWords, requests
 from samplers.sampling import Sampling
+from samplers.starts import Sample
 from torch_utils.errors import Failure, UserError
 from torch_utils.files import prepare_folder
 from torch_utils.grids import save_grid

@@ -16,8 +16,9 @@ from generation.frames import ESTIMATES, STATES, Frames, View, chosen_steps, ste
 from generation.pictures import check_no_images, check_picture, rows_in_grid, sample_names
 from generation.setup import Setup
 from samplers.describe import not_finite_line, png_text
-from samplers.generate import check_samples, not_finite, solve, start_of
+from samplers.generate import not_finite, solve
 from samplers.outputs import check_folder, failing, picture_path
+from samplers.starts import check_samples, start_of
 from torch_utils.errors import Failure
 from torch_utils.files import prepare_folder
 from torch_utils.grids import save_grid

@@ -7,8 +7,8 @@ functions are imported when used.
 How one image comes about: settings.py reads what was asked for (command_line.py, where that was
 options of a program), with auto.py where that was a number of calls; levels.py chooses the noise
 levels; requests.py and labels.py choose seeds and labels; sampling.py brings settings and model
-together; generate.py draws the noise and calls the solver; outputs.py writes the PNG, or
-float_images.py hands the numbers to Python.
+together; starts.py draws what a seed determines; generate.py calls the solver; outputs.py writes
+the PNG, or float_images.py hands the numbers to Python.
 """
 
 import math

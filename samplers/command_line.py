@@ -13,10 +13,9 @@ import click
 from diffusion import DEFAULT_STEPS
 from samplers import DEFAULT_SAMPLER, GRIDS, SAMPLERS
 from samplers.auto import AUTO, pick_for
+from samplers.guidance_settings import Batch, Clip
 from samplers.idle import idle_settings
 from samplers.settings import (
-    Batch,
-    Clip,
     GenerationSettings,
     SolverDtype,
     flat_with_numbers,

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import Denoiser
-from samplers.generate import Sample, generate, not_finite, some_seeds
+from samplers.generate import generate, not_finite, some_seeds
 from samplers.idle import idle_settings
 from samplers.label_rows import label_rows
 from samplers.labels import LabelSource
 from samplers.requests import LabelWords, requests
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings, overlay
+from samplers.starts import Sample
 from torch_utils.distributed import choose_device
 from torch_utils.errors import Failure, UserError
 from torch_utils.progress import Progress

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from samplers.settings import GenerationSettings, guidance_parts
+from samplers.guidance_settings import guidance_parts
+from samplers.settings import GenerationSettings
 
 
 def idle_settings(

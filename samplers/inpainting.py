@@ -12,9 +12,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from samplers.generate import Start, solve
+from samplers.generate import solve
 from samplers.sampling import Sampling
 from samplers.solvers.interface import Callback
+from samplers.starts import Start
 
 RULES = ("model", "fresh")
 

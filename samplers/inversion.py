@@ -7,9 +7,10 @@ solvers run over the levels in reverse.
 from torch import Tensor
 
 from samplers import SAMPLERS
-from samplers.generate import Start, solve_from
+from samplers.generate import solve_from
 from samplers.sampling import Sampling
 from samplers.solvers.interface import Callback
+from samplers.starts import Start
 from torch_utils.errors import UserError
 
 _VISIBLE_SIGMA = 0.05  # six gray levels

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from samplers.classes import class_number
-from samplers.generate import check_class
 from samplers.labels import LabelSource, label_of_tags
+from samplers.starts import check_class
 from torch_utils.errors import UserError
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from samplers.classes import class_folders, class_number
-from samplers.generate import Sample, some_seeds
+from samplers.generate import some_seeds
 from samplers.labels import LabelSource, label_from_text, label_of_tags, labels_from_file
+from samplers.starts import Sample
 from torch_utils.errors import UserError
 from torch_utils.text import some
 

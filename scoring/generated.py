@@ -10,9 +10,10 @@ from torch import Tensor
 
 from metrics.evaluate import Evaluation
 from samplers.describe import ranges
-from samplers.generate import GeneratedBatch, Sample, generate, not_finite, to_uint8
+from samplers.generate import GeneratedBatch, generate, not_finite, to_uint8
 from samplers.labels import LabelSource
 from samplers.sampling import Sampling
+from samplers.starts import Sample
 from scoring.judge import Judge
 from torch_utils.progress import Progress
 

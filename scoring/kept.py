@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from samplers.beginning import Begun, begun
 from samplers.destination import Destination, destination_of
-from samplers.generate import classes_of
 from samplers.outputs import PictureWriter, failing, picture_name
 from samplers.records import request_of
 from samplers.requests import LabelWords
+from samplers.starts import classes_of
 from scoring.network import Network, samples_of
 from torch_utils.distributed import World
 

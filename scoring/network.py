@@ -13,10 +13,11 @@ from importers.opening import find_model, open_model, read_model
 from models.snapshot import SnapshotInfo
 from samplers.command_line import settings_of
 from samplers.describe import ranges
-from samplers.generate import Sample, some_seeds
+from samplers.generate import some_seeds
 from samplers.labels import LabelSource, label_source
 from samplers.requests import LabelWords, check_seeds, requests
 from samplers.sampling import Sampling, sampling_of
+from samplers.starts import Sample
 from scoring.generated import generated_share, join_shares, sampling_facts
 from scoring.judge import Judge
 from scoring.results import Scores

@@ -20,7 +20,8 @@ from metrics import detectors
 from metrics.detectors import DETECTORS
 from networks import NETWORKS
 from samplers import SAMPLERS
-from samplers.settings import Clip, flat_with_numbers, generation_settings
+from samplers.guidance_settings import Clip
+from samplers.settings import flat_with_numbers, generation_settings
 from samplers.solvers.derivatives import FIRST
 from samplers.solvers.taylor_steps import SCHEMES
 from tests.networks.small import SMALL

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from diffusion.denoiser import Denoiser
 from samplers.describe import png_text
-from samplers.generate import Sample, generate, not_finite, to_uint8
+from samplers.generate import generate, not_finite, to_uint8
 from samplers.labels import LabelSource
 from samplers.sampling import Sampling, sampling_of
 from samplers.settings import generation_settings, with_steps
+from samplers.starts import Sample
 from torch_utils.distributed import World
 from torch_utils.grids import save_grid, square_columns
 from torch_utils.progress import Progress

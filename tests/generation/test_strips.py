@@ -11,10 +11,11 @@ import torch
 
 from generation.frames import ESTIMATES, STATES, Frames, chosen_steps
 from importers.opening import open_model
-from samplers.generate import Sample, solve, start_of, to_uint8
+from samplers.generate import solve, to_uint8
 from samplers.labels import LabelSource
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
+from samplers.starts import Sample, start_of
 from tests.command import assert_refused, call, torchrun
 from tests.generation.pictures import cells
 from tests.test_generate_cli import write_snapshot

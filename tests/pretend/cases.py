@@ -11,9 +11,10 @@ from diffusion.denoiser import Denoiser
 from models.build import build
 from models.config import ModelConfig
 from samplers import SAMPLERS
-from samplers.generate import Sample, generate
+from samplers.generate import generate
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
+from samplers.starts import Sample
 from torch_utils.distributed import World
 from training.config import resolve
 from training.data import load_training_data

@@ -134,7 +134,7 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "torch.tensor([[[[sigma]]]],",
         ),
     ),
-    "samplers/generate.py": (
+    "samplers/starts.py": (
         (
             _SAMPLING,
             "upload(self.normal(x.shape[1:], torch.float64).to(x.dtype), x.device)",

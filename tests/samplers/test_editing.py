@@ -11,7 +11,7 @@ from scipy.integrate import quad
 from diffusion.denoiser import Denoiser
 from diffusion.grids import log_sigma_grid, rho_grid
 from samplers import SAMPLERS
-from samplers.generate import Sample, solve, start_of, to_float, to_uint8
+from samplers.generate import solve, to_float, to_uint8
 from samplers.inpainting import RULES, inpaint
 from samplers.interpolation import slerp
 from samplers.inversion import check_upwards, encode, rising
@@ -19,6 +19,7 @@ from samplers.labels import LabelSource
 from samplers.sampling import Sampling, sampling_of
 from samplers.settings import generation_settings
 from samplers.solvers.log_snr_steps import kernel_moments
+from samplers.starts import Sample, start_of
 from tests.closed_form import GaussianMixture
 from tests.samplers.test_generate import model
 from torch_utils.errors import UserError

@@ -11,10 +11,11 @@ from diffusion.guidance import classifier_free, clipped, conditional, dynamic_cl
 from models.build import build
 from models.config import ModelConfig, PreconditioningConfig
 from samplers import SAMPLERS
-from samplers.generate import Sample, generate, to_uint8
+from samplers.generate import generate, to_uint8
 from samplers.levels import solver_of
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
+from samplers.starts import Sample
 from tests.parity.weights import fill_by_rule
 from torch_utils.errors import UserError
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from samplers.generate import Sample, generate
+from samplers.generate import generate
 from samplers.labels import LabelSource, label_from_text, label_source, labels_from_file
 from samplers.requests import LabelWords, check_seeds, requests
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
+from samplers.starts import Sample
 from tests.samplers.test_generate import images, model
 from torch_utils.errors import UserError
 

@@ -6,7 +6,8 @@ import pytest
 
 from diffusion.guidance import CLIPS
 from samplers.command_line import FLAGS, settings_of
-from samplers.settings import Guidance, generation_settings, overlay
+from samplers.guidance_settings import Guidance
+from samplers.settings import generation_settings, overlay
 from torch_utils.errors import UserError
 
 

@@ -17,11 +17,12 @@ import yaml
 
 from samplers.describe import grid_names, png_text, ranges
 from samplers.destination import destination_of
-from samplers.generate import GeneratedBatch, Sample
+from samplers.generate import GeneratedBatch
 from samplers.outputs import PictureWriter, check_folder, write_batches
 from samplers.requests import LabelWords
 from samplers.room import check_room, other_pictures
 from samplers.settings import generation_settings
+from samplers.starts import Sample
 from tests.command import ENVIRONMENT, ROOT
 from torch_utils.command import IntList
 from torch_utils.errors import Failure, UserError
