@@ -68,7 +68,7 @@ def check_restarts(
     restarts: Sequence[Entry],
     round_sigma: Callable[[float], float] = float,
 ) -> None:
-    """Check that every restart has a place on a grid; it is 0 only if the grid is one step to 0.
+    """Check that every restart has a place on a grid, which is not its end at 0.
 
     Args:
         sigmas: n + 1 noise levels, decreasing.
@@ -78,7 +78,7 @@ def check_restarts(
     Raises:
         UserError: one has none.
     """
-    ends = [sigma for sigma in sigmas[1:] if sigma > 0] or list(sigmas[1:])
+    ends = [sigma for sigma in sigmas[1:] if sigma > 0]
     for entry in restarts:
         _, _, low, high = entry
         level = sigmas[_nearest(sigmas, low)]

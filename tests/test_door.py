@@ -408,6 +408,7 @@ def test_a_signal_during_training_is_the_callers(tmp_path: Path) -> None:
     code = (
         "import os, signal, threading, time, driftless\n"
         "folder = driftless.Path(os.getcwd())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "def interrupt():\n"
         "    while not list(folder.glob('runs/*/training-state-*')): time.sleep(0.1)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

@@ -62,8 +62,8 @@ def test_the_snapshot_is_self_contained_and_the_grid_has_a_row_a_class(trained: 
     assert info.sampling["steps"] == 6
     assert info.images == 640
     with PIL.Image.open(trained / "samples-0000000640.png") as grid:
-        assert grid.height == 10 * 34 + 2
-        assert grid.width > 8 * 34
+        assert 0 < grid.height - (10 * 66 + 2) < 66  # a title and the seeds
+        assert grid.width > 8 * 66
         assert np.asarray(grid).std() > 20
 
 

@@ -60,7 +60,8 @@ def plan_preview(
 
     Args:
         config: the section `preview`.
-        sampler: the section `sampler`; by default, no more than its steps are taken.
+        sampler: the section `sampler`; by default, no more than its steps are taken, and its
+            restarts are left out if they do not fit in `MAX_CALLS`.
         denoiser: what is trained; it is sampled in evaluation mode.
         source: what labels are drawn from; None for all classes of the model.
 
@@ -70,6 +71,10 @@ def plan_preview(
     settings, asked = generation_settings(sampler), config.steps
     if asked is not None:
         settings = generation_settings({**with_steps(sampler), "steps": asked})
+    if asked is None and settings.num_calls > MAX_CALLS and "restarts" in settings.options:
+        # fewer steps do not lessen the calls of restarts, and may leave them no place
+        options = {**settings.options, "restarts": []}
+        settings = settings.model_copy(update={"options": options})
     while asked is None and settings.steps > 1 and settings.num_calls > MAX_CALLS:
         settings = settings.model_copy(update={"steps": settings.steps - 1})
     sampling = sampling_of(settings, denoiser)

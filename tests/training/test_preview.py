@@ -46,6 +46,25 @@ def test_the_default_preview_of_every_recipe_is_bounded(recipe: Path, size: int)
     assert preview.sampling.settings.steps <= config.sampler["steps"]
 
 
+@pytest.mark.parametrize(
+    ("steps", "entry"), [(18, [10, 5, 0.06, 0.3]), (40, [9, 2, 0.5, 0.6])], ids=["many", "narrow"]
+)
+def test_a_bounded_preview_leaves_out_restarts(steps: int, entry: list[float]) -> None:
+    """Many would leave one step for the rest; a narrow one would have no place on a short grid."""
+    sampler = {"name": "restart", "steps": steps, "restarts": [entry]}
+    settings = plan_preview(PreviewConfig(), sampler, model(8)).sampling.settings
+    assert settings.options["restarts"] == []
+    assert settings.steps == min(steps, (MAX_CALLS + 1) // 2)
+    asked = plan_preview(PreviewConfig(steps=steps), sampler, model(8)).sampling.settings
+    assert asked.options["restarts"] == [entry]
+
+
+def test_restarts_within_the_bound_are_previewed() -> None:
+    settings = plan_preview(PreviewConfig(), {"name": "restart"}, model(8)).sampling.settings
+    assert settings.options["restarts"]
+    assert settings.num_calls <= MAX_CALLS
+
+
 def test_what_the_section_says_is_what_is_sampled() -> None:
     sampler = {"name": "ddpm", "steps": 1000}
     asked = PreviewConfig(steps=300, num_images=5)
