@@ -7,11 +7,11 @@ _TABLE = {
         ("scan.stamps[name] == strangers.get(name)", "name in strangers"),
         ("kept - alien, shape, old)", "kept, shape, old)"),
         ("is_same else scan.stamps", "is_same else {}"),
-        ("others = sorted(set(have) - mine)", "others = []"),
+        ('((held, "holds")', '(([], "holds")'),
         ("if changed := difference(before, request):", "if changed := None:"),
         ("if own in missing:", "if True:"),
         ("and destination.form.is_whole(path, shape))", ")"),
-        ("_check_loss(destination, names, scan, old)", "pass"),
+        ("_check_loss(destination, names, scan.stamps, old)", "pass"),
     ],
     ("samplers/destination.py", "tests/samplers/test_beginning.py"): [
         ("[name for name in old.names if name not in mine]", "[]"),
