@@ -26,9 +26,9 @@ from losses.objective import Objective
 from models.build import build
 from torch_utils.command import Command
 from torch_utils.errors import UserError, unknown_name
+from torch_utils.precision import DTYPES, autocast
 from training.config import model_config
 from training.ema import average_of
-from training.precision import DTYPES, autocast
 from training.recipes import load_config
 from training.setup import create_objective
 
@@ -175,8 +175,8 @@ def main(device: str, size: str, batch: int, rounds: int, precision: str, out: s
     """Measure the terms of the training objective and print a table."""
     if size not in SIZES:
         raise unknown_name("size", size, SIZES)
-    if precision not in ("fp32", *DTYPES):
-        raise unknown_name("precision", precision, ("fp32", *DTYPES))
+    if precision not in DTYPES:
+        raise unknown_name("precision", precision, DTYPES)
     if batch < 8 or batch % 8:
         raise UserError(f"batch is {batch}: an eighth of it must be a whole number")
     if rounds < 2:

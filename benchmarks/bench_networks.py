@@ -25,7 +25,7 @@ import networks
 from benchmarks.hardware import hardware, prepared_device, write_results
 from benchmarks.memory import peak_gb, reset_peak, resident_gb
 from benchmarks.reference_step import reference_forward
-from benchmarks.timing import now
+from benchmarks.timing import interleaved, now, ratio
 from torch_utils.command import Command
 from torch_utils.errors import UserError
 
@@ -213,27 +213,11 @@ def against_reference(batch: int, device: torch.device, rounds: int = _ROUNDS) -
     plain = passes(lambda: reference_forward(state, x, c_noise, labels), parameters)
     row: dict[str, Any] = {"batch": batch}
     for name in ours:
-        times, plain_times = paired(ours[name], plain[name], device, rounds)
-        row[f"{name}_s_per_image"] = round(median(times) / batch, 4)
-        row[f"{name}_plain_s_per_image"] = round(median(plain_times) / batch, 4)
-        ratios = [ours / plain for ours, plain in zip(times, plain_times, strict=True)]
-        row[f"{name}_time_over_plain"] = round(median(ratios), 3)
+        times = interleaved({"ours": ours[name], "plain": plain[name]}, device, rounds)
+        row[f"{name}_s_per_image"] = round(median(times["ours"]) / batch, 4)
+        row[f"{name}_plain_s_per_image"] = round(median(times["plain"]) / batch, 4)
+        row[f"{name}_time_over_plain"] = ratio(times["ours"], times["plain"])["median"]
     return row
-
-
-def paired(
-    first: Callable[[], object], second: Callable[[], object], device: torch.device, rounds: int
-) -> tuple[list[float], list[float]]:
-    """Times of two calls, made in turn and in both orders; a pair shares the machine's mood."""
-    calls = first, second
-    times: tuple[list[float], list[float]] = [], []
-    for round_ in range(-1, rounds):  # the first is for warming up
-        for which in (0, 1) if round_ % 2 else (1, 0):
-            start = now(device)
-            calls[which]()
-            if round_ >= 0:
-                times[which].append(now(device) - start)
-    return times
 
 
 @click.command(cls=Command)

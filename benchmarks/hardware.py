@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from torch_utils.distributed import choose_device, set_numerics
+from torch_utils.precision import has_fast_bf16
 
 
 def prepared_device(name: str) -> torch.device:
@@ -54,12 +55,6 @@ def cpu_name() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def has_fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in hardware."""
-    words = _cpu_info().split()
-    return "avx512_bf16" in words or "amx_bf16" in words
 
 
 def write_results(path: str | None, record: dict[str, Any]) -> None:

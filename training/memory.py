@@ -21,9 +21,9 @@ from losses.batch import Batch, Draws, Generators
 from networks.blocks import set_fused_attention, set_remat
 from torch_utils.distributed import World
 from torch_utils.memory import available_bytes
+from torch_utils.precision import autocast
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData
-from training.precision import autocast
 from training.setup import create_objective
 
 # share of the free memory; the rest is for workspaces and fragments, which took 30% on CPUs

@@ -1,25 +1,14 @@
-"""Mixed precision and steps that are not finite: decided on the device, without waiting for it.
+"""Loss scaling and steps that are not finite: decided on the device, without waiting for it.
 
 fp16 scales the loss so that small gradients survive; the scale halves after an overflow and
 doubles after `GROWTH_INTERVAL` good steps (Micikevicius et al. 2018). In every precision, a step
 whose loss or gradient is not finite is skipped and counted.
 """
 
-import contextlib
-from typing import Any
-
 import torch
 from torch import Tensor
 
 GROWTH_INTERVAL = 2000
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(precision: str, device: torch.device) -> Any:
-    """The context in which the network runs; nothing for fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
 class StepGuard:

@@ -17,6 +17,7 @@ from diffusion.denoiser import Denoiser
 from losses.batch import Batch, Draws, LossTerms
 from losses.objective import Objective
 from torch_utils.distributed import World
+from torch_utils.precision import autocast
 from training.config import ResolvedConfig
 from training.ema import (
     average_of,
@@ -26,7 +27,7 @@ from training.ema import (
     update_power_averages,
 )
 from training.optimizer import create_optimizer, learning_rate
-from training.precision import StepGuard, autocast
+from training.precision import StepGuard
 from training.tally import Tally
 
 

@@ -14,9 +14,9 @@ from losses.objective import Objective
 from models.build import build
 from models.config import ModelConfig
 from tests.training.runs import CPU, tiny_config
+from torch_utils.precision import autocast
 from training.config import TrainingConfig
 from training.data import load_training_data
-from training.precision import autocast
 from training.setup import create_objective, create_trainer, model_of
 from training.source import MicroBatches
 

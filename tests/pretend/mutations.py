@@ -94,6 +94,8 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "self._seen.copy_(self.in_a_row, non_blocking=True)",
             "self._seen.copy_(self.in_a_row)",
         ),
+    ),
+    "torch_utils/precision.py": (
         (_counts("imagenet64-adm"), "torch.autocast(device.type,", 'torch.autocast("cpu",'),
     ),
     "training/ema.py": (
