@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.hardware import hardware, write_results
 from data.convert import convert
-from data.parallel import num_cores
 from torch_utils.command import Command
+from torch_utils.threads import num_cores
 
 # Name -> size of the source, its file type, and the options of the conversion.
 CASES: dict[str, tuple[tuple[int, int], str, dict[str, Any]]] = {
