@@ -86,11 +86,18 @@ class Init:
 
     def weight(self, shape: Sequence[int], fan_in: int, fan_out: int) -> nn.Parameter:
         """Draw a weight."""
-        return nn.Parameter(weight_init(shape, self.mode, fan_in, fan_out) * self.weight_gain)
+        return self._drawn(shape, fan_in, fan_out, self.weight_gain)
 
     def bias(self, size: int, fan_in: int, fan_out: int) -> nn.Parameter:
         """Draw a bias; also with gain 0, so that published seeds give the published weights."""
-        return nn.Parameter(weight_init([size], self.mode, fan_in, fan_out) * self.bias_gain)
+        return self._drawn([size], fan_in, fan_out, self.bias_gain)
+
+    def _drawn(
+        self, shape: Sequence[int], fan_in: int, fan_out: int, gain: float
+    ) -> nn.Parameter:
+        if torch.empty(0).is_meta:  # there, to draw no values would load PyTorch's compiler
+            return nn.Parameter(torch.empty(*shape))
+        return nn.Parameter(weight_init(shape, self.mode, fan_in, fan_out) * gain)
 
 
 class Linear(nn.Module):

@@ -157,3 +157,34 @@ def test_the_benchmark_of_few_steps_measures_every_form_that_can_make_5_calls(
     assert len(record["other_seeds"]["frechet"]) == 2
     assert (tmp_path / "digits.png").stat().st_size > 1000
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_a_neighbour_measures_each_setting_alone_and_beside(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_neighbour.py",
+        *("--rounds=1", "--seconds=0.01", "--work=generation", "--work=scoring", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert list(record["work"]) == ["generation", "scoring"]
+    for rows in record["work"].values():
+        assert [row["setting"] for row in rows] == ["1000", "OpenMP's own", "one thread"]
+        assert rows[-1]["threads"] == 1
+        assert all(row["alone_s"]["min"] > 0 < row["slower"]["median"] for row in rows)
+    assert {"device", "torch", "cores", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_starts_sees_a_first_step_and_an_image(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    names = ["fid.py --help", "generate.py, one image", "train.py, first step"]
+    done = run(
+        "benchmarks/bench_start.py",
+        *("--rounds=1", *(f"--only={name}" for name in names), f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    seconds = json.loads(out.read_text())["seconds"]
+    assert list(seconds) == names
+    assert all(row["min"] > 0 for row in seconds.values())

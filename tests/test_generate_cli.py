@@ -383,3 +383,24 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
     for network, word in [(other, "not a snapshot"), ("absent", "no snapshot"), (tmp_path, "no ")]:
         done = run("generate.py", f"--network={network}", f"--outdir={tmp_path / 'o'}")
         assert_refused(done, word)
+
+
+def test_an_image_needs_no_compiler_and_nothing_of_scoring_or_training(tmp_path: Path) -> None:
+    snapshot = write_snapshot(tmp_path / "net.safetensors", 0)
+    code = (
+        "import sys, generate\n"
+        "try:\n    generate.main()\n"
+        "finally:\n    print(*sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"--network={snapshot}", f"--outdir={tmp_path}", "--seeds=0"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    heavy = {"torch._dynamo", "torch._inductor", "scipy", "sklearn", "torchvision", "matplotlib"}
+    assert not loaded & (heavy | {"tensorboard", "jinja2", "training", "scoring", "metrics"})
