@@ -24,10 +24,14 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 _SCRIPTS = ("driftless", "train", "generate", "fid", "dataset_tool", "snapshot_tool")
-_PACKAGES = ("diffusion", "networks", "losses", "samplers", "models", "importers", "metrics",
-             "data", "generation", "scoring", "torch_utils", "training")  # fmt: skip
-_OTHERS = ("PIL.Image", "safetensors.torch", "torch.fx.experimental.symbolic_shapes",
-           "torch.distributed", "torch._dynamo", "torch.utils.tensorboard", "tqdm.auto")  # fmt: skip
+_PACKAGES = (
+    *("diffusion", "networks", "losses", "samplers", "models", "importers", "metrics", "data"),
+    *("generation", "scoring", "torch_utils", "training"),
+)
+_OTHERS = (
+    *("PIL.Image", "safetensors.torch", "torch.fx.experimental.symbolic_shapes", "torch._dynamo"),
+    *("torch.distributed", "torch.utils.tensorboard", "tqdm.auto"),
+)
 _LONGEST = 1 << 20  # bytes of a request
 _NUM_STREAMS = 3
 _KEPT: list[types.ModuleType] = []
@@ -86,13 +90,14 @@ class Preloaded:
 
 def _load() -> None:
     """Import all that our programs do, without starting a thread: a child would not have it."""
-    for name in (*_SCRIPTS, *_PACKAGES, *_OTHERS):
-        with contextlib.suppress(ImportError):
-            module = importlib.import_module(name)
-            for found in (
-                pkgutil.walk_packages(module.__path__, f"{name}.") if name in _PACKAGES else ()
-            ):
-                importlib.import_module(found.name)
+    inner = [
+        found.name
+        for name in _PACKAGES
+        for found in pkgutil.walk_packages([os.fspath(ROOT / name)], f"{name}.")
+    ]
+    for name in (*_SCRIPTS, *_PACKAGES, *inner, *_OTHERS):
+        with contextlib.suppress(ImportError):  # an optional library
+            importlib.import_module(name)
     sys.modules["PIL.Image"].init()
     num = len(os.listdir("/proc/self/task"))
     assert num == 1, f"{num} threads"
