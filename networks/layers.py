@@ -92,9 +92,7 @@ class Init:
         """Draw a bias; also with gain 0, so that published seeds give the published weights."""
         return self._drawn([size], fan_in, fan_out, self.bias_gain)
 
-    def _drawn(
-        self, shape: Sequence[int], fan_in: int, fan_out: int, gain: float
-    ) -> nn.Parameter:
+    def _drawn(self, shape: Sequence[int], fan_in: int, fan_out: int, gain: float) -> nn.Parameter:
         if torch.empty(0).is_meta:  # there, to draw no values would load PyTorch's compiler
             return nn.Parameter(torch.empty(*shape))
         return nn.Parameter(weight_init(shape, self.mode, fan_in, fan_out) * gain)

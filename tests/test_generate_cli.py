@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot
 from samplers.records import NAME
-from tests.command import assert_refused, call, run, start, torchrun
+from tests.command import ENVIRONMENT, ROOT, assert_refused, call, run, start, torchrun
 from tests.parity.weights import fill_by_rule
 from tests.samplers import counted
 
@@ -387,11 +388,7 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
 
 def test_an_image_needs_no_compiler_and_nothing_of_scoring_or_training(tmp_path: Path) -> None:
     snapshot = write_snapshot(tmp_path / "net.safetensors", 0)
-    code = (
-        "import sys, generate\n"
-        "try:\n    generate.main()\n"
-        "finally:\n    print(*sys.modules)\n"
-    )
+    code = "import sys, generate\ntry:\n    generate.main()\nfinally:\n    print(*sys.modules)\n"
     done = subprocess.run(
         [sys.executable, "-c", code, f"--network={snapshot}", f"--outdir={tmp_path}", "--seeds=0"],
         capture_output=True,
