@@ -54,15 +54,16 @@ def request_of(
     Rounding is left out: device, batch and number of processes.
 
     Args:
-        sampling: the models, by the digest of their weights, and the settings.
+        sampling: the settings, and the models by the digest of their weights, which another
+            precision changes, too.
         words: the labels that were asked for.
         rng_device: where random numbers are drawn.
         subdirs: whether there is a folder for every thousand seeds.
     """
     found = {
+        "sampler": sampling.settings.as_mapping(),
         "network": digest(sampling.denoiser),
         "guidance network": None if sampling.guide is None else digest(sampling.guide),
-        "sampler": sampling.settings.as_mapping(),
         "labels": {option: _label(option, value) for option, value in words.given},
         "rng device": rng_device,
         "subdirs": subdirs,
