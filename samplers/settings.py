@@ -104,14 +104,12 @@ class GenerationSettings(Section):
     def as_mapping(self) -> dict[str, Any]:
         """The flat form that `generation_settings` reads; it names a grid that is not the default.
 
-        The default is the sampler's own. The networks' precision is named if it is not fp32.
+        The default is the sampler's own.
         """
         flat: dict[str, Any] = {"name": self.name, "steps": self.steps}
         if self.grid_name != self.row.grid:
             flat["grid"] = self.grid_name
-        flat |= {**self.options, **self.grid, "clip": self.clip}
-        if self.precision != "fp32":
-            flat["precision"] = self.precision
+        flat |= {**self.options, **self.grid, "clip": self.clip, "precision": self.precision}
         if self.solver_dtype is not None:
             flat["solver_dtype"] = self.solver_dtype
         if self.guidance is not None:

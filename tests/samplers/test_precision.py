@@ -80,7 +80,7 @@ def test_auto_is_what_the_device_is_fast_in(
     assert asked.as_mapping()["precision"] == "auto"
     settings = sampling_of(asked, model()).settings
     assert settings.precision == expected
-    assert settings.as_mapping().get("precision", "fp32") == expected
+    assert settings.as_mapping()["precision"] == expected
 
 
 def test_a_solver_that_takes_derivatives_stays_in_float32_and_says_so() -> None:
@@ -120,11 +120,15 @@ def test_images_of_another_precision_are_another_request() -> None:
         return request_of(ready(**settings), LabelWords(), rng_device="cpu", subdirs=False)
 
     whole, half = request(), request(precision="bf16")
-    assert "precision" not in whole["sampler"]  # as in records from before there was a choice
     assert half["sampler"]["precision"] == "bf16"
     told = difference(half, request(precision="bf16", solver_dtype="float64"))
     assert told == "sampler: solver_dtype was float32, now it is float64"
-    assert "sampler: precision was not given, now it is bf16" in str(difference(whole, half))
+    for before, now in ((whole, half), (half, whole)):
+        was, is_ = (request["sampler"]["precision"] for request in (before, now))
+        told = difference(before, now)
+        assert told == f"sampler: precision was {was}, now it is {is_}"
+    del whole["sampler"]["precision"]  # as in records from before there was a choice
+    assert difference(whole, request()) is None
 
 
 def test_from_python_the_model_is_left_as_it_is() -> None:
