@@ -3,8 +3,8 @@
     python benchmarks/bench_compile.py --device=cpu --out=benchmarks/results/compile-cpu.json
 
 A step is a whole one: micro-batch to gradients, optimizer, average. Both kinds of step are made in
-turn by two trainers in one process. The first compiled step is timed three times over: eager, with
-an empty cache of kernels, and with the kernels that the second left on disk.
+turn by two trainers in one process. The first step is timed eager, with an empty cache of kernels,
+and with the kernels that this left on disk; with --cache the empty one is left out.
 """
 
 import os
@@ -75,20 +75,22 @@ class Steps:
 
 def measure(
     network: dict[str, Any], *, side: int, batch: int, precision: str, device: torch.device,
-    rounds: int,
+    rounds: int, is_cold: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """First steps and later ones, eager and compiled, in one precision."""
-    given = (network, side, batch, precision, device)
-    eager, cold, warm = Steps(*given), Steps(*given), Steps(*given)
-    seconds = {}
-    for name, steps in (("eager", eager), ("compiled", cold), ("compiled_again", warm)):
-        start = time.perf_counter()
-        if steps is not eager:
+    names = ["eager", *(["compiled"] if is_cold else []), "compiled_again"]
+    seconds, made = {}, {}
+    for name in names:
+        made[name] = steps = Steps(network, side, batch, precision, device)
+        start, line = time.perf_counter(), ""
+        if name != "eager":
             torch._dynamo.reset()
-            print(steps.compiled(), flush=True)
+            line = steps.compiled()
         steps()
         seconds[name] = round(now(device) - start, 2)
-    times = interleaved({"eager": eager, "compiled": warm}, device, rounds)
+        print(precision, name, seconds[name], line, flush=True)
+    pair = {"eager": made["eager"], "compiled": made["compiled_again"]}
+    times = interleaved(pair, device, rounds)
     return {
         "first_step_s": seconds,
         "step_s": {name: spread(values) for name, values in times.items()},
@@ -105,10 +107,11 @@ def measure(
 @click.option("--batch", default=16, show_default=True, help="Images a step.")
 @click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Pairs of steps.")
 @click.option("--precisions", default=",".join(PRECISIONS), show_default=True, metavar="LIST")
+@click.option("--cache", metavar="DIR", help="Where kernels lie; by default nowhere yet.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(
     device: str, channels: int, mult: str, blocks: int, side: int, batch: int, rounds: int,
-    precisions: str, out: str | None,
+    precisions: str, cache: str | None, out: str | None,
 ) -> None:  # fmt: skip
     """Measure what compiling the blocks gains, and what it takes before the first step."""
     where = prepared_device(device)
@@ -119,8 +122,8 @@ def main(
     }
     record: dict[str, Any] = {"hardware": hardware(where), "network": network, "batch": batch}
     record["side"] = side
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # no kernel of an earlier call
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache or empty
         for precision in precisions.split(","):
             record[precision] = measure(
                 network,
@@ -129,6 +132,7 @@ def main(
                 precision=precision,
                 device=where,
                 rounds=rounds,
+                is_cold=cache is None,
             )
             print(precision, record[precision], flush=True)
             write_results(out, record)
