@@ -4,12 +4,14 @@
 
 A step is a whole one: micro-batch to gradients, optimizer, average. Both kinds of step are made in
 turn by two trainers in one process. The first step is timed eager, with an empty cache of kernels,
-and with the kernels that this left on disk; with --cache the empty one is left out.
+and with the kernels that this left on disk. Where time is short, --rounds=0 leaves out all but the
+first two, and fills --cache for a later call.
 """
 
 import os
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -78,7 +80,7 @@ def measure(
     rounds: int, is_cold: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """First steps and later ones, eager and compiled, in one precision."""
-    names = ["eager", *(["compiled"] if is_cold else []), "compiled_again"]
+    names = ["eager", *(["compiled"] if is_cold else []), *(["compiled_again"] if rounds else [])]
     seconds, made = {}, {}
     for name in names:
         made[name] = steps = Steps(network, side, batch, precision, device)
@@ -89,6 +91,8 @@ def measure(
         steps()
         seconds[name] = round(now(device) - start, 2)
         print(precision, name, seconds[name], line, flush=True)
+    if not rounds:
+        return {"first_step_s": seconds}
     pair = {"eager": made["eager"], "compiled": made["compiled_again"]}
     times = interleaved(pair, device, rounds)
     return {
@@ -123,7 +127,9 @@ def main(
     record: dict[str, Any] = {"hardware": hardware(where), "network": network, "batch": batch}
     record["side"] = side
     with tempfile.TemporaryDirectory() as empty:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache or empty
+        folder = Path(cache or empty)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+        is_cold = not folder.exists() or not any(folder.iterdir())
         for precision in precisions.split(","):
             record[precision] = measure(
                 network,
@@ -132,7 +138,7 @@ def main(
                 precision=precision,
                 device=where,
                 rounds=rounds,
-                is_cold=cache is None,
+                is_cold=is_cold,
             )
             print(precision, record[precision], flush=True)
             write_results(out, record)

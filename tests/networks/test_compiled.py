@@ -1,21 +1,21 @@
 """Blocks called by a compiler: what is compiled, what stays eager, and that nothing else differs.
 
-Graphs are traced and differentiated here without making kernels, which takes seconds a graph; those
-are in test_kernels.py.
+Graphs are traced here, and some differentiated, without making kernels, which takes seconds a
+graph; those are in test_kernels.py.
 """
 
 import copy
+import os
 import pickle
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from networks.blocks import UNetBlock, set_remat
 from networks.compiled import BlockCompiler, set_compiler
 from tests.networks.small import conditions, images, small_net
-from tests.networks.test_modes import WITH_BLOCKS, gradients
+from tests.networks.test_modes import gradients
 
 
 def blocks_of(net: nn.Module) -> list[UNetBlock]:
@@ -23,9 +23,9 @@ def blocks_of(net: nn.Module) -> list[UNetBlock]:
     return [module for module in net.modules() if isinstance(module, UNetBlock)]
 
 
-def traced(net: nn.Module) -> BlockCompiler:
+def traced(net: nn.Module, backend: str = "eager") -> BlockCompiler:
     """A compiler without kernels for a network's blocks."""
-    compiler = BlockCompiler("aot_eager")
+    compiler = BlockCompiler(backend)
     assert set_compiler(net, compiler) == len(blocks_of(net))
     return compiler
 
@@ -37,9 +37,8 @@ def repeated() -> nn.Module:
 
 def test_blocks_that_differ_in_their_weights_alone_share_a_graph() -> None:
     net = repeated()
-    compiler = traced(net)
+    compiler = traced(net, "aot_eager")
     found = gradients(net)
-    # encoder, bottleneck; decoder blocks have twice the channels; the last one has attention
     assert len(blocks_of(net)) > compiler.num_graphs
     num = compiler.num_graphs
     with torch.compiler.set_stance("fail_on_recompile"):
@@ -111,12 +110,9 @@ def test_forward_derivatives_of_compiled_blocks_are_taken_eagerly() -> None:
     assert compiler.num_graphs == 0
 
 
-@pytest.mark.parametrize("variant", WITH_BLOCKS)
-def test_compiled_dropout_is_a_function_of_the_seed_with_remat_or_without(
-    variant: dict[str, Any],
-) -> None:
-    net = small_net(dropout=0.3, **variant).train()
-    traced(net)
+def test_compiled_dropout_is_a_function_of_the_seed_with_remat_or_without() -> None:
+    net = small_net(dropout=0.3, channel_mult=[1], attn_resolutions=[]).train()
+    traced(net, "aot_eager")
     expected = gradients(net, seed=5)
     set_remat(net, True)
     found = gradients(net, seed=5)
@@ -124,3 +120,22 @@ def test_compiled_dropout_is_a_function_of_the_seed_with_remat_or_without(
     assert any(not torch.equal(gradient, other[name]) for name, gradient in found.items())
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, msg=name)
+
+
+def test_graphs_that_were_made_outside_ddp_serve_within_it() -> None:
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    torch.distributed.init_process_group(
+        "gloo", rank=0, world_size=1, store=torch.distributed.HashStore()
+    )
+    try:
+        net = repeated()
+        compiler = traced(net)
+        expected = gradients(net)
+        compiler.is_open = False
+        wrapped = nn.parallel.DistributedDataParallel(net)
+        with torch.compiler.set_stance("fail_on_recompile"):
+            found = gradients(net, wrapped)
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, gradient in expected.items():
+        assert torch.equal(found[name], gradient), name
