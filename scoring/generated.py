@@ -126,6 +126,5 @@ def sampling_facts(sampling: Sampling, samples: Sequence[Sample]) -> dict[str, A
         "sampler": settings.name,
         "steps": len(sampling.sigmas) - 1,
         "calls": settings.num_calls,
-        "precision": settings.precision,
         "settings": settings.as_mapping(),
     }

@@ -165,7 +165,7 @@ def _sampling(facts: Mapping[str, Any]) -> list[str]:
     """How the images of a network were made."""
     steps = f"{facts['steps']} steps, {facts['calls']} calls"
     parts = [f"seeds {facts['seeds']}", f"sampler {facts['sampler']}", steps]
-    precision = facts.get("precision", "fp32")
+    precision = facts.get("settings", {}).get("precision", "fp32")
     return parts if precision == "fp32" else [*parts, precision]
 
 

@@ -123,7 +123,7 @@ def test_the_numbers_are_those_of_scoring_the_snapshot_afterwards(
                      r"about [\d.]+s", log)  # fmt: skip
     made = "detector digits, weights 698ccf70bd80, network network-snapshot-0000000320.safetensors"
     said = "" if precision == "fp32" else f", {precision}"
-    assert f"{made}, seeds 7-56, sampler heun, 6 steps, 11 calls{said}\n" in log
+    assert f"{made}, seeds 7-56, sampler heun, 6 steps, 11 calls{said}" in log
     assert log.index("scoring") < log.index("fd_digits-50")
     assert all("Progress/tick" in row for row in read_stats(tmp_path))
 
