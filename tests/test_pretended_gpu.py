@@ -32,6 +32,7 @@ CHECKS = (
     "a_batch_is_replayed",
     "graphs_leave_no_memory",
     "large_batches_are_not_captured",
+    "only_writers_wait_for_images",
     "what_cannot_be_captured_is_called",
     "float32_is_not_rounded",
     "inception_neither_rounds_nor_waits",

@@ -38,6 +38,7 @@ from tests.pretend.graph_checks import (
     a_batch_is_replayed,
     graphs_leave_no_memory,
     large_batches_are_not_captured,
+    only_writers_wait_for_images,
     what_cannot_be_captured_is_called,
 )
 from tests.training.runs import SlowFolder
@@ -325,6 +326,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         a_batch_is_replayed,
         graphs_leave_no_memory,
         large_batches_are_not_captured,
+        only_writers_wait_for_images,
         what_cannot_be_captured_is_called,
         float32_is_not_rounded,
         inception_neither_rounds_nor_waits,

@@ -1,14 +1,17 @@
 """What is asserted of CUDA graphs on a pretended GPU; run by `tests.pretend.checks`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from diffusion.denoiser import Denoiser
 from diffusion.graphs import MAX_PIXELS
+from samplers.destination import destination_of
 from samplers.generate import GeneratedBatch, generate
+from samplers.outputs import PictureWriter, write_batches
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
 from samplers.starts import Sample
@@ -69,6 +72,41 @@ def large_batches_are_not_captured() -> None:
         with Events(names=True) as events:
             list(made(model(DEVICE), {"name": "euler", "steps": 3}, batch=batch, num=batch))
         assert (events.kernels[REPLAY] > 0) == is_captured, batch
+
+
+def only_writers_wait_for_images() -> None:
+    """A batch is launched while the one before is downloaded, also where labels are drawn there."""
+    denoiser = model(DEVICE, label_dim=10)
+    settings = generation_settings({"name": "heun", "steps": 3})
+    for rng_device in ("cpu", DEVICE):
+        samples = [Sample(seed) for seed in range(9)]
+        batches = generate(
+            sampling_of(settings, denoiser), samples, batch_size=3, rng_device=rng_device
+        )
+        num_waits: list[int] = []
+
+        def watched(
+            batches: Iterator[GeneratedBatch], seen: list[int], events: Events
+        ) -> Iterator[GeneratedBatch]:
+            for batch in batches:
+                seen.append(len(events.of(*WAITS)))
+                yield batch
+            seen.append(len(events.of(*WAITS)))
+
+        with Events() as events:
+            names = [str(seed) for seed in range(9)]
+            writer = _Deaf(destination_of("nowhere"))
+            write_batches(watched(batches, num_waits, events), names, writer, num_waits.append)
+        assert num_waits == [0, 3, 0, 3, 0, 3, 0], (rng_device, str(events))
+        waits = {line.partition(" ")[2] for *_, line in events.of(*WAITS)}
+        assert waits == {"self._arrived.synchronize()"}, (rng_device, str(events))
+
+
+class _Deaf(PictureWriter):
+    """A writer that drops what it is given, so that none of its threads waits."""
+
+    def write_when_there(self, name: str, picture: Callable[[], np.ndarray | None]) -> None:
+        del name, picture
 
 
 class _Waiting(nn.Module):
