@@ -150,6 +150,13 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "torch.tensor([[[[sigma]]]],",
         ),
     ),
+    "samplers/outputs.py": (
+        (
+            _check("only_writers_wait_for_images"),
+            "facts.append(Download(is_lost,",
+            "facts.append(Download(is_lost.cpu(),",
+        ),
+    ),
     "samplers/starts.py": (
         (
             _SAMPLING,
