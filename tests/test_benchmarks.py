@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.hardware import prepared_device
@@ -172,3 +173,18 @@ def test_the_benchmark_of_outputs_encodes_the_same_pictures_at_every_level(tmp_p
     sizes = {row["level"]: row["bytes"] for row in record["pngs"]}
     assert sizes[0] > 3 * 16 * 16 > sizes[6]
     assert record["writing"][0]["images a second"]["median"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_compiling_times_first_steps_and_pairs(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    sizes = ("--channels=16", "--mult=1", "--blocks=1", "--side=8", "--batch=2")
+    done = run(
+        "benchmarks/bench_compile.py",
+        *("--device=cpu", "--precisions=fp32", "--rounds=2", f"--out={out}", *sizes),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())["fp32"]
+    assert record["first_step_s"].keys() == {"eager", "compiled", "compiled_again"}
+    assert record["step_s"].keys() == {"eager", "compiled"}
+    assert record["speedup"]["min"] <= record["speedup"]["median"] <= record["speedup"]["max"]
