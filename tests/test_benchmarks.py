@@ -171,7 +171,7 @@ def test_the_benchmark_of_outputs_encodes_the_same_pictures_at_every_level(tmp_p
     record = json.loads(out.read_text())
     assert [row["batch"] for row in record["noises"]] == [2, 3]
     sizes = {row["level"]: row["bytes"] for row in record["pngs"]}
-    assert sizes[0] > 3 * 16 * 16 > sizes[6]
+    assert sizes[0] > sizes[1] >= sizes[6] > 100
     assert record["writing"][0]["images a second"]["median"] > 0
 
 
