@@ -181,6 +181,21 @@ def test_the_benchmark_of_half_precision_times_every_way_and_compares_every_samp
         assert 0 < row["network fp32, solver float32"] < row["network bf16, solver float32"]
 
 
+def test_the_benchmark_of_outputs_encodes_the_same_pictures_at_every_level(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_outputs.py",
+        *("--device=cpu", "--batches=2,3", "--resolutions=16", "--num=3", "--rounds=1"),
+        f"--out={out}",
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert [row["batch"] for row in record["noises"]] == [2, 3]
+    sizes = {row["level"]: row["bytes"] for row in record["pngs"]}
+    assert sizes[0] > sizes[1] >= sizes[6] > 100
+    assert record["writing"][0]["images a second"]["median"] > 0
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_compiling_times_first_steps_and_pairs(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
