@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.hardware import prepared_device
@@ -188,3 +189,54 @@ def test_the_benchmark_of_starts_sees_a_first_step_and_an_image(tmp_path: Path) 
     seconds = json.loads(out.read_text())["seconds"]
     assert list(seconds) == names
     assert all(row["min"] > 0 for row in seconds.values())
+
+
+def test_the_benchmark_of_half_precision_times_every_way_and_compares_every_sampler(
+    tmp_path: Path,
+) -> None:
+    from samplers import SAMPLERS
+    from tests.test_generate_cli import write_snapshot
+
+    snapshot = write_snapshot(tmp_path / "net.safetensors", 0)
+    done = run(
+        "benchmarks/bench_half.py",
+        *("--channels=16", "--resolution=8", "--batch=1", "--num=1", "--device=cpu"),
+        *(f"--network={snapshot}", f"--out={tmp_path / 'out.json'}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert len(record["calls"]) == 4
+    assert all(row["s_per_image"] > 0 for row in record["calls"].values())
+    assert record["errors"].keys() == SAMPLERS.keys() - {"ito_taylor"}
+    for row in record["errors"].values():
+        assert 0 < row["network fp32, solver float32"] < row["network bf16, solver float32"]
+
+
+def test_the_benchmark_of_outputs_encodes_the_same_pictures_at_every_level(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_outputs.py",
+        *("--device=cpu", "--batches=2,3", "--resolutions=16", "--num=3", "--rounds=1"),
+        f"--out={out}",
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert [row["batch"] for row in record["noises"]] == [2, 3]
+    sizes = {row["level"]: row["bytes"] for row in record["pngs"]}
+    assert sizes[0] > sizes[1] >= sizes[6] > 100
+    assert record["writing"][0]["images a second"]["median"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_compiling_times_first_steps_and_pairs(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    sizes = ("--channels=16", "--mult=1", "--blocks=1", "--side=8", "--batch=2")
+    done = run(
+        "benchmarks/bench_compile.py",
+        *("--device=cpu", "--precisions=fp32", "--rounds=2", f"--out={out}", *sizes),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())["fp32"]
+    assert record["first_step_s"].keys() == {"eager", "compiled", "compiled_again"}
+    assert record["step_s"].keys() == {"eager", "compiled"}
+    assert record["speedup"]["min"] <= record["speedup"]["median"] <= record["speedup"]["max"]
