@@ -23,6 +23,7 @@ from networks.layers import (
     has_tangent,
     is_channels_last,
     widen,
+    working_dtype,
 )
 from networks.layout import Entry
 from torch_utils.errors import UserError
@@ -176,39 +177,50 @@ class UNetBlock(nn.Module):
             self.norm2 = norm or nn.Identity()
             self.qkv = Conv2d(out_channels, 3 * width, 1, init=settings.init_attn or settings.init)
             self.proj = Conv2d(width, out_channels, 1, init=init_zero)
+        # columns of a condition: the embedding's part, the biases of the two sums
+        self.condition_widths = [
+            affine_channels,
+            out_channels,
+            out_channels if self.heads else 0,
+        ]
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Apply the block.
 
         Args:
             x: features [N, in_channels, H, W].
-            emb: embedding [N, emb_channels], or [1, emb_channels] for all.
+            condition: what `conditions` made for this block, [N, k], or [1, k] for all.
 
         Returns:
             Features [N, out_channels, H', W'].
         """
         # no remat under a forward-mode derivative: what is computed again has no tangent
-        is_dual = has_tangent(x) or has_tangent(emb)
+        is_dual = has_tangent(x) or has_tangent(condition)
         if self.remat and self.training and torch.is_grad_enabled() and not is_dual:
-            again: Tensor = checkpoint(self._forward, x, emb, use_reentrant=False)
+            again: Tensor = checkpoint(self._forward, x, condition, use_reentrant=False)
             return again
-        return self._forward(x, emb)
+        return self._forward(x, condition)
 
-    def _forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv0(F.silu(self.norm0(x)))
-        p = self.affine(emb).to(h.dtype)[:, :, None, None]
+    def _forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        parts = torch.split(condition[:, :, None, None], self.condition_widths, dim=1)
+        p, bias, attn_bias = parts
+        h = F.silu(self.norm0(x))
         if self.adaptive_scale:
             scale, shift = p.chunk(2, dim=1)
-            h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+            h = F.silu(torch.addcmul(shift, self.norm1(self.conv0(h)), scale + 1))
         else:
-            h = F.silu(self.norm1(h + p))
-        h = self.conv1(F.dropout(h, self.dropout, self.training))
-        y = self._sum(h, x if self.skip is None else self.skip(x))
-        return self._sum(self._attend(y), y) if self.heads else y
+            h = F.silu(self.norm1(self.conv0.without_bias(h) + p))
+        h = self.conv1.without_bias(F.dropout(h, self.dropout, self.training))
+        y = self._sum(h, self._shortcut(x), bias)
+        return self._sum(self._attend(y), y, attn_bias) if self.heads else y
 
-    def _sum(self, branch: Tensor, x: Tensor) -> Tensor:
-        # Nothing else refers to the sum, so it can be scaled in place.
-        return (branch + x).mul_(self.skip_scale)
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if isinstance(self.skip, Conv2d):
+            return self.skip.without_bias(x)
+        return x if self.skip is None else self.skip(x)
+
+    def _sum(self, branch: Tensor, x: Tensor, bias: Tensor) -> Tensor:
+        return torch.add(bias, branch + x, alpha=self.skip_scale)
 
     def _attend(self, y: Tensor) -> Tensor:
         n, _, height, width = y.shape
@@ -222,8 +234,60 @@ class UNetBlock(nn.Module):
             images = pixels.permute(0, 3, 1, 2)
         else:
             images = attended.reshape(n, -1, height, width).contiguous()
-        projected: Tensor = self.proj(images)
-        return projected
+        return self.proj.without_bias(images)
+
+
+def blocks_of(*stages: nn.ModuleDict) -> list[UNetBlock]:
+    """The blocks among the layers of a network, in the order in which they act."""
+    layers = [layer for stage in stages for layer in stage.values()]
+    return [layer for layer in layers if isinstance(layer, UNetBlock)]
+
+
+def conditions(blocks: Sequence[UNetBlock], emb: Tensor, x: Tensor) -> list[Tensor]:
+    """What blocks of one network add to their features, by one matrix product for all of them.
+
+    These are the outputs of the layers `affine`, with the biases of `conv0` where they are added to
+    the same features, and the biases of the layers that end in a residual sum, times its scale.
+
+    Args:
+        blocks: blocks with equal settings of scales.
+        emb: embedding [N, emb_channels], or [1, emb_channels] for all.
+        x: features of the network, for their dtype.
+
+    Returns:
+        For each block its columns, [N, k] or [1, k].
+    """
+    scale, is_adaptive = blocks[0].skip_scale, blocks[0].adaptive_scale
+    assert all((b.skip_scale, b.adaptive_scale) == (scale, is_adaptive) for b in blocks)
+    with full_precision(emb):
+        weight = torch.cat([block.affine.weight for block in blocks])
+        parts = F.linear(widen(emb), weight, _biases([block.affine for block in blocks]))
+        if not is_adaptive:
+            parts = parts + _biases([block.conv0 for block in blocks])
+        columns = torch.split(parts, [block.condition_widths[0] for block in blocks], dim=1)
+        own = {id(block): [part] for block, part in zip(blocks, columns, strict=True)}
+        # those with a convolution in their shortcut first: its bias belongs to the same sum
+        shortcuts = [b.skip for b in blocks if isinstance(b.skip, Conv2d)]
+        summing = sorted(blocks, key=lambda block: not isinstance(block.skip, Conv2d))
+        attending = [block for block in blocks if block.heads]
+        layers = [*(block.conv1 for block in summing), *(block.proj for block in attending)]
+        sums = scale * _biases(layers)
+        if shortcuts:
+            # scaled apart: parameters whose gradient is one tensor would share its memory
+            more = scale * _biases(shortcuts)
+            sums = sums + F.pad(more, (0, len(sums) - len(more)))
+        rows = torch.split(
+            sums.expand(len(emb), -1), [len(layer.weight) for layer in layers], dim=1
+        )
+        for block, row in zip([*summing, *attending], rows, strict=True):
+            own[id(block)].append(row)
+        joined = torch.cat([part for parts_of in own.values() for part in parts_of], dim=1)
+        widths = [sum(block.condition_widths) for block in blocks]
+        return list(torch.split(joined.to(working_dtype(x)), widths, dim=1))
+
+
+def _biases(layers: Sequence[Linear | Conv2d]) -> Tensor:
+    return torch.cat([layer.bias for layer in layers if layer.bias is not None])
 
 
 def make_block(entry: Entry, emb_channels: int, settings: BlockSettings) -> UNetBlock:
