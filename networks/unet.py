@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from networks.blocks import BlockSettings, blocks_of, conditions, make_block
+from networks.blocks import BlockSettings, make_block
+from networks.conditions import blocks_of, conditions
 from networks.inputs import ConditionalNetwork, zeroed_labels
 from networks.layers import (
     Conv2d,

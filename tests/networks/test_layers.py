@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from networks.blocks import BlockSettings, UNetBlock, attention, conditions
+from networks.blocks import BlockSettings, UNetBlock, attention
+from networks.conditions import conditions
 from networks.layers import (
     Conv2d,
     FourierEmbedding,
