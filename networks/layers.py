@@ -33,10 +33,10 @@ def widen(x: Tensor) -> Tensor:
 
 def working_dtype(x: Tensor) -> torch.dtype:
     """The dtype in which convolutions of x compute and answer, by autocast or without it."""
-    device_type = x.device.type
-    is_castable = device_type != "meta" and x.dtype != torch.float64
-    if is_castable and torch.is_autocast_enabled(device_type):
-        return torch.get_autocast_dtype(device_type)
+    where = x.device.type
+    is_cast = where != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(where)
+    if is_cast:
+        return torch.get_autocast_dtype(where)
     return x.dtype
 
 

@@ -19,7 +19,16 @@ from tests.pretend.computing import leaves
 from tests.pretend.events import counts, line_of_ours
 
 _PRODUCTS = ("convolution", "mm.", "addmm.", "bmm.", "baddbmm.", "_scaled_dot_product")
-_NO_KERNEL = ("empty", "new_empty", "detach", "alias", "set_", "resize_", "record_stream", "is_")
+_NO_KERNEL = (
+    "empty",
+    "new_empty",
+    "detach",
+    "alias",
+    "set_",
+    "resize_",
+    "record_stream",
+    "_unsafe_view",
+)
 _ONLY_WRITE = ("fill_.", "zero_.", "copy_.", "normal_.", "uniform_.", "bernoulli_.", "random_.")
 
 
