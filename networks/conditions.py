@@ -36,6 +36,7 @@ def conditions(blocks: Sequence[UNetBlock], emb: Tensor, x: Tensor) -> list[Tens
     """
     scale, is_adaptive = blocks[0].skip_scale, blocks[0].adaptive_scale
     assert all((b.skip_scale, b.adaptive_scale) == (scale, is_adaptive) for b in blocks)
+    dtype = working_dtype(x)
     with full_precision(emb):
         weight = torch.cat([block.affine.weight for block in blocks])
         parts = F.linear(widen(emb), weight, _biases([block.affine for block in blocks]))
@@ -60,7 +61,7 @@ def conditions(blocks: Sequence[UNetBlock], emb: Tensor, x: Tensor) -> list[Tens
             own[id(block)].append(row)
         joined = torch.cat([part for parts_of in own.values() for part in parts_of], dim=1)
         widths = [sum(block.condition_widths) for block in blocks]
-        return list(torch.split(joined.to(working_dtype(x)), widths, dim=1))
+        return list(torch.split(joined.to(dtype), widths, dim=1))
 
 
 def _biases(layers: Sequence[Linear | Conv2d]) -> Tensor:
