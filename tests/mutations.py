@@ -421,6 +421,12 @@ MUTANTS = [
         ("prior_scale=task.prior_scale", "prior_scale=task.sigma_max"),
     ),
     *_of(
+        "networks/conditions.py",
+        "networks/test_golden.py networks/test_layers.py",
+        ("more = scale * _biases(shortcuts)", "more = _biases(shortcuts)"),
+        ("parts = parts + _biases([block.conv0 for block in blocks])", "pass"),
+    ),
+    *_of(
         "networks/unet.py",
         "networks/test_golden.py networks/test_adm.py networks/test_state_keys.py",
         ("[cos, sin] if self.cosine_first else [sin, cos]", "[sin, cos]"),

@@ -132,6 +132,38 @@ def test_the_counts_on_record_are_of_the_published_recipes_and_nothing_waits_in_
             assert expected["step"]["waits"] == expected["call"]["waits"] == 0, (name, recipe)
 
 
+LEDGER = """
+import torch
+import torch.nn.functional as F
+from tests.pretend.ledger import Ledger
+x, half = torch.ones(2, 3, 8, 16, device="cuda"), torch.ones(4, 256, device="cuda").half()
+weight, bias = torch.ones(5, 3, 1, 1, device="cuda"), torch.ones(5, device="cuda")
+with Ledger() as ledger:
+    x + x[:1]
+    half.mul_(2)
+    x.zero_()
+    F.conv2d(x, weight)
+    F.conv2d(x, weight, bias)
+    x.view(6, 128).mT
+for name, cost in ledger.by_operation().items():
+    print(name, cost.calls, cost.launches, cost.bytes)
+print("total", ledger.total().launches, ledger.total().bytes)
+"""
+
+
+def test_a_ledger_tells_launches_and_bytes_of_operations() -> None:
+    image, output = 3 * 8 * 16 * 4, 2 * 5 * 8 * 16 * 4
+    lines = dict(line.split(" ", 1) for line in run("-c", LEDGER).splitlines())
+    assert lines["add.Tensor"] == f"1 1 {5 * image}"
+    assert lines["mul_.Tensor"] == f"1 1 {2 * 4 * 256 * 2}"
+    assert lines["zero_.default"].split()[-1] == str(2 * image)
+    # two products, and the kernel that adds a bias reads the output and writes it
+    assert lines["convolution.default"] == f"2 3 {2 * output}"
+    assert not [name for name in lines if name.startswith(("view", "transpose"))]
+    moved = 5 * image + 2 * 4 * 256 * 2 + 2 * image + 2 * output
+    assert lines["total"].split()[1] == str(moved)
+
+
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_a_pretended_gpu(check: str, errors: dict[str, str | None]) -> None:
     assert errors[check] is None, errors[check]

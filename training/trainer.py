@@ -113,9 +113,9 @@ class Trainer:
         if self.guard.adapts:
             torch._foreach_mul_(gradients, 1 / self.guard.scale)
         norm = torch.nn.utils.get_total_norm(gradients)
-        # a loss can overflow, in any process, although no gradient does
-        bad_losses = self.world.sum((~loss.isfinite()).float())
-        is_bad = ~norm.isfinite() | (bad_losses > 0)
+        # a loss can overflow, in any process, although no gradient does; what is not finite is NaN
+        # when it is taken from itself, and so is every sum that it is in
+        is_bad = (norm - norm) + self.world.sum(loss - loss) != 0
         clip = self.config.optimizer.clip_norm
         if clip is not None:
             torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1))

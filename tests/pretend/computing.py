@@ -65,11 +65,11 @@ class Computing(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        given = _leaves((args, kwargs))
+        given = leaves((args, kwargs))
         # looked up first: the call moves the device's counter
         twins = {id(leaf): self._twin(leaf) for leaf in given if _is_device_generator(leaf)}
         made = func(*args, **kwargs)
-        if not _has_values_to_fill(func, given, _leaves(made)):
+        if not _has_values_to_fill(func, given, leaves(made)):
             return made
 
         def on_host(leaf: Any) -> Any:
@@ -98,12 +98,12 @@ class Computing(TorchDispatchMode):
         return self._generators[key]
 
 
-def _leaves(value: Any) -> list[Any]:
+def leaves(value: Any) -> list[Any]:
     """What operations are given or return, out of its tuples, lists and dicts."""
     if isinstance(value, (tuple, list)):
-        return [leaf for item in value for leaf in _leaves(item)]
+        return [leaf for item in value for leaf in leaves(item)]
     if isinstance(value, dict):
-        return [leaf for item in value.values() for leaf in _leaves(item)]
+        return [leaf for item in value.values() for leaf in leaves(item)]
     return [value]
 
 
@@ -147,7 +147,7 @@ def _filled(made: Any, true: Any) -> Any:
     """What the device made, with the values of what the CPU made."""
     pairs = [
         (ours, theirs)
-        for ours, theirs in zip(_leaves(made), _leaves(true), strict=False)
+        for ours, theirs in zip(leaves(made), leaves(true), strict=False)
         if isinstance(ours, Tensor) and ours.is_cuda and isinstance(theirs, Tensor)
     ]
     if any(ours.shape != theirs.shape for ours, theirs in pairs):  # shapes that depend on values
