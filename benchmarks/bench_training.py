@@ -105,8 +105,8 @@ def compared(
 ) -> dict[str, Any]:
     """Seconds of the yardstick, and of each of ours with how many times its speed that is."""
     rows: dict[str, Any] = {}
-    for name, call in ours.items():
-        times = interleaved({"yardstick": plain, name: call}, device, pairs)
+    times = interleaved({"yardstick": plain, **ours}, device, pairs)
+    for name in ours:
         rows[name] = {
             "yardstick_s": spread(times["yardstick"]),
             "ours_s": spread(times[name]),
@@ -171,25 +171,26 @@ def measure(
     device: torch.device, batch: int, pairs: int, network: Mapping[str, Any], side: int
 ) -> dict[str, Any]:
     """All comparisons, by name."""
-    rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         data = written_images(Path(folder) / "images.zip", num=NUM_IMAGES, side=side)
 
         def make(precision: str) -> tuple[Trainer, MicroBatches]:
             return ours_under_training(data, precision, batch=batch, network=network, device=device)
 
+        calls: dict[str, Callable[[], object]] = {}
         for precision in ("fp32", "bf16"):
             trainer, source = make(precision)
-            plain, plain_call = plain_step(trainer, data, batch)
-            calls = {precision: step_of(trainer, source)}
+            calls[precision] = step_of(trainer, source)
             if device.type == "cuda":
                 calls |= gpu_variants(make, precision)
-            found = compared(plain_call, calls, device, pairs)
-            if device.type == "cuda":
-                peak, flops = matmul_rate(precision, device), step_flops(trainer, source)
-                for row in found.values():
-                    row["share_of_matmul_peak"] = flops / row["ours_s"]["median"] / peak
-            rows |= found
+        plain, plain_call = plain_step(trainer, data, batch)
+        rows = compared(plain_call, calls, device, pairs)
+        if device.type == "cuda":
+            flops = step_flops(trainer, source)
+            peaks = {precision: matmul_rate(precision, device) for precision in ("fp32", "bf16")}
+            for name, row in rows.items():
+                rate = flops / row["ours_s"]["median"]
+                row["share_of_matmul_peak"] = rate / peaks[name.split()[0]]
         plain_update, update = after_gradients(trainer, source, plain)
         rows |= compared(plain_update, {"optimizer and average": update}, device, 3 * pairs)
     return rows
