@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from networks.dropout import dropout
 from networks.layers import (
     Conv2d,
     GroupNorm,
@@ -211,7 +212,7 @@ class UNetBlock(nn.Module):
             h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
         else:
             h = F.silu(self.norm1(h + p))
-        h = self.conv1(F.dropout(h, self.dropout, self.training))
+        h = self.conv1(dropout(h, self.dropout, self.training))
         y = self._sum(h, x if self.skip is None else self.skip(x))
         return self._sum(self._attend(y), y) if self.heads else y
 

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from networks.layers import laid_out
 from torch_utils.errors import UserError
 
 
@@ -48,7 +49,7 @@ class ConditionalNetwork(nn.Module, ABC):
         """
         self._check(x, class_labels, label_mask, augment_labels)
         emb = self.embed(c_noise, class_labels, label_mask, augment_labels)
-        return self.evaluate(x, emb)
+        return self.evaluate(laid_out(x), emb)
 
     @abstractmethod
     def embed(
