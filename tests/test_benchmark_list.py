@@ -70,5 +70,12 @@ def test_a_program_that_is_run_writes_its_numbers_under_its_name(tmp_path: Path)
     assert record["programs"].keys() == {"yardstick", *PRECISIONS}
 
 
+def test_the_benchmark_of_augmentation_compares_in_pairs(tmp_path: Path) -> None:
+    small = Program("bench_augment.py", "", 1, ("--batch=4", "--pairs=2"))
+    assert run_one(small, "cpu", tmp_path) == 0
+    for row in json.loads((tmp_path / "augment-cpu.json").read_text())["sizes"].values():
+        assert 0 < row["speedup"]["min"] <= row["speedup"]["median"] <= row["speedup"]["max"]
+
+
 def test_a_program_that_fails_is_noticed(tmp_path: Path) -> None:
     assert run_one(Program("bench_training.py", "", 1, ("--batch=-1",)), "cpu", tmp_path) != 0
