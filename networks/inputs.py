@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from networks.layers import laid_out
 from torch_utils.errors import UserError
 
 
@@ -49,7 +48,7 @@ class ConditionalNetwork(nn.Module, ABC):
         """
         self._check(x, class_labels, label_mask, augment_labels)
         emb = self.embed(c_noise, class_labels, label_mask, augment_labels)
-        return self.evaluate(laid_out(x), emb)
+        return self.evaluate(x, emb)
 
     @abstractmethod
     def embed(

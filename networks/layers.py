@@ -41,16 +41,6 @@ def is_channels_last(x: Tensor) -> bool:
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
-def laid_out(x: Tensor) -> Tensor:
-    """Images in the memory layout that convolutions are fast in: channels_last for bf16 on CPUs.
-
-    Layers keep the layout of what they are given, so that it is asked for once.
-    """
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        return x.contiguous(memory_format=torch.channels_last)
-    return x
-
-
 def _uniform(shape: Sequence[int]) -> Tensor:
     return torch.rand(*shape) * 2 - 1
 
