@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from networks.dropout import dropout
 from networks.layers import (
     Conv2d,
     GroupNorm,
@@ -219,7 +220,7 @@ class UNetBlock(nn.Module):
             h = F.silu(torch.addcmul(shift, self.norm1(self.conv0(h)), scale + 1))
         else:
             h = F.silu(self.norm1(self.conv0.without_bias(h) + p))
-        h = self.conv1.without_bias(F.dropout(h, self.dropout, self.training))
+        h = self.conv1.without_bias(dropout(h, self.dropout, self.training))
         y = self._sum(h, self._shortcut(x), bias)
         return self._sum(self._attend(y), y, attn_bias) if self.heads else y
 

@@ -41,6 +41,12 @@ _FEW_STEP = "parity/test_parity.py::test_a_golden_case_holds[few-step-"
 
 MUTANTS = [
     *_of(
+        "networks/dropout.py",
+        "networks/test_dropout.py",
+        ("1 - dropped / 2**bits", "1 + dropped / 2**bits"),
+        ("dropped - 2 ** (bits - 1)", "dropped"),
+    ),
+    *_of(
         "diffusion/graphs.py",
         "samplers/test_graphs.py",
         ("found.rows < len(x)", "found.rows != len(x)"),

@@ -7,20 +7,7 @@ import pytest
 import torch
 
 from benchmarks.hardware import prepared_device
-from benchmarks.reference_step import reference_forward
 from tests.command import run
-from tests.networks.small import conditions, images, small_net
-
-
-def test_the_plain_network_is_the_same_arithmetic() -> None:
-    net = small_net(label_dim=4, num_blocks=2)
-    state = dict(net.named_parameters()) | dict(net.named_buffers())
-    labels = torch.eye(4)[:3]
-    with torch.no_grad():
-        for given in (None, labels):
-            expected = net(images(3), conditions(3), given)
-            found = reference_forward(state, images(3), conditions(3), given)
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_float32_means_in_benchmarks_what_it_means_in_training() -> None:

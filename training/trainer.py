@@ -109,6 +109,11 @@ class Trainer:
             This process's mean loss, a scalar on the device.
         """
         loss = self._gradients(micro_batches, dropout_seeds)
+        self.update(loss)
+        return loss
+
+    def update(self, loss: Tensor) -> None:
+        """From the gradients of a step to weights, averages and counters; `loss` is its loss."""
         gradients = [p.grad for p in self.trained.parameters() if p.grad is not None]
         if self.guard.adapts:
             torch._foreach_mul_(gradients, 1 / self.guard.scale)
@@ -134,7 +139,6 @@ class Trainer:
         update_average(self.average, self.denoiser, beta)
         update_power_averages(self.posthoc, self.denoiser, seen=self.seen, batch=batch)
         self.seen += batch
-        return loss
 
     def _gradients(
         self, micro_batches: Sequence[tuple[Batch, Draws]], dropout_seeds: Sequence[int] | None

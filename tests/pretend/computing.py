@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from networks.dropout import dropout
 from tests.pretend.attention import EFFICIENT_ATTENTION
 
 # operations that make, move or look at tensors without computing values
@@ -83,7 +84,7 @@ class Computing(TorchDispatchMode):
 
         try:
             host_kwargs = {**_mapped(on_host, kwargs), **_unpinned(kwargs)}
-            compute = EFFICIENT_ATTENTION.get(func.__name__, func)
+            compute = _ON_HOST.get(func.__name__, func)
             true = compute(*_mapped(on_host, args), **host_kwargs)
         except Exception as error:  # told at the end: the program shall show what it does next
             self.failed[f"{func.__name__}: {type(error).__name__} {str(error)[:120]}"] += 1
@@ -96,6 +97,15 @@ class Computing(TorchDispatchMode):
         if key not in self._generators or generator.get_offset() == 0:
             self._generators[key] = torch.Generator().manual_seed(generator.initial_seed())
         return self._generators[key]
+
+
+def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+    """Dropout with the mask that a CPU draws."""
+    mask = dropout(torch.ones_like(x), p, bool(train))
+    return x * mask, mask != 0
+
+
+_ON_HOST = {**EFFICIENT_ATTENTION, "native_dropout.default": _native_dropout}
 
 
 def leaves(value: Any) -> list[Any]:
