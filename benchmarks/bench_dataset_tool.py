@@ -198,7 +198,9 @@ def main(num: int, rounds: int, out: str | None) -> None:
     for name, case in CASES.items():
         row = measure(case, 10 * num if case.small else num, rounds, threads)
         record[name] = row
-        rates = ", ".join(f"{way} {row['images_per_s'][way]['median']}" for way in row["images_per_s"])
+        rates = ", ".join(
+            f"{way} {row['images_per_s'][way]['median']}" for way in row["images_per_s"]
+        )
         print(f"{name}: images/s: {rates}", flush=True)
         for way in ("one", "all"):
             print(f"  {way} over published: {row[f'{way}_over_published']}", flush=True)

@@ -1,6 +1,6 @@
 """Data sets made and read the way that published programs do it: one image after the other.
 
-Written from a description of EDM's dataset_tool.py and data set (Karras et al. 2022): Pillow decodes
+Written from a description of EDM's dataset_tool.py and data set (Karras et al. 2022): Pillow reads
 an image, a transform makes another one, Pillow packs it without compression, and a stored zip takes
 it. What it makes has the layout of our data sets.
 """

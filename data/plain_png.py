@@ -43,7 +43,9 @@ def decode_plain(content: bytes) -> np.ndarray | None:
         pixels = PIL.Image.frombytes(mode, (width, height), packed, "zip", mode).tobytes()
     except (ValueError, OSError):
         return None
-    return np.frombuffer(pixels, np.uint8).reshape((height, width, 3) if colours else (height, width))
+    return np.frombuffer(pixels, np.uint8).reshape(
+        (height, width, 3) if colours else (height, width)
+    )
 
 
 def _packed(content: bytes) -> bytes | None:
