@@ -3,9 +3,9 @@
     python benchmarks/bench_data.py --out=benchmarks/results/data-cpu.json
 
 Makes a data set of CIFAR's size in a temporary folder. The first decoding, which includes opening
-the zip, is compared with a plain loop of zipfile and Pillow on one core, and with the next
-start finds the images in the cache. What decoding does not need is imported late: the
-processes that decode import this file too.
+the zip, is compared with a plain loop of zipfile and Pillow on one core, the two timed in turn.
+Then the next start, which finds the images in the cache. What decoding does not need is imported
+late: the processes that decode import this file too.
 """
 
 import io
