@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.hardware import prepared_device
@@ -183,3 +184,18 @@ def test_the_benchmark_of_few_steps_measures_every_form_that_can_make_5_calls(
     assert len(record["other_seeds"]["frechet"]) == 2
     assert (tmp_path / "digits.png").stat().st_size > 1000
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_compiling_times_first_steps_and_pairs(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    sizes = ("--channels=16", "--mult=1", "--blocks=1", "--side=8", "--batch=2")
+    done = run(
+        "benchmarks/bench_compile.py",
+        *("--device=cpu", "--precisions=fp32", "--rounds=2", f"--out={out}", *sizes),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())["fp32"]
+    assert record["first_step_s"].keys() == {"eager", "compiled", "compiled_again"}
+    assert record["step_s"].keys() == {"eager", "compiled"}
+    assert record["speedup"]["min"] <= record["speedup"]["median"] <= record["speedup"]["max"]

@@ -29,6 +29,7 @@ from training.setup import create_objective
 # share of the free memory; the rest is for workspaces and fragments, which took 30% on CPUs
 USABLE = {"cuda": 0.9, "cpu": 0.7}
 _GIB = 2**30
+_GENEROUS = 8  # at least five times what a call with gradients takes, in outputs of its modules
 
 
 class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -167,7 +168,7 @@ def micro_batch_that_fits(
     """
     wanted, share = config.run.batch_gpu, config.run.batch // world.size
     free = _free(config, data, world)
-    if free is None:
+    if free is None or surely_fits(config, blank, free / 2):
         return wanted, None
     forecast = Forecast(
         config,
@@ -192,6 +193,36 @@ def micro_batch_that_fits(
         f"micro-batches of {size} images, which take about {_gib(peak)} of memory: all {share} at "
         f"once would take {_gib(needed)}, and {_gib(free)} are free (--batch-gpu chooses{less})"
     )
+
+
+def surely_fits(config: ResolvedConfig, blank: Denoiser, budget: float) -> bool:
+    """Whether a step takes so little memory that it need not be forecast, which takes seconds.
+
+    Args:
+        config: of the run.
+        blank: the model, without weights.
+        budget: bytes. The answer is no where it is in doubt, and with other terms than denoising.
+    """
+    if config.loss.terms != ("denoising",) or next(blank.parameters()).device.type != "meta":
+        return False
+    outputs = 0
+
+    def count(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal outputs
+        outputs += sum(leaf.nbytes for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+
+    hook = torch.nn.modules.module.register_module_forward_hook(count)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            widths = blank.label_dim, config.augment.augment_dim
+            labels = [torch.empty(1, width) if width else None for width in widths]
+            x = torch.empty(1, blank.img_channels, *blank.img_resolution)
+            blank.model(x, torch.empty(1), labels[0], None, labels[1])
+    finally:
+        hook.remove()
+    weights = sum(parameter.nbytes for parameter in blank.parameters())
+    fixed = (9 + len(config.ema.posthoc)) * weights
+    return fixed + _GENEROUS * outputs * config.run.batch_gpu < budget
 
 
 def _largest_that_fits(
