@@ -157,3 +157,46 @@ def test_the_benchmark_of_few_steps_measures_every_form_that_can_make_5_calls(
     assert len(record["other_seeds"]["frechet"]) == 2
     assert (tmp_path / "digits.png").stat().st_size > 1000
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_growth_fits_exponents_and_checks_the_forecast(tmp_path: Path) -> None:
+    from benchmarks.bench_scaling import exponent
+
+    assert abs(exponent([1, 2, 4], [3, 12, 48]) - 2) < 1e-9
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_scaling.py",
+        *("--device=cpu", "--rounds=1", "--most=2,8,16,4,2", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert [len(axis["rows"]) for axis in record["axes"].values()] == [2, 1, 1, 2, 2]
+    batch = record["axes"]["batch"]
+    assert batch["exponents"]["gflops"] == 1
+    for row in batch["rows"]:
+        assert abs(row["forecast_gb"] / row["peak_gb"] - 1) < 0.15
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path) -> None:
+    from benchmarks.bench_profile import kind_of
+
+    assert kind_of("aten::mkldnn_convolution") == "convolutions"
+    assert kind_of("aten::native_group_norm_backward") == "norms"
+    assert kind_of("aten::_foreach_lerp_") == "optimizer and averages"
+    assert kind_of("aten::mul") == "other arithmetic"
+    assert kind_of("autograd::engine::evaluate_function: AddBackward0") == "dispatch and autograd"
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_profile.py",
+        *("--device=cpu", "--precisions=fp32", "--channels=16", "--size=16", "--batch=2"),
+        *("--rounds=1", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    found = record["precisions"]["fp32"]
+    assert abs(sum(found["shares"].values()) - 1) < 0.01
+    assert found["shares"]["convolutions"] > 0
+    assert found["gflops"] > 0
+    assert found["share_of_peak"] > 0
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
