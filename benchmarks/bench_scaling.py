@@ -105,10 +105,10 @@ def needs_of(point: dict[str, int], device: torch.device) -> dict[str, Any]:
     here = World(0, 1, device)
     config, data = setting(point)
     forecast = forecast_for(config, build(model_of(config, data), empty=True), here)
+    before = data.images.numel()
+    if device.type == "cpu":
+        before = (resident_bytes() or 0) + WITH_FIRST_STEP
     needs = forecast.step(config.run.batch_gpu)
-    before = 0 if device.type == "cuda" else (resident_bytes() or 0) + WITH_FIRST_STEP
-    if device.type == "cuda":
-        before = data.images.numel()
     step = Point(point, here)
     for _ in range(2):
         step()

@@ -6,16 +6,38 @@ import io
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tests.preloaded import Preloaded
 
 ROOT = Path(__file__).parents[1]
 # two cores are shared by many small processes: more threads than cores would only spin
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def run(script: str, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a script of ours from the repository's root and wait for it."""
+_TIMEOUT = 300  # seconds
+
+
+@cache
+def _preloaded() -> Preloaded:
+    return Preloaded()
+
+
+def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run a script of ours from the repository's root and wait for it; see tests/preloaded.py."""
+    return _preloaded().run(ROOT / script, [*map(str, args)], env=ENVIRONMENT, timeout=_TIMEOUT)
+
+
+def run_afresh(script: str, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a script of ours in an interpreter of its own, from its start.
+
+    Args:
+        script: the script.
+        args: its arguments.
+        options: of `subprocess.run`.
+    """
     command = [sys.executable, str(ROOT / script), *map(str, args)]
     return subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=300, **options

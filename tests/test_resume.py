@@ -287,11 +287,10 @@ def test_a_write_that_fails_in_the_second_process_fails_the_command(
     )
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert sorted(lines) == [
-        "error: another process of this run has failed",
-        f"error: cannot write to {out}: Is a directory; what is there is whole, the rest is "
-        "missing",
-    ]
+    (line,) = {*lines} - {"error: another process of this run has failed"}  # if it had the time
+    assert line == (
+        f"error: cannot write to {out}: Is a directory; what is there is whole, the rest is missing"
+    )
     assert "Traceback" not in done.stderr.partition("error: ")[0]
     assert "images in" not in done.stdout
     assert (out / "000000.png").exists()

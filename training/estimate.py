@@ -30,7 +30,7 @@ from training.trainer import Trainer
 
 MOST_STEPS = 5  # that a probe takes, beside the first one, which warms up
 # bytes that libraries take with the first step on a CPU: kernels, threads of autograd, TensorBoard
-WITH_FIRST_STEP = 120 * 2**20
+WITH_FIRST_STEP = 160 * 2**20
 LONG_CALL = 0.3  # seconds of a call that tells how long others take
 
 
@@ -69,15 +69,16 @@ def costs_of(
         world: the processes.
         blank: the model, without weights.
     """
+    # first: the forecast loads what training may do without
+    resident, more = resident_bytes() or 0, 0
     needs = forecast.step(config.run.batch_gpu)
-    sampling = sampling_of(generation_settings(config.sampler), blank)
     if world.device.type == "cuda":
         on_device = data.is_resident(world.device, config.run.data_device)
-        resident, more = data.images.numel() if on_device else 0, 0
+        resident = data.images.numel() if on_device else 0
     else:
         # a thread writes a copy of the training state while the next steps run
-        copied = (4 + len(config.ema.posthoc)) * forecast.weights
-        resident, more = resident_bytes() or 0, copied + WITH_FIRST_STEP
+        more = (4 + len(config.ema.posthoc)) * forecast.weights + WITH_FIRST_STEP
+    sampling = sampling_of(generation_settings(config.sampler), blank)
     return Costs(
         parameters=sum(weights.numel() for weights in blank.parameters()),
         step=needs.flops * world.size,

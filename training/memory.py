@@ -6,8 +6,6 @@ counted. The number is exact except for workspaces of the libraries underneath.
 
 import copy
 import math
-import weakref
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffusion.denoiser import Denoiser
 from losses.batch import Batch, Draws, Generators
 from losses.objective import Objective
 from networks.blocks import set_fused_attention, set_remat
+from torch_utils.alive_bytes import AliveBytes
 from torch_utils.distributed import World
 from torch_utils.flops import Flops
 from torch_utils.memory import available_bytes
@@ -33,57 +31,7 @@ from training.setup import create_objective
 # share of the free memory; the rest is for workspaces and fragments, which took 30% on CPUs
 USABLE = {"cuda": 0.9, "cpu": 0.7}
 _GIB = 2**30
-
-
-class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors made within the context that are still in use.
-
-    Attributes:
-        now: bytes at present.
-        peak: the most so far.
-    """
-
-    def __init__(self, *, as_on_gpu: bool = False) -> None:
-        """Start from nothing.
-
-        Args:
-            as_on_gpu: count masks of dropout as on GPUs, one byte an element; CPUs have numbers.
-        """
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = 0
-        self.peak = 0
-        self._as_on_gpu = as_on_gpu
-        self._known: dict[int, tuple[int, weakref.ref[Any]]] = {}
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                storage = leaf.untyped_storage()
-                if storage._cdata not in self._known:
-                    self._note(storage, storage.nbytes())
-        if self._as_on_gpu and func is torch.ops.aten.bernoulli_.float:
-            self._note(result.untyped_storage(), result.numel())
-        return result
-
-    def _note(self, storage: torch.UntypedStorage, size: int) -> None:
-        """Count a storage as so many bytes, until it is gone."""
-        key = storage._cdata
-
-        def forget(_: Any = None) -> None:
-            known = self._known.pop(key, None)
-            self.now -= 0 if known is None else known[0]
-
-        forget()
-        self._known[key] = size, weakref.ref(storage, forget)
-        self.now += size
-        self.peak = max(self.peak, self.now)
+_GENEROUS = 8  # at least five times what a call with gradients takes, in outputs of its modules
 
 
 @dataclass(frozen=True)
@@ -121,18 +69,18 @@ class Forecast:
             in_group: whether gradients are averaged over processes, which keeps them at all times.
         """
         self.config, self.share = config, share
-        self._blank, self._on_gpu, self._in_group = blank, on_gpu, in_group
+        self.blank, self._on_gpu, self._in_group = blank, on_gpu, in_group
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._found: dict[int, StepNeeds] = {}
 
     @cached_property
     def _objective(self) -> Objective:
-        return create_objective(self.config, self._blank.preconditioning)
+        return create_objective(self.config, self.blank.preconditioning)
 
     @cached_property
     def _denoiser(self) -> Denoiser:
         """A copy of the network without storage."""
-        denoiser = copy.deepcopy(self._blank).train()
+        denoiser = copy.deepcopy(self.blank).train()
         with self._fake:
             denoiser = denoiser.to_empty(device="cpu")
         set_remat(denoiser.model, self.config.run.remat)
@@ -143,7 +91,7 @@ class Forecast:
     @cached_property
     def weights(self) -> int:
         """Bytes of the weights."""
-        tensors = self._blank.state_dict().values()
+        tensors = self.blank.state_dict().values()
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def peak(self, num: int) -> int:
@@ -231,7 +179,7 @@ def micro_batch_that_fits(
     """
     wanted, share = config.run.batch_gpu, forecast.share
     free = _free(config, data, world)
-    if free is None:
+    if free is None or surely_fits(config, forecast.blank, free / 2):
         return wanted, None
     needed, budget = forecast.peak(wanted), USABLE[world.device.type] * free
     if world.device.type == "cpu":
@@ -249,6 +197,36 @@ def micro_batch_that_fits(
         f"micro-batches of {size} images, which take about {gib(peak)} of memory: all {share} at "
         f"once would take {gib(needed)}, and {gib(free)} are free (--batch-gpu chooses{less})"
     )
+
+
+def surely_fits(config: ResolvedConfig, blank: Denoiser, budget: float) -> bool:
+    """Whether a step takes so little memory that it need not be forecast, which takes seconds.
+
+    Args:
+        config: of the run.
+        blank: the model, without weights.
+        budget: bytes. The answer is no where it is in doubt, and with other terms than denoising.
+    """
+    if config.loss.terms != ("denoising",) or next(blank.parameters()).device.type != "meta":
+        return False
+    outputs = 0
+
+    def count(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal outputs
+        outputs += sum(leaf.nbytes for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+
+    hook = torch.nn.modules.module.register_module_forward_hook(count)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            widths = blank.label_dim, config.augment.augment_dim
+            labels = [torch.empty(1, width) if width else None for width in widths]
+            x = torch.empty(1, blank.img_channels, *blank.img_resolution)
+            blank.model(x, torch.empty(1), labels[0], None, labels[1])
+    finally:
+        hook.remove()
+    weights = sum(parameter.nbytes for parameter in blank.parameters())
+    fixed = (9 + len(config.ema.posthoc)) * weights
+    return fixed + _GENEROUS * outputs * config.run.batch_gpu < budget
 
 
 def _largest_that_fits(

@@ -14,10 +14,17 @@ import torch.distributed as dist
 import networks
 from models.build import build
 from tests.training.runs import CPU, ROOT, tiny_config, tiny_data, tiny_recipe
+from torch_utils.alive_bytes import AliveBytes
 from torch_utils.distributed import World
 from torch_utils.memory import available_bytes, available_on_host
 from training.config import ResolvedConfig, TrainingConfig, model_config, resolve
-from training.memory import AliveBytes, Forecast, divisors, forecast_for, micro_batch_that_fits
+from training.memory import (
+    Forecast,
+    divisors,
+    forecast_for,
+    micro_batch_that_fits,
+    surely_fits,
+)
 from training.recipes import load_config
 from training.setup import create_trainer, model_of
 from training.source import MicroBatches
@@ -88,6 +95,18 @@ def test_every_network_can_be_forecast(name: str) -> None:
     forecast = Forecast(config, build(model, empty=True), share=64, on_gpu=True)
     images = 64 * 3 * 16 * 16 * 4
     assert 4 * forecast.weights + 100 * images < forecast.peak(64) < 5 * forecast.weights + GIB
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_no_forecast_is_made_only_where_it_would_be_far_below_the_free_memory(name: str) -> None:
+    network = f"network={{name: {name}, model_channels: 64, channel_mult: [1, 2], num_blocks: 1}}"
+    plain = "augment.p=0", "loss.terms=[denoising]", "run.batch=64", "run.batch_gpu=64"
+    wanted = tiny_recipe(network, *plain)
+    config = resolve(wanted, num_images=200, world_size=1)
+    blank = build(model_config(config, image_shape=(3, 16, 16), label_dim=10), empty=True)
+    peak = Forecast(config, blank, share=64, on_gpu=False).peak(64)
+    assert not surely_fits(config, blank, 3 * peak)
+    assert surely_fits(config, blank, 20 * peak)
 
 
 def with_batch(batch: int, batch_gpu: int | None, world_size: int = 1) -> ResolvedConfig:
