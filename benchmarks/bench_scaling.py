@@ -3,7 +3,8 @@
     python benchmarks/bench_scaling.py --plot=docs/images/scaling.png
 
 A small DDPM++ in float32; every axis is varied alone. Times of an axis are taken in turn in one
-process, its memory in a new process for every point. The exponent is the slope of least squares
+process, its memory in a new process for every point. With --axes, the others stay as they are in
+--out. The exponent is the slope of least squares
 through the logarithms. The plot needs matplotlib.
 """
 
@@ -15,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
@@ -30,9 +30,9 @@ from samplers.generate import generate
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
 from samplers.starts import Sample
-from torch_utils.command import Command, IntList
+from torch_utils.command import Command
 from torch_utils.distributed import World, world
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, unknown_name
 from torch_utils.memory import resident_bytes
 from training.config import ResolvedConfig, TrainingConfig, resolve
 from training.data import TrainingData
@@ -43,12 +43,19 @@ from training.source import MicroBatches
 
 BASE = {"batch": 8, "resolution": 32, "channels": 32}
 AXES = {
-    "batch": (1, 2, 4, 8, 16, 32),
+    "batch": (1, 2, 4, 8, 16),
     "resolution": (8, 16, 32, 64),
-    "channels": (16, 32, 64, 128),
+    "channels": (16, 32, 64, 96),
 }
 SAMPLER_STEPS = (2, 4, 8, 16)
 PROCESSES = (1, 2)
+LABELS = {
+    "batch": "images of a batch",
+    "resolution": "height and width",
+    "channels": "channels",
+    "steps": "steps of Heun's method",
+    "processes": "processes of one thread",
+}
 GROUP_BATCH = 16  # of all processes together
 ROOT = Path(__file__).parents[1]
 
@@ -121,7 +128,9 @@ def needs_of(point: dict[str, int], device: torch.device) -> dict[str, Any]:
 
 def needs_in_new_process(point: dict[str, int], device: torch.device) -> dict[str, Any]:
     """As `needs_of`, where nothing ran before."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "benchmarks.bench_scaling"])
+    with context.Pool(1) as pool:
         return pool.apply(needs_of, (point, device))
 
 
@@ -248,7 +257,7 @@ def draw(axes: dict[str, Any], path: Path) -> None:
         place.set_xscale("log", base=2)
         place.set_yscale("log")
         place.set_xticks(xs, [f"{x:g}" for x in xs])
-        place.set_xlabel(name)
+        place.set_xlabel(LABELS[name])
         place.grid(visible=True, which="major", alpha=0.25)
         place.legend(fontsize=8)
     places[0].set_ylabel("seconds")
@@ -259,15 +268,16 @@ def draw(axes: dict[str, Any], path: Path) -> None:
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Times of a point.")
-@click.option("--most", type=IntList(), help="Keep of batches, resolutions, channels, sampler "
-              "steps and processes those up to these five numbers.")  # fmt: skip
+@click.option("--axes", default=",".join(LABELS), show_default=True, help="What to vary.")
+@click.option("--points", type=click.IntRange(1), help="Points of an axis.  [default: all]")
 @click.option("--plot", metavar="PNG", help="Draw the curves.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 @click.option("--in-group", is_flag=True, hidden=True)
 def main(
     device: str,
     rounds: int,
-    most: Sequence[int] | None,
+    axes: str,
+    points: int | None,
     plot: str | None,
     out: str | None,
     in_group: bool,
@@ -276,41 +286,30 @@ def main(
     if in_group:
         step_in_group(device, rounds)
         return
-    if most is not None and len(most) != len(AXES) + 2:
-        raise UserError(f"--most has {len(most)} numbers: give {len(AXES) + 2}")
-    wanted = [*AXES.values(), SAMPLER_STEPS, PROCESSES]
-    limits = most or [max(values) for values in wanted]
-    kept = [[n for n in values if n <= limit] for values, limit in zip(wanted, limits, strict=True)]
     where = prepared_device(device)
-    rows = {
-        name: measure_axis(name, values, where, rounds)
-        for name, values in zip(AXES, kept, strict=False)
-    }
-    rows["steps"] = measure_sampling(kept[-2], where, rounds)
-    rows["processes"] = measure_processes(kept[-1], device, rounds)
-    axes = {
-        name: {"rows": found, "exponents": exponents_of(name, found)}
-        for name, found in rows.items()
-    }
-    errors = [
-        row["forecast_gb"] / row["peak_gb"] - 1 for name in AXES for row in axes[name]["rows"]
-    ]
+    found = {} if out is None or not Path(out).exists() else json.loads(Path(out).read_text())
+    old = found.get("axes", {})
+    for name in axes.split(","):
+        if name not in LABELS:
+            raise unknown_name("axis", name, LABELS)
+        if name in AXES:
+            rows = measure_axis(name, AXES[name][:points], where, rounds)
+        elif name == "steps":
+            rows = measure_sampling(SAMPLER_STEPS[:points], where, rounds)
+        else:
+            rows = measure_processes(PROCESSES[:points], device, rounds)
+        old[name] = {"rows": rows, "exponents": exponents_of(name, rows)}
+    kept = {name: old[name] for name in LABELS if name in old}
     record = {
         "hardware": hardware(where),
         "base": BASE | {"group_batch": GROUP_BATCH},
         "rounds": rounds,
-        "axes": axes,
-        "forecast_error": {
-            "median": round(median(errors), 3),
-            "min": round(min(errors), 3),
-            "max": round(max(errors), 3),
-        },
+        "axes": kept,
     }
-    print("\n".join(lines_of(axes)))
-    print(f"\nforecast of memory: {min(errors):+.1%} to {max(errors):+.1%}")
+    print("\n".join(lines_of(kept)))
     write_results(out, record)
     if plot is not None:
-        draw(axes, Path(plot))
+        draw(kept, Path(plot))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.averaging_mutations import AVERAGING_MUTANTS
+from tests.cost_mutations import COST_MUTANTS
 from tests.download_mutations import DOWNLOAD_MUTANTS
 from tests.editing_mutations import EDITING_MUTANTS
 from tests.mutations import MUTANTS as MATHEMATICS
@@ -33,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 MUTANTS = [
     *MATHEMATICS,
     *AVERAGING_MUTANTS,
+    *COST_MUTANTS,
     *DOWNLOAD_MUTANTS,
     *OUTPUT_MUTANTS,
     *EDITING_MUTANTS,

@@ -30,7 +30,7 @@ from training.trainer import Trainer
 
 MOST_STEPS = 5  # that a probe takes, beside the first one, which warms up
 # bytes that libraries take with the first step on a CPU: kernels, threads of autograd, TensorBoard
-WITH_FIRST_STEP = 160 * 2**20
+WITH_FIRST_STEP = 100 * 2**20
 LONG_CALL = 0.3  # seconds of a call that tells how long others take
 
 

@@ -63,7 +63,6 @@ class StepProfile:
     ) -> None:
         self._num, self._folder, self._device, self._say = num, folder, device, say
         self._num_done, self._first, self._is_over = 0, seen, False
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its lines are for its authors
         activities, is_blind = activities_on(device)
         if is_blind:
             say(
@@ -126,7 +125,11 @@ class StepProfile:
 
 
 def activities_on(device: torch.device) -> tuple[list[ProfilerActivity], bool]:
-    """What can be watched on a device, and whether its kernels are hidden."""
+    """What can be watched on a device, and whether its kernels are hidden.
+
+    From then on, PyTorch's profiler prints no lines of its own, unless the user wants them.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     wanted = [ProfilerActivity.CPU]
     if device.type == "cuda":
         wanted.append(ProfilerActivity.CUDA)
