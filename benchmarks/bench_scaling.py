@@ -299,15 +299,15 @@ def main(
         else:
             rows = measure_processes(PROCESSES[:points], device, rounds)
         old[name] = {"rows": rows, "exponents": exponents_of(name, rows)}
+        record = {
+            "hardware": hardware(where),
+            "base": BASE | {"group_batch": GROUP_BATCH},
+            "rounds": rounds,
+            "axes": {name: old[name] for name in LABELS if name in old},
+        }
+        write_results(out, record)  # what was measured stays if the next axis is interrupted
     kept = {name: old[name] for name in LABELS if name in old}
-    record = {
-        "hardware": hardware(where),
-        "base": BASE | {"group_batch": GROUP_BATCH},
-        "rounds": rounds,
-        "axes": kept,
-    }
     print("\n".join(lines_of(kept)))
-    write_results(out, record)
     if plot is not None:
         draw(kept, Path(plot))
 
