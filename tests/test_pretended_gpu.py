@@ -262,4 +262,4 @@ def test_a_dry_run_tries_steps_and_a_profile_sees_the_host_where_kernels_are_hid
     assert "device: cuda" in output
     assert "cannot watch the GPU's kernels" in output
     (table,) = tmp_path.glob("profile-*/operators.txt")
-    assert "aten::_fused_adam_" in table.read_text(encoding="utf-8")
+    assert table.read_text(encoding="utf-8").startswith("a step, on average over 1: ")

@@ -12,6 +12,8 @@ import torch
 from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from torch_utils.numbers import three_digits
+
 UNITS = {"PFLOPs": 10**15, "TFLOPs": 10**12, "GFLOPs": 10**9, "MFLOPs": 10**6, "kFLOPs": 10**3}
 
 
@@ -63,4 +65,4 @@ class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def flops_text(num: float) -> str:
     """A number of operations for people: 42.4 GFLOPs."""
     unit = next((name for name, size in UNITS.items() if num >= size), "kFLOPs")
-    return f"{num / UNITS[unit]:,.3g} {unit}"
+    return f"{three_digits(num / UNITS[unit])} {unit}"

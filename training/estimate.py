@@ -19,6 +19,7 @@ from torch_utils.distributed import World
 from torch_utils.flops import flops_text
 from torch_utils.memory import available_bytes, resident_bytes
 from torch_utils.no_memory import is_out_of_memory
+from torch_utils.numbers import three_digits
 from training.clock import duration
 from training.config import ResolvedConfig
 from training.data import TrainingData
@@ -254,7 +255,7 @@ def _time_lines(
         step = found.call * costs.step / max(costs.forward, 1) / world.size
         how = f"not tried: by one evaluation of the network on {world.device}, and FLOPs"
     yield (
-        f"time: {step:.3g} s a step, {batch / step:,.3g} images/s, "
+        f"time: {three_digits(step)} s a step, {three_digits(batch / step)} images/s, "
         f"{duration(num_steps * step)} for {num_steps:,} steps ({how})"
     )
     if preview is not None and found.sample is not None:

@@ -67,6 +67,7 @@ def test_a_run_that_ends_before_is_profiled_as_far_as_it_goes(tmp_path: Path) ->
 
 def test_a_run_that_goes_on_is_profiled_from_there(tmp_path: Path) -> None:
     where = ("train.py", f"--config={TINY}", f"--outdir={tmp_path}", "--nosubdir", "preview=off")
+    where += ("optimizer.decay=constant",)
     assert call(*where, "--duration=2it").returncode == 0
     done = call(*where, "--duration=8it", "--resume=latest", "--profile=2")
     assert done.returncode == 0, done.stderr
