@@ -42,6 +42,7 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
     ("--precision", "run.precision", str, "NAME", "fp32, bf16 or fp16.  [default: fp32]"),
     ("--ls", "run.loss_scaling", float, "FLOAT", "First loss scale of fp16.  [default: 1]"),
     ("--remat", "run.remat", bool, "BOOL", "Less memory, a third more time.  [default: 0]"),
+    ("--compile", "run.compile", bool, "BOOL", "Compile the blocks first.  [default: 0]"),
     ("--bench", "run.bench", bool, "BOOL", "Let cuDNN time its algorithms.  [default: 1]"),
     ("--seed", "run.seed", int, "INT", "Seed of all random numbers.  [default: 0]"),
     ("--tick", "run.tick", str, "SPAN", "Interval of status lines, bare: kimg.  [default: 50]"),

@@ -5,7 +5,7 @@ the common form of Karras et al. 2022 (appendix F).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -123,6 +123,8 @@ class UNetBlock(nn.Module):
         remat: in training, keep only the block's input and compute the rest again in the backward
             pass, which trades about a third more time for memory (Chen et al. 2016).
         fused: as in `attention`.
+        compiler: what calls the block's arithmetic instead of `plain`, see `networks.compiled`; not
+            under a forward-mode derivative, which compiled kernels do not have.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class UNetBlock(nn.Module):
         super().__init__()
         self.remat = False
         self.fused: bool | None = None
+        self.compiler: Callable[[UNetBlock, Tensor, Tensor], Tensor] | None = None
         self.heads = settings.heads(out_channels) if attention else 0
         self.dropout = settings.dropout
         self.skip_scale = settings.skip_scale
@@ -189,12 +192,18 @@ class UNetBlock(nn.Module):
         """
         # no remat under a forward-mode derivative: what is computed again has no tangent
         is_dual = has_tangent(x) or has_tangent(emb)
-        if self.remat and self.training and torch.is_grad_enabled() and not is_dual:
-            again: Tensor = checkpoint(self._forward, x, emb, use_reentrant=False)
+        if is_dual:
+            return self.plain(x, emb)
+        if self.remat and self.training and torch.is_grad_enabled():
+            again: Tensor = checkpoint(self._computed, x, emb, use_reentrant=False)
             return again
-        return self._forward(x, emb)
+        return self._computed(x, emb)
 
-    def _forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def _computed(self, x: Tensor, emb: Tensor) -> Tensor:
+        return self.plain(x, emb) if self.compiler is None else self.compiler(self, x, emb)
+
+    def plain(self, x: Tensor, emb: Tensor) -> Tensor:
+        """The block's arithmetic, as `forward`, without remat and compiler."""
         h = self.conv0(F.silu(self.norm0(x)))
         p = self.affine(emb).to(h.dtype)[:, :, None, None]
         if self.adaptive_scale:

@@ -2,8 +2,9 @@
 
 `python -m tests.mutants` works on a copy of the source in a temporary folder, never on the working
 tree. A mutant that survives shows a hole in the tests. Those of the mathematics are listed in
-tests/mutations.py, those of averages of weights in tests/averaging_mutations.py, those of what
-fetches files in tests/download_mutations.py, those of what keeps images in
+tests/mutations.py, those of averages of weights in tests/averaging_mutations.py, those of compiled
+blocks in tests/compiling_mutations.py, those of what fetches files in
+tests/download_mutations.py, those of what keeps images in
 tests/output_mutations.py, those of images that are edited in tests/editing_mutations.py, and those
 that only a GPU would show in tests/pretend/mutations.py.
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.averaging_mutations import AVERAGING_MUTANTS
+from tests.compiling_mutations import COMPILING_MUTANTS
 from tests.cost_mutations import COST_MUTANTS
 from tests.download_mutations import DOWNLOAD_MUTANTS
 from tests.editing_mutations import EDITING_MUTANTS
@@ -35,6 +37,7 @@ MUTANTS = [
     *MATHEMATICS,
     *AVERAGING_MUTANTS,
     *COST_MUTANTS,
+    *COMPILING_MUTANTS,
     *DOWNLOAD_MUTANTS,
     *OUTPUT_MUTANTS,
     *EDITING_MUTANTS,

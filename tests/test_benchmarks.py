@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.hardware import prepared_device
@@ -202,3 +203,18 @@ def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path)
     assert found["gflops"] > 0
     assert found["share_of_peak"] > 0
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_compiling_times_first_steps_and_pairs(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    sizes = ("--channels=16", "--mult=1", "--blocks=1", "--side=8", "--batch=2")
+    done = run(
+        "benchmarks/bench_compile.py",
+        *("--device=cpu", "--precisions=fp32", "--rounds=2", f"--out={out}", *sizes),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())["fp32"]
+    assert record["first_step_s"].keys() == {"eager", "compiled", "compiled_again"}
+    assert record["step_s"].keys() == {"eager", "compiled"}
+    assert record["speedup"]["min"] <= record["speedup"]["median"] <= record["speedup"]["max"]

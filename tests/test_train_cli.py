@@ -104,6 +104,7 @@ def test_edms_options_reach_the_config_with_edms_units() -> None:
             "--ls=8",
             "--bench=0",
             "--remat=1",
+            "--compile=1",
             "--augment=0.12",
         ),
         *("--tick=2", "--snap=3", "--dump=5", "--seed=7", "--desc=mine", "--device=cpu"),
@@ -119,7 +120,7 @@ def test_edms_options_reach_the_config_with_edms_units() -> None:
     expected = {
         "duration": "500000img", "batch": 64, "batch_gpu": 16, "seed": 7, "tick": "2000img",
         "snap": "6000img", "dump": "10000img", "desc": "mine", "device": "cpu", "bench": False,
-        "precision": "bf16", "loss_scaling": 8.0, "remat": True,
+        "precision": "bf16", "loss_scaling": 8.0, "remat": True, "compile": True,
     }  # fmt: skip
     assert {key: run_section[key] for key in expected} == expected
 

@@ -19,7 +19,7 @@ FREE_KEYS = (
         f"run.{key}"
         for key in (
             "duration", "tick", "snap", "dump", "keep_states", "keep_snapshots", "desc", "device",
-            "data_device", "max_bad_steps", "remat", "bench",
+            "data_device", "max_bad_steps", "remat", "bench", "compile",
         )
     }
     | {f"preview.{key}" for key in PreviewConfig.model_fields}

@@ -25,6 +25,12 @@ class Clock:
         """Seconds of the whole run, earlier processes included."""
         return self._earlier + time.monotonic() - self._start
 
+    def here(self, device: torch.device) -> float:
+        """Seconds of this process's part of the run, when the device has done all it was given."""
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.monotonic() - self._start
+
     def tick(
         self, tick: int, seen: int, in_tick: int, device: torch.device
     ) -> dict[str, dict[str, Any]]:

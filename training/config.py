@@ -183,6 +183,7 @@ class RunConfig(Section):
             finite; each is skipped and counted.
         remat: keep only the inputs of blocks and compute the rest again in the backward pass.
         bench: let cuDNN time its algorithms.
+        compile: compile the network's blocks before the first step.
         desc: suffix of the run directory's name.
         device: auto, cpu or cuda.
         data_device: where decoded images lie: auto puts them on the GPU if they fit.
@@ -203,6 +204,7 @@ class RunConfig(Section):
     max_bad_steps: int = Field(default=100, ge=1)
     remat: bool = False
     bench: bool = True
+    compile: bool = False
     desc: str | None = Field(default=None, pattern=r"^[\w.+=-]+$")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data_device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -251,6 +251,7 @@ def _time_lines(
     if found.steps:
         step = median(found.steps)
         how = f"tried on {world.device}: {len(found.steps)} step(s)"
+        how += ", blocks not compiled" if config.run.compile else ""
     else:
         step = found.call * costs.step / max(costs.forward, 1) / world.size
         how = f"not tried: by one evaluation of the network on {world.device}, and FLOPs"

@@ -18,6 +18,7 @@ from torch_utils.distributed import World
 from torch_utils.errors import Failure
 from torch_utils.no_memory import is_out_of_memory
 from training.clock import Clock
+from training.compiling import compile_blocks
 from training.config import ResolvedConfig
 from training.data import TrainingData
 from training.due import Milestones
@@ -158,6 +159,11 @@ def _loop(run: Run, num_profiled: int | None) -> bool:
     source = MicroBatches(config, run.data, trainer.objective, world)
     score_if_due(run)  # a stop or kill may have come before the state's snapshot had its score
     bad_steps_at_stop = 0
+    is_first = True
+    if config.run.compile and trainer.seen < duration:
+        batch, draws, _ = next(source.at(trainer.seen))
+        if line := compile_blocks(trainer, batch, draws):
+            run.log.say(line)
 
     bar = tqdm(
         total=duration,
@@ -173,6 +179,9 @@ def _loop(run: Run, num_profiled: int | None) -> bool:
             trainer.step(pairs, [seed for _, _, seed in micro_batches])
             if profile is not None:
                 profile.after_step(trainer.seen)
+            if is_first:
+                run.log.say(f"first step after {run.clock.here(world.device):.1f} s")
+                is_first = False
             bar.update(min(config.run.batch, duration - bar.n))
 
             is_done = trainer.seen >= duration

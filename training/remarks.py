@@ -21,12 +21,14 @@ def remarks(
     Args:
         config: resolved.
         has_recipe: a recipe was given; it decides about augmentation itself.
-        has_blocks: the network has blocks that can be computed again (`networks.blocks.set_remat`).
+        has_blocks: the network has blocks that can be computed again (`networks.blocks.set_remat`),
+            or compiled.
     """
     lines = [_warmup(config), _average(config), _posthoc(config), _kept_objective(config)]
-    if config.run.remat and not has_blocks:
-        name = config.network["name"]
-        lines.append(f"run.remat has no effect: {name} has no blocks that are computed again")
+    for key, done in (("remat", "computed again"), ("compile", "compiled")):
+        if getattr(config.run, key) and not has_blocks:
+            name = config.network["name"]
+            lines.append(f"run.{key} has no effect: {name} has no blocks that are {done}")
     if config.evaluate.keep_best and config.run.keep_snapshots is None:
         lines.append("evaluate.keep_best has no effect: run.keep_snapshots keeps all snapshots")
     lines += [] if has_recipe else [_augmentation(config)]

@@ -154,6 +154,18 @@ class Trainer:
             self.tally.report_loss(terms)
         return torch.stack(losses).sum()
 
+    def rehearse(self, data: Batch, draws: Draws) -> None:
+        """Compute a micro-batch's gradients by this process alone, and forget them.
+
+        Nothing that a step depends on changes, but for PyTorch's default generators.
+        """
+        loss = self._loss
+        loss = loss.module if isinstance(loss, DistributedDataParallel) else loss
+        with autocast(self.config.run.precision, self.world.device):
+            terms = loss(data, draws)
+        parameters = list(self.trained.parameters())
+        torch.autograd.grad(terms.total(), parameters, allow_unused=True)
+
     def _without_sync(self, skip: bool) -> Any:
         """DDP's context that leaves gradients unreduced, until the last micro-batch."""
         if skip and isinstance(self._loss, DistributedDataParallel):

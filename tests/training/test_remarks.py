@@ -95,10 +95,13 @@ def test_numbers_of_images_are_short() -> None:
     assert [*map(in_short, numbers)] == ["0", "999", "1k", "6k", "15.42k", "1.5M", "200M"]
 
 
-def test_checkpointing_that_a_network_cannot_do_is_said() -> None:
+def test_what_a_network_without_blocks_cannot_do_is_said() -> None:
     config = resolve(load_config(DIGITS, {}, ["run.remat=1"]), num_images=20_000, world_size=1)
     (line,) = remarks(config, has_recipe=True, has_blocks=False)
     assert line == "run.remat has no effect: ddpmpp has no blocks that are computed again"
+    config = resolve(load_config(DIGITS, {}, ["run.compile=1"]), num_images=20_000, world_size=1)
+    (line,) = remarks(config, has_recipe=True, has_blocks=False)
+    assert line == "run.compile has no effect: ddpmpp has no blocks that are compiled"
     assert remarks(config, has_recipe=True) == []
 
 

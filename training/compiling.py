@@ -1,0 +1,74 @@
+"""Blocks of a run compiled before its first step: all processes compile, or none does."""
+
+import time
+
+from losses.batch import Batch, Draws
+from networks.compiled import BlockCompiler, set_compiler
+from torch_utils.no_memory import is_out_of_memory
+from torch_utils.untouched import generators
+from training.trainer import Trainer
+
+# what PyTorch raises, or the words in it, for what a machine lacks
+_MISSING = {
+    "InvalidCxxCompiler": "there is no C++ compiler (g++, or what CXX names)",
+    "TritonMissing": "Triton is not installed",
+    "Python.h": "Python's headers are not installed (python3-dev)",
+    "CppCompileError": "the C++ compiler failed",
+}
+_LONGEST = 200  # letters of what PyTorch says
+
+
+def compile_blocks(
+    trainer: Trainer, batch: Batch, draws: Draws, compiler: BlockCompiler | None = None
+) -> str | None:
+    """Compile what a step calls of the blocks, of the weights and of their average.
+
+    A micro-batch is tried, which changes nothing that a step depends on. Whatever fails, in any
+    process, leaves the blocks of all as they were. All processes must call.
+
+    Args:
+        trainer: before a step.
+        batch, draws: a micro-batch as the steps have it.
+        compiler: of the blocks; None for a new one.
+
+    Returns:
+        A line for the log; None if the network has no blocks.
+
+    Raises:
+        RuntimeError: out of memory, in words that `is_out_of_memory` knows.
+    """
+    compiler = compiler or BlockCompiler()
+    reason, start = "", time.monotonic()
+    num = set_compiler(trainer.denoiser, compiler)
+    set_compiler(trainer.average, compiler)
+    if not num:
+        return None
+    try:
+        with generators(trainer.world.device):
+            trainer.rehearse(batch, draws)
+    except Exception as error:  # a compiler may fail in any way
+        if is_out_of_memory(error):
+            raise
+        reason = reason_of(error)
+    compiler.is_open = False
+    trainer.world.meet()  # one may take minutes longer than the others
+    if any(trainer.world.any(bool(reason))):
+        for module in (trainer.denoiser, trainer.average):
+            set_compiler(module, None)
+        return f"not compiled, blocks run eagerly: {reason or 'it failed in another process'}"
+    spent = time.monotonic() - start
+    return f"compiled {num} blocks in {spent:.1f} s: {compiler.num_graphs} graphs"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a compilation failed, in plain words, or else in those of its first cause."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = getattr(cause, "inner_exception", None) or cause.__cause__ or cause.__context__
+    texts = [f"{type(each).__name__}: {each}" for each in chain]
+    for sign, words in _MISSING.items():
+        if any(sign in text for text in texts):
+            return words
+    return texts[0].splitlines()[0][:_LONGEST]
