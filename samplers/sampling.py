@@ -1,12 +1,13 @@
 """A model with the settings to sample it: checked to fit each other, and put together once."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import DenoiseFunction, Denoiser
+from diffusion.denoiser import ConditionalDenoiser, DenoiseFunction, Denoiser
 from diffusion.guidance import (
     autoguidance,
     classifier_free,
@@ -35,6 +36,7 @@ class Sampling:
         sigmas: the levels that are visited, decreasing; the last is 0 unless the grid has another
             end.
         notes: a line for each way in which the levels differ from what was asked for.
+        called: gives what is called in a model's place, e.g. `diffusion.graphs.Graphs.of`.
     """
 
     settings: GenerationSettings
@@ -42,6 +44,7 @@ class Sampling:
     guide: Denoiser | None
     sigmas: list[float]
     notes: list[str]
+    called: Callable[[Denoiser], ConditionalDenoiser] = lambda denoiser: denoiser
 
     @property
     def dtype(self) -> torch.dtype:
@@ -70,16 +73,17 @@ class Sampling:
         """
         guidance, clip = self.settings.guidance, self.settings.clip_rule
         limit = dynamic_clip if self.settings.clip == "dynamic" else static_clip
-        plain = conditional(self.denoiser, labels)
+        model = self.called(self.denoiser)
+        plain = conditional(model, labels)
         if guidance is None or (self.guide is None and labels is None):
             return plain if clip == "none" else clipped(plain, limit)
         scale, interval = guidance.scale, guidance.interval
         if self.guide is not None:
-            weak = conditional(self.guide, labels if self.guide.label_dim else None)
+            weak = conditional(self.called(self.guide), labels if self.guide.label_dim else None)
             return autoguidance(plain, weak, scale=scale, interval=interval, clip=clip, limit=limit)
         assert labels is not None
         return classifier_free(
-            self.denoiser,
+            model,
             labels,
             scale=scale,
             interval=interval,

@@ -205,6 +205,21 @@ def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path)
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
 
 
+def test_the_benchmark_of_outputs_encodes_the_same_pictures_at_every_level(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_outputs.py",
+        *("--device=cpu", "--batches=2,3", "--resolutions=16", "--num=3", "--rounds=1"),
+        f"--out={out}",
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert [row["batch"] for row in record["noises"]] == [2, 3]
+    sizes = {row["level"]: row["bytes"] for row in record["pngs"]}
+    assert sizes[0] > sizes[1] >= sizes[6] > 100
+    assert record["writing"][0]["images a second"]["median"] > 0
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_compiling_times_first_steps_and_pairs(tmp_path: Path) -> None:
     out = tmp_path / "out.json"

@@ -18,6 +18,7 @@ from samplers.labels import LabelSource
 from samplers.sampling import Sampling, sampling_of
 from samplers.settings import generation_settings, with_steps
 from samplers.starts import Sample
+from torch_utils.devices import Download
 from torch_utils.distributed import World
 from torch_utils.grids import save_grid, square_columns
 from torch_utils.progress import Progress
@@ -143,12 +144,14 @@ def save_preview(
                 batch_size=BATCH_SIZE,
                 callback=watch,
             )
+            arriving = []
             for batch in batches:
-                num = len(batch.images)
-                num_bad += int(not_finite(batch.images).sum())
-                pixels[position : position + num] = to_uint8(batch.images).cpu()
-                position += num
-                bar.update(num)
+                arriving.append(Download(to_uint8(batch.images), not_finite(batch.images)))
+                bar.update(len(batch.images))
+        for pictures, is_bad in (download.read() for download in arriving):
+            pixels[position : position + len(pictures)] = pictures
+            position += len(pictures)
+            num_bad += int(is_bad.sum())
         return num_bad
 
     found = unless_stopped(world, stop, share)
