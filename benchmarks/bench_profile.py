@@ -82,7 +82,7 @@ def matrix_product(precision: str, device: torch.device) -> Callable[[], object]
 def operators_in(step: Callable[[], None], device: torch.device) -> list[Operator]:
     """What some steps were made of."""
     step()
-    with profile(activities=activities_on(device)[0]) as watched:
+    with profile(activities=activities_on(device)) as watched:
         for _ in range(PROFILED):
             step()
     return operators_of(watched.key_averages(), PROFILED, device)

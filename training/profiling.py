@@ -63,13 +63,8 @@ class StepProfile:
     ) -> None:
         self._num, self._folder, self._device, self._say = num, folder, device, say
         self._num_done, self._first, self._is_over = 0, seen, False
-        activities, is_blind = activities_on(device)
-        if is_blind:
-            say(
-                "profile: this PyTorch cannot watch the GPU's kernels (CUPTI): the host's side only"
-            )
         self._profile = profile(
-            activities=activities,
+            activities=activities_on(device),
             schedule=schedule(skip_first=NUM_SKIPPED, wait=0, warmup=NUM_WARM_UP, active=num,
                               repeat=1),
             profile_memory=True,
@@ -119,13 +114,17 @@ class StepProfile:
         with replacing(folder / TRACE_FILE) as path:
             self._profile.export_chrome_trace(str(path))
         rows = operators_of(self._profile.key_averages(), num, self._device)
+        if self._device.type == "cuda" and not any(row.gpu_ms for row in rows):
+            self._say(
+                "profile: the GPU's kernels could not be watched (CUPTI): the host's side only"
+            )
         with replacing(folder / TABLE_FILE) as path:
             path.write_text("\n".join(table_of(rows, num)) + "\n", encoding="utf-8")
         self._say(f"profile of {num} step(s): {folder / TABLE_FILE}, and {TRACE_FILE} beside it")
 
 
-def activities_on(device: torch.device) -> tuple[list[ProfilerActivity], bool]:
-    """What can be watched on a device, and whether its kernels are hidden.
+def activities_on(device: torch.device) -> list[ProfilerActivity]:
+    """What can be watched on a device.
 
     From then on, PyTorch's profiler prints no lines of its own, unless the user wants them.
     """
@@ -134,8 +133,7 @@ def activities_on(device: torch.device) -> tuple[list[ProfilerActivity], bool]:
     if device.type == "cuda":
         wanted.append(ProfilerActivity.CUDA)
     known = supported_activities()  # type: ignore[no-untyped-call]
-    found = [activity for activity in wanted if activity in known]
-    return found, len(found) < len(wanted)
+    return [activity for activity in wanted if activity in known]
 
 
 def operators_of(averages: Iterable[Any], num: int, device: torch.device) -> list[Operator]:
