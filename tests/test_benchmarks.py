@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.hardware import prepared_device
-from tests.command import run
+from tests.command import run, run_afresh
 
 
 def test_float32_means_in_benchmarks_what_it_means_in_training() -> None:
@@ -202,6 +202,51 @@ def test_the_benchmark_of_starts_sees_a_first_step_and_an_image(tmp_path: Path) 
     seconds = json.loads(out.read_text())["seconds"]
     assert list(seconds) == names
     assert all(row["min"] > 0 for row in seconds.values())
+
+
+def test_the_benchmark_of_growth_fits_exponents_and_checks_the_forecast(tmp_path: Path) -> None:
+    from benchmarks.bench_scaling import exponent
+
+    assert abs(exponent([1, 2, 4], [3, 12, 48]) - 2) < 1e-9
+    out = tmp_path / "out.json"
+    for axes in ("processes,steps", "batch"):  # the second keeps what the first has measured
+        done = run_afresh(
+            "benchmarks/bench_scaling.py",
+            *("--device=cpu", "--rounds=1", f"--axes={axes}", "--points=2", f"--out={out}"),
+        )
+        assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert list(record["axes"]) == ["batch", "steps", "processes"]
+    assert all(len(axis["rows"]) == 2 for axis in record["axes"].values())
+    batch = record["axes"]["batch"]
+    assert batch["exponents"]["gflops"] == 1
+    for row in batch["rows"]:
+        assert abs(row["forecast_gb"] / row["peak_gb"] - 1) < 0.15
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path) -> None:
+    from benchmarks.bench_profile import kind_of
+
+    assert kind_of("aten::mkldnn_convolution") == "convolutions"
+    assert kind_of("aten::native_group_norm_backward") == "norms"
+    assert kind_of("aten::_foreach_lerp_") == "optimizer and averages"
+    assert kind_of("aten::mul") == "other arithmetic"
+    assert kind_of("autograd::engine::evaluate_function: AddBackward0") == "dispatch and autograd"
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_profile.py",
+        *("--device=cpu", "--precisions=fp32", "--channels=16", "--size=16", "--batch=2"),
+        *("--rounds=1", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    found = record["precisions"]["fp32"]
+    assert abs(sum(found["shares"].values()) - 1) < 0.01
+    assert found["shares"]["convolutions"] > 0
+    assert found["gflops"] > 0
+    assert found["share_of_peak"] > 0
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
 
 
 def test_the_benchmark_of_half_precision_times_every_way_and_compares_every_sampler(

@@ -289,3 +289,14 @@ def test_two_processes_do_over_nccl_what_one_does(
     ours, theirs = (load_file(folder / "run" / name) for folder in (tmp_path, root))
     for key, tensor in theirs.items():
         torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_a_dry_run_tries_steps_and_a_profile_sees_the_host_where_kernels_are_hidden(
+    tmp_path: Path,
+) -> None:
+    short = f"{TRAIN} --outdir={tmp_path} --duration=4it preview=off"
+    output = run(*programs(f"{short} --dry-run", f"{short} --profile=1"), computing=True)
+    assert "device: cuda" in output
+    assert "the GPU's kernels could not be watched" in output
+    (table,) = tmp_path.glob("profile-*/operators.txt")
+    assert table.read_text(encoding="utf-8").startswith("a step, on average over 1: ")

@@ -86,5 +86,5 @@ def test_too_few_pixels_are_damage_in_one_line() -> None:
     content = png_bytes(np.zeros((3, 8, 8), np.uint8), 0)
     short = content[:33] + part(b"IDAT", zlib.compress(bytes(50))) + part(b"IEND", b"")
     assert decode_plain(short) is None
-    with pytest.raises(UserError, match="it.png is damaged"):
+    with pytest.raises(UserError, match=r"it\.png is damaged"):
         decode_bytes(short, "it.png")
