@@ -38,7 +38,7 @@ OPTIONS: list[tuple[str, str, Any, str, str]] = [
     ("--batch-gpu", "run.batch_gpu", int, "INT", "Size of micro-batches.  [default: what fits]"),
     ("--lr", "optimizer.lr", float, "FLOAT", "Learning rate.  [default: 0.001]"),
     ("--ema", "ema.halflife", str, "SPAN", "Half-life of the average, bare: Mimg.  [default: 0.5]"),
-    ("--precision", "run.precision", str, "NAME", "fp32, bf16 or fp16.  [default: fp32]"),
+    ("--precision", "run.precision", str, "NAME", "auto, fp32, bf16 or fp16.  [default: fp32]"),
     ("--ls", "run.loss_scaling", float, "FLOAT", "First loss scale of fp16.  [default: 1]"),
     ("--remat", "run.remat", bool, "BOOL", "Less memory, a third more time.  [default: 0]"),
     ("--compile", "run.compile", bool, "BOOL", "Compile the blocks first.  [default: 0]"),

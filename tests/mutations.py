@@ -691,4 +691,37 @@ MUTANTS = [
         "test_calls.py::test_a_run_stores_what_was_picked",
         ("with_steps(config.sampler)", "config.sampler"),
     ),
+    *_of(
+        "diffusion/half.py",
+        "diffusion/test_half.py",
+        ("for tensor in tensors}", "for tensor in []}"),
+        ("setattr(layer, name, _cast(weights, precision, layout))", "pass"),
+        ("self.u, self.log_levels = whole.u, whole.log_levels", "pass"),
+    ),
+    *_of(
+        "samplers/sampling.py",
+        "samplers/test_precision.py",
+        ('"fp32" if settings.row.takes_derivatives else wanted', "wanted"),
+        ("guide = halved(guide, precision, in_place=in_place)", "pass"),
+    ),
+    *_of(
+        "samplers/settings.py",
+        "samplers/test_precision.py",
+        ('"float64" if precision == "fp32" else "float32"', '"float64"'),
+    ),
+    *_of(
+        "training/choice.py",
+        "training/test_launch.py",
+        ("config = config.with_precision(old.run.precision)", "pass"),
+    ),
+    *_of(
+        "training/precision.py",
+        "training/test_launch.py",
+        ('return "fp32" if is_slow else precision', "return precision"),
+    ),
+    *_of(
+        "training/preview.py",
+        "training/test_preview.py",
+        ('{"precision": precision, **sampler}', "sampler"),
+    ),
 ]

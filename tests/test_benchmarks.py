@@ -147,6 +147,27 @@ def test_the_benchmark_of_few_steps_measures_every_form_that_can_make_5_calls(
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
 
 
+def test_the_benchmark_of_half_precision_times_every_way_and_compares_every_sampler(
+    tmp_path: Path,
+) -> None:
+    from samplers import SAMPLERS
+    from tests.test_generate_cli import write_snapshot
+
+    snapshot = write_snapshot(tmp_path / "net.safetensors", 0)
+    done = run(
+        "benchmarks/bench_half.py",
+        *("--channels=16", "--resolution=8", "--batch=1", "--num=1", "--device=cpu"),
+        *(f"--network={snapshot}", f"--out={tmp_path / 'out.json'}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert len(record["calls"]) == 4
+    assert all(row["s_per_image"] > 0 for row in record["calls"].values())
+    assert record["errors"].keys() == SAMPLERS.keys() - {"ito_taylor"}
+    for row in record["errors"].values():
+        assert 0 < row["network fp32, solver float32"] < row["network bf16, solver float32"]
+
+
 def test_the_benchmark_of_outputs_encodes_the_same_pictures_at_every_level(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = run(

@@ -377,6 +377,23 @@ def test_samplers_from_the_command_line(conditional: Path, tmp_path: Path) -> No
     assert not any(np.array_equal(heun, other) for other in others)
 
 
+def test_half_precision_from_the_command_line_is_recorded_and_not_mixed(
+    conditional: Path, tmp_path: Path
+) -> None:
+    out, grid = tmp_path / "half", tmp_path / "grid.png"
+    words = ("generate.py", f"--network={conditional}", f"--outdir={out}", "--seeds=0-3")
+    done = run(*words, "--precision=bf16", f"--grid={grid}")
+    assert done.returncode == 0, done.stderr
+    with PIL.Image.open(grid) as picture:
+        assert "precision: bf16, solver_dtype: float32" in picture.text["sampler"]
+    whole, half = generate(conditional, tmp_path / "whole", "--seeds=0-3"), pictures(out)
+    difference = np.stack([half[name].astype(float) - whole[name] for name in whole])
+    assert 0 < np.abs(difference).mean() < 3
+    refused = run(*words, "--resume")
+    assert_refused(refused, "precision was bf16, now it is fp32")
+    assert run(*words, "--resume", "--precision=bf16").returncode == 0
+
+
 def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_text("x")

@@ -198,6 +198,8 @@ def _prepared(
             config = asked.config.with_micro_batch(size)
             has_blocks = set_remat(asked.blank.model, config.run.remat)
             has_recipe = start.recipe is not None
+            if asked.is_precision_open:
+                notes.append(f"precision auto: {config.run.precision} is fast here")
             notes += remarks(config, has_recipe=has_recipe, has_blocks=has_blocks)
             notes += [] if note is None else [note]
         yield data, replace(asked, config=config), chosen, notes

@@ -121,7 +121,13 @@ def _preview_of(config: ResolvedConfig, trainer: Trainer, data: TrainingData) ->
     """What pictures of samples show, if there are any."""
     if not config.preview.enabled:
         return None
-    return plan_preview(config.preview, config.sampler, trainer.average, labels_of(data))
+    return plan_preview(
+        config.preview,
+        config.sampler,
+        trainer.average,
+        labels_of(data),
+        precision=config.run.precision,
+    )
 
 
 def _scoring_of(

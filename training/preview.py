@@ -56,6 +56,7 @@ def plan_preview(
     sampler: dict[str, Any],
     denoiser: Denoiser,
     source: LabelSource | None = None,
+    precision: str = "fp32",
 ) -> Preview:
     """Choose images and steps; what the config leaves open is bounded by `MAX_WORK`.
 
@@ -65,10 +66,12 @@ def plan_preview(
             restarts are left out if they do not fit in `MAX_CALLS`.
         denoiser: what is trained; it is sampled in evaluation mode.
         source: what labels are drawn from; None for all classes of the model.
+        precision: of the network, unless the sampler has its own.
 
     Raises:
         UserError: the settings are invalid, or do not fit the model.
     """
+    sampler = {"precision": precision, **sampler}
     settings, asked = generation_settings(sampler), config.steps
     if asked is not None:
         settings = generation_settings({**with_steps(sampler), "steps": asked})
@@ -123,7 +126,8 @@ def save_preview(
     Returns:
         None, or a line about why there is no picture.
     """
-    denoiser = preview.sampling.denoiser
+    sampling = preview.sampling.at_precision()  # of the weights as they are now
+    denoiser = sampling.denoiser
     first, last = world.range_of(len(preview.samples))
     shape = (len(preview.samples), denoiser.img_channels, *denoiser.img_resolution)
     pixels = torch.zeros(shape, dtype=torch.uint8)
@@ -135,10 +139,10 @@ def save_preview(
 
             def watch(index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
                 heed()
-                bar.within(len(x), index / (len(preview.sampling.sigmas) - 1))
+                bar.within(len(x), index / (len(sampling.sigmas) - 1))
 
             batches = generate(
-                preview.sampling,
+                sampling,
                 preview.samples[first:last],
                 source=preview.source,
                 batch_size=BATCH_SIZE,
@@ -162,7 +166,7 @@ def save_preview(
     if num_bad:
         return f"no preview: {num_bad} of {len(pixels)} images are not finite"
     if world.is_main:
-        settings = preview.sampling.settings
+        settings = sampling.settings
         seeds = sorted({sample.seed for sample in preview.samples})
         trained = f"{seen / 1e3:,.1f} kimg" if seen >= 10_000 else f"{seen:,} images"
         names = [label_names[index] if label_names else str(index) for index in preview.classes]
