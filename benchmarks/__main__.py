@@ -57,6 +57,12 @@ PROGRAMS = (
     Program("bench_generate.py", "generate.py, start to end, against the plain sampler", 8),
     Program("bench_compile.py", "compiled blocks: a step, and the time until the first", 6),
     Program("bench_outputs.py", "drawing noises and writing PNGs", 2),
+    Program(
+        "bench_half.py",
+        "a network's call in half precision, and the errors of its images",
+        3,
+        (f"--network={DEMO}",),
+    ),
     Program("bench_networks.py", "speed and memory of the networks", 12),
     Program("bench_losses.py", "what each term of the objective costs", 4),
     Program("bench_augment.py", "augmentation of the moved images against that of all", 1),

@@ -29,7 +29,7 @@ from models.snapshot import SnapshotInfo, save_snapshot
 from torch_utils.command import Command
 
 ROOT = Path(__file__).parents[1]
-PRECISIONS = ("fp32",)  # of generate.py
+PRECISIONS = ("fp32", "bf16")  # of generate.py
 CPU = torch.device("cpu")  # processes are over when they are timed: there is no device to wait for
 
 
@@ -70,8 +70,8 @@ def commands(
         )
     }
     for precision in PRECISIONS:
-        outdir = f"--outdir={folder / precision}"
-        calls[precision] = program("generate.py", *how, outdir, f"--seeds=0-{num - 1}")
+        own = (f"--outdir={folder / precision}", f"--precision={precision}")
+        calls[precision] = program("generate.py", *how, *own, f"--seeds=0-{num - 1}")
     return calls
 
 
