@@ -52,7 +52,7 @@ def starts(folder: Path, index: int) -> Mapping[str, Start]:
             "",
         ),
         "fid.py calc, digits": (
-            ["fid.py", "calc", f"--images={DIGITS}", f"--ref={DIGITS}", "--detector=digits"],
+            f"fid.py calc --images={DIGITS} --ref={DIGITS} --detector=digits --num=1000".split(),
             "",
         ),
         "train.py, first step": (

@@ -143,8 +143,9 @@ class Resample(nn.Module):
         self.is_box = taps is None or (len(taps) == 2 and taps[0] == taps[1])
         kernel = None
         if resample is not None and taps is not None:
-            row = torch.tensor(taps, dtype=torch.float32)
-            kernel = (row.outer(row) / row.sum().square())[None, None]
+            total = sum(taps) ** 2
+            values = [[first * second / total for second in taps] for first in taps]
+            kernel = torch.tensor([[values]], dtype=torch.float32)
         self.register_buffer("resample_filter", kernel)
 
     def _down(self, x: Tensor, padding: int) -> Tensor:
