@@ -43,7 +43,7 @@ class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 storage = leaf.untyped_storage()
                 if storage._cdata not in self._known:
                     self._note(storage, storage.nbytes())
-        if self._as_on_gpu and func is torch.ops.aten.bernoulli_.float:
+        if self._as_on_gpu and _makes_a_mask(func, result):
             self._note(result.untyped_storage(), result.numel())
         return result
 
@@ -59,3 +59,10 @@ class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[key] = size, weakref.ref(storage, forget)
         self.now += size
         self.peak = max(self.peak, self.now)
+
+
+def _makes_a_mask(func: Any, result: Any) -> bool:
+    """Whether an operation is the last one on the mask of a dropout on a CPU."""
+    if func is torch.ops.aten.mul_.Tensor:  # of `networks.dropout`
+        return result.dtype in (torch.int16, torch.int32)
+    return bool(func is torch.ops.aten.bernoulli_.float)

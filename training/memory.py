@@ -31,7 +31,7 @@ from training.setup import create_objective
 # share of the free memory; the rest is for workspaces and fragments, which took 30% on CPUs
 USABLE = {"cuda": 0.9, "cpu": 0.7}
 _GIB = 2**30
-_GENEROUS = 8  # at least five times what a call with gradients takes, in outputs of its modules
+_GENEROUS = 12  # at least three times what a call with gradients takes, in outputs of its modules
 
 
 @dataclass(frozen=True)
