@@ -26,8 +26,8 @@ from benchmarks.hardware import hardware, write_results
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
 from data.convert import convert
 from data.dataset import ImageDataset
-from data.parallel import num_cores
 from torch_utils.command import Command
+from torch_utils.threads import num_cores
 
 
 def pictures(num: int, size: tuple[int, int]) -> Iterator[PIL.Image.Image]:

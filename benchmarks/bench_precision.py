@@ -13,11 +13,12 @@ import torch
 
 from benchmarks.hardware import hardware, prepared_device, write_results
 from data.dataset import ImageDataset
+from diffusion.half import halved
 from models.snapshot import find_snapshot, load_snapshot
 from torch_utils.command import Command
 
 BANDS = [(0.002, 0.02), (0.02, 0.2), (0.2, 1.0), (1.0, 5.0), (5.0, 80.0)]
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALVES = ("bf16", "fp16")
 
 
 def rms(x: torch.Tensor) -> float:
@@ -40,6 +41,7 @@ def main(network: str, data: str, num: int, device: str, out: str | None) -> Non
     raw = dataset.labels
     labels = None if raw is None else torch.from_numpy(raw).to(where)
     generator = torch.Generator(where).manual_seed(0)
+    halves = {name: halved(denoiser, name) for name in HALVES}
     rows: list[dict[str, Any]] = []
     print(f"{'sigma':>14} {'rms D':>8} {'|D - y|':>8} {'bf16':>9} {'fp16':>9}   (rms over pixels)")
     for low, high in BANDS:
@@ -51,9 +53,8 @@ def main(network: str, data: str, num: int, device: str, out: str | None) -> Non
             exact = denoiser(x, sigma, labels)
             row: dict[str, Any] = {"sigma": [low, high], "rms_D": rms(exact)}
             row["denoising_error"] = rms(exact - y)
-            for name, dtype in DTYPES.items():
-                with torch.autocast(where.type, dtype):
-                    row[name] = rms(denoiser(x, sigma, labels) - exact)
+            for name, half in halves.items():
+                row[name] = rms(half(x, sigma, labels) - exact)
         rows.append(row)
         print(
             f"{low:>7g}-{high:<6g} {row['rms_D']:>8.4f} {row['denoising_error']:>8.4f} "

@@ -19,13 +19,13 @@ import numpy as np
 
 from data import entry
 from data.dataset import ImageDataset
-from data.parallel import num_cores
 from data.workers import decode_in_processes
 from torch_utils import cache_folder as folders
 from torch_utils.errors import Failure, UserError
 from torch_utils.files import drop_temporaries, replacing
 from torch_utils.locks import holding
 from torch_utils.notes import warn
+from torch_utils.threads import num_cores
 
 DEFAULT_LIMIT_GB = 50.0
 MIN_FOR_PROCESSES = 10_000  # images; for fewer, starting processes takes longer than it saves

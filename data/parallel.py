@@ -4,7 +4,6 @@ Pillow releases the interpreter lock while it decodes, resizes and encodes, so t
 enough for images.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,18 +12,12 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from data.budget import Budget
+from torch_utils.threads import num_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _RUN_SECONDS = 0.004
 _LONGEST_RUN = 32  # items
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def ordered_map(

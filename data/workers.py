@@ -10,9 +10,9 @@ import numpy as np
 
 from data import entry
 from data.dataset import ImageDataset
-from data.parallel import num_cores
 from torch_utils.processes import die_with
 from torch_utils.progress import Progress
+from torch_utils.threads import num_cores
 
 RANGE = 1_000  # images that a process decodes at a time
 

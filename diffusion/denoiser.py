@@ -125,12 +125,21 @@ class Denoiser(nn.Module):
         augment_labels: Tensor | None,
     ) -> Tensor:
         """F(c_in x, c_noise) in the dtype of x; sigma [N or 1, 1, 1, 1]."""
-        dtype = next(self.model.parameters()).dtype
+        dtype = self._input_dtype
         c_noise = self.preconditioning.c_noise(sigma, self.log_levels).flatten().to(dtype)
         c_in = self.preconditioning.c_in(sigma)
         conditions = c_noise.expand(x.shape[0]), labels, label_mask, augment_labels
-        raw: Tensor = self.model((c_in * x).to(dtype), *conditions)
-        return raw.to(x.dtype)
+        return self._network((c_in * x).to(dtype), *conditions).to(x.dtype)
+
+    @property
+    def _input_dtype(self) -> torch.dtype:
+        """The dtype in which the network is given images and conditions."""
+        return next(self.model.parameters()).dtype
+
+    def _network(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
+        """F, called in the network's own precision."""
+        raw: Tensor = self.model(x, *conditions)
+        return raw
 
     def forward(
         self,

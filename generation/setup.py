@@ -142,7 +142,7 @@ def open_setup(asked: Asked, sampler: Mapping[str, Any], world: World) -> Setup:
     denoiser, guide = model.denoiser(world.device), None
     if asked.guidance_network is not None:
         guide = open_model(find_model(asked.guidance_network), world.device).denoiser
-    sampling = sampling_of(settings, denoiser, guide)
+    sampling = sampling_of(settings, denoiser, guide).at_precision(in_place=True)
     warnings += sampling.cautions(label_dropout=info.label_dropout)
     remarks = [*model.notes, *remarks, *sampling.notes]
     return Setup(

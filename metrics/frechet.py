@@ -6,8 +6,6 @@ features), where a square root loses half the digits.
 """
 
 import numpy as np
-import scipy.linalg
-from scipy.linalg.lapack import dpstrf
 
 from metrics.statistics import Gaussian
 
@@ -27,6 +25,8 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
     Returns:
         The (squared) distance, in squared units of the features; at least 0, 0 for equal ones.
     """
+    import scipy.linalg  # where it is needed: it takes long to load
+
     assert first.mu.shape == second.mu.shape, (first.mu.shape, second.mu.shape)
     product = _factor(first.sigma).T @ _factor(second.sigma)
     if product.shape[0] > product.shape[1]:
@@ -40,6 +40,8 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
 def _factor(sigma: np.ndarray) -> np.ndarray:
     """R [F, r] with R R^T = sigma: Cholesky with pivots, which ends at the rank r."""
+    from scipy.linalg.lapack import dpstrf
+
     triangle, pivots, rank, _ = dpstrf(sigma, lower=1)
     factor: np.ndarray = np.empty([len(sigma), rank])
     factor[pivots - 1] = np.tril(triangle)[:, :rank]

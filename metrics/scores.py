@@ -7,7 +7,6 @@ printed as `classifier score (NAME)`, see `metrics.detectors.score_name`.
 import itertools
 
 import numpy as np
-import scipy.special
 
 from torch_utils.errors import UserError
 
@@ -17,6 +16,8 @@ SPLIT_SEED = 2020  # permutation and splits of the published Inception scores (t
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Class probabilities, float64 [N, K]: the softmax of logits [N, K], computed in float64."""
+    import scipy.special  # where it is needed: it takes long to load
+
     chances: np.ndarray = scipy.special.softmax(np.asarray(logits, dtype=np.float64), axis=1)
     return chances
 
@@ -31,6 +32,8 @@ def classifier_score(probabilities: np.ndarray) -> float:
         A number from 1 (every image has the same class probabilities) to K (every image has one
         class without doubt, all classes equally often).
     """
+    import scipy.special
+
     p = np.asarray(probabilities, dtype=np.float64)
     assert p.ndim == 2, p.shape
     # a mean of the smallest numbers there are could round to 0

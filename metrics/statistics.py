@@ -6,7 +6,6 @@ The sums are float64 tensors on the device: those of several processes can simpl
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 import torch
 
 from torch_utils.errors import UserError
@@ -37,6 +36,8 @@ def is_covariance(sigma: np.ndarray) -> bool:
     Args:
         sigma: float64 [F, F].
     """
+    import scipy.linalg  # where it is needed: it takes long to load
+
     shifted = sigma.copy()
     np.fill_diagonal(shifted, shifted.diagonal() + _ROUNDING * np.linalg.norm(sigma) + 1e-30)
     try:

@@ -1,10 +1,13 @@
 """What every network does with its arguments before it computes: sizes checked, labels nulled."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from networks.blocks import UNetBlock
+from networks.layers import Conv2d
 from torch_utils.errors import UserError
 
 
@@ -49,6 +52,15 @@ class ConditionalNetwork(nn.Module, ABC):
         self._check(x, class_labels, label_mask, augment_labels)
         emb = self.embed(c_noise, class_labels, label_mask, augment_labels)
         return self.evaluate(x, emb)
+
+    def half_layers(self) -> Iterator[nn.Module]:
+        """The layers whose weights may be kept in half precision: the convolutions of blocks.
+
+        They always run under autocast; other layers may have reasons to leave it.
+        """
+        for block in self.modules():
+            if isinstance(block, UNetBlock):
+                yield from (layer for layer in block.modules() if isinstance(layer, Conv2d))
 
     @abstractmethod
     def embed(

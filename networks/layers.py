@@ -31,6 +31,15 @@ def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which convolutions of x compute and answer, by autocast or without it."""
+    where = x.device.type
+    is_cast = where != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(where)
+    if is_cast:
+        return torch.get_autocast_dtype(where)
+    return x.dtype
+
+
 def has_tangent(x: Tensor) -> bool:
     """Whether a forward-mode derivative is being taken through x (torch.func.jvp, jacfwd)."""
     return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
@@ -86,11 +95,16 @@ class Init:
 
     def weight(self, shape: Sequence[int], fan_in: int, fan_out: int) -> nn.Parameter:
         """Draw a weight."""
-        return nn.Parameter(weight_init(shape, self.mode, fan_in, fan_out) * self.weight_gain)
+        return self._drawn(shape, fan_in, fan_out, self.weight_gain)
 
     def bias(self, size: int, fan_in: int, fan_out: int) -> nn.Parameter:
         """Draw a bias; also with gain 0, so that published seeds give the published weights."""
-        return nn.Parameter(weight_init([size], self.mode, fan_in, fan_out) * self.bias_gain)
+        return self._drawn([size], fan_in, fan_out, self.bias_gain)
+
+    def _drawn(self, shape: Sequence[int], fan_in: int, fan_out: int, gain: float) -> nn.Parameter:
+        if torch.empty(0).is_meta:  # there, to draw no values would load PyTorch's compiler
+            return nn.Parameter(torch.empty(*shape))
+        return nn.Parameter(weight_init(shape, self.mode, fan_in, fan_out) * gain)
 
 
 class Linear(nn.Module):
@@ -129,8 +143,9 @@ class Resample(nn.Module):
         self.is_box = taps is None or (len(taps) == 2 and taps[0] == taps[1])
         kernel = None
         if resample is not None and taps is not None:
-            row = torch.tensor(taps, dtype=torch.float32)
-            kernel = (row.outer(row) / row.sum().square())[None, None]
+            total = sum(taps) ** 2
+            values = [[first * second / total for second in taps] for first in taps]
+            kernel = torch.tensor([[values]], dtype=torch.float32)
         self.register_buffer("resample_filter", kernel)
 
     def _down(self, x: Tensor, padding: int) -> Tensor:
@@ -185,11 +200,18 @@ class Conv2d(Resample):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer."""
+        return self._convolved(x, self.bias)
+
+    def without_bias(self, x: Tensor) -> Tensor:
+        """Apply the layer but for its bias, which on a GPU takes a kernel to add and one to sum."""
+        return self._convolved(x, None)
+
+    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if self.fused:
             padding = self.padding + self.filter_padding
             # The bias may go in first: the filter sums to one and sees no padding.
-            return self._down(F.conv2d(x, self.weight, self.bias, padding=padding), 0)
-        return F.conv2d(super().forward(x), self.weight, self.bias, padding=self.padding)
+            return self._down(F.conv2d(x, self.weight, bias, padding=padding), 0)
+        return F.conv2d(super().forward(x), self.weight, bias, padding=self.padding)
 
 
 class StridedConv2d(Conv2d):

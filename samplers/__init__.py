@@ -186,6 +186,7 @@ SAMPLERS: dict[str, SamplerRow] = {
     ),
     "ito_taylor": SamplerRow(
         target="samplers.solvers.ito_taylor:ito_taylor",
+        takes_derivatives=True,
         options={
             "scheme": "strong1.5",
             "beta": 1.0,

@@ -13,7 +13,7 @@ from torch_utils.errors import UserError
 
 AUTO = "auto"
 COUNTS = ("steps", "calls")  # two ways to say how much work an image takes
-WRAPPING = ("clip", "guidance", "solver_dtype")  # the keys that are not the sampler's
+WRAPPING = ("clip", "guidance", "precision", "solver_dtype")  # the keys that are not the sampler's
 
 # calls -> the flat settings of solver and grid. Each makes one call a step and ends at 0, because a
 # model's least noise level may be one that can be seen.

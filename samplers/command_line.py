@@ -17,6 +17,7 @@ from samplers.guidance_settings import Batch, Clip
 from samplers.idle import idle_settings
 from samplers.settings import (
     GenerationSettings,
+    Precision,
     SolverDtype,
     flat_with_numbers,
     generation_settings,
@@ -96,8 +97,11 @@ def _flags() -> list[Flag]:
              "[default: none, or after with --clip]"),
         Flag("--guidance-batch", "guidance.batch", str, _one_of(Batch),
              "One call on a doubled batch, or two calls.  [default: joint]"),
+        Flag("--precision", "precision", str, _one_of(Precision),
+             "Precision of the networks; auto: what the device is fast in.  [default: fp32]"),
         Flag("--solver-dtype", "solver_dtype", str, _one_of(SolverDtype),
-             "Precision of the solver's state.  [default: float64]"),
+             "Precision of the solver's state.  [default: float64, with --precision below fp32 "
+             "float32]"),
     ]  # fmt: skip
     of_grid = Flag("--disc", "discretization", str, grids, disc)
     return [*of_sampler, *_of_tables(), of_grid, *of_guidance]

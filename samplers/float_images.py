@@ -62,7 +62,7 @@ def float_images(
         raise UserError(f"batch is {batch_size}: it must be 1 or more")
     random_device = choose_device(rng_device)
     settings = generation_settings(overlay(stored, given))
-    sampling = sampling_of(settings, denoiser, guide)
+    sampling = sampling_of(settings, denoiser, guide).at_precision()
     idle = idle_settings(given, settings, has_guide=guide is not None)
     notes = [f"{key} has no effect: {why}" for key, why in idle]
     notes += [*sampling.notes, *sampling.cautions(label_dropout=label_dropout)]

@@ -1,11 +1,12 @@
 """Seeded generation: image i is a function of its seed alone, not of batch size or processes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from diffusion.graphs import Graphs
 from samplers.labels import LabelSource
 from samplers.sampling import Sampling
 from samplers.solvers.interface import Callback, Project
@@ -122,11 +123,13 @@ def generate(
     """
     source = source or LabelSource(sampling.denoiser.label_dim)
     check_samples(samples, sampling.denoiser.label_dim, source)
-    for first in range(0, len(samples), batch_size):
-        chunk = samples[first : first + batch_size]
-        start = start_of(sampling, chunk, source=source, rng_device=rng_device)
-        images = solve(sampling, start, callback=callback)
-        yield GeneratedBatch(chunk, images, start.indices if source.is_class else None)
+    with Graphs() as graphs:
+        ready = replace(sampling, called=graphs.of)
+        for first in range(0, len(samples), batch_size):
+            chunk = samples[first : first + batch_size]
+            start = start_of(sampling, chunk, source=source, rng_device=rng_device)
+            images = solve(ready, start, callback=callback)
+            yield GeneratedBatch(chunk, images, start.indices if source.is_class else None)
 
 
 def not_finite(images: Tensor) -> Tensor:

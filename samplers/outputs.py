@@ -8,12 +8,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from samplers.destination import Destination, destination_of
 from samplers.generate import GeneratedBatch, not_finite, to_uint8
+from torch_utils.devices import Download
 from torch_utils.errors import Failure, UserError
 from torch_utils.files import prepare_folder, replacing
 
@@ -118,23 +120,28 @@ class PictureWriter:
         Raises:
             Failure: an earlier picture could not be written.
         """
+        self.write_when_there(name, lambda: picture)
+
+    def write_when_there(self, name: str, picture: Callable[[], np.ndarray | None]) -> None:
+        """Write the picture that a function gives, which may wait for it; it is called in a thread.
+
+        If it gives None, the file of the image is removed, if there is an old one.
+
+        Raises:
+            Failure: an earlier picture could not be written, or an old one not be removed.
+        """
         self._pending.append(self._pool.submit(self._save, name, picture))
         while self._pending and (self._pending[0].done() or len(self._pending) > self._backlog):
             self._finish(self._pending.popleft())
 
-    def remove(self, name: str) -> None:
-        """Remove the file of an image, if there is an old one.
-
-        Raises:
-            Failure: it cannot be removed.
-        """
-        path = self._destination.file(name)
-        with failing(os.fspath(path)):
-            path.unlink(missing_ok=True)
-
-    def _save(self, name: str, picture: np.ndarray) -> None:
-        with replacing(self._destination.file(name)) as temporary:
-            temporary.write_bytes(self._destination.form.encoded(picture))
+    def _save(self, name: str, picture: Callable[[], np.ndarray | None]) -> None:
+        path, found = self._destination.file(name), picture()
+        if found is None:
+            with failing(os.fspath(path)):
+                path.unlink(missing_ok=True)
+            return
+        with replacing(path) as temporary:
+            temporary.write_bytes(self._destination.form.encoded(found))
 
     def _finish(self, future: "Future[None]") -> None:
         with failing(self._destination.outdir):
@@ -156,6 +163,8 @@ def write_batches(
 ) -> tuple[list[int], list[int]]:
     """Write the images that are finite; for the others, remove the file if an old one is there.
 
+    Only the writer's threads wait for the device, so that it is given the next batch meanwhile.
+
     Args:
         batches: the images.
         names: one for each.
@@ -168,19 +177,28 @@ def write_batches(
     Raises:
         Failure: a file cannot be written.
     """
-    lost: list[int] = []
-    classes: list[int] = []
+    facts: list[Download] = []
     position = 0
     for batch in batches:
-        is_lost = not_finite(batch.images).tolist()
-        for place, picture in enumerate(to_uint8(batch.images).cpu().numpy()):
-            if is_lost[place]:
-                lost.append(position + place)
-                writer.remove(names[position + place])
-            else:
-                writer.write(names[position + place], picture)
-        chosen = batch.classes or []
-        classes += [index for index, bad in zip(chosen, is_lost, strict=False) if not bad]
-        position += len(is_lost)
-        advance(len(is_lost))
-    return lost, classes
+        is_lost, num = not_finite(batch.images), len(batch.images)
+        facts.append(Download(is_lost, *([] if batch.indices is None else [batch.indices])))
+        pictures = Download(to_uint8(batch.images), is_lost)
+        for place, name in enumerate(names[position : position + num]):
+            writer.write_when_there(name, partial(_finite_picture, pictures, place))
+        position += num
+        advance(num)
+    is_lost_of_all: list[bool] = []
+    classes: list[int] = []
+    for fact in facts:
+        flags, *indices = (copy.tolist() for copy in fact.read())
+        is_lost_of_all += flags
+        for chosen in indices:
+            classes += [index for index, bad in zip(chosen, flags, strict=True) if not bad]
+    return [place for place, bad in enumerate(is_lost_of_all) if bad], classes
+
+
+def _finite_picture(pictures: Download, place: int) -> np.ndarray | None:
+    """One picture of a batch; None if it is not finite."""
+    values, is_lost = pictures.read()
+    picture: np.ndarray = values[place].numpy()
+    return None if is_lost[place] else picture

@@ -54,15 +54,16 @@ def request_of(
     Rounding is left out: device, batch and number of processes.
 
     Args:
-        sampling: the models, by the digest of their weights, and the settings.
+        sampling: the settings, and the models by the digest of their weights, which another
+            precision changes, too.
         words: the labels that were asked for.
         rng_device: where random numbers are drawn.
         subdirs: whether there is a folder for every thousand seeds.
     """
     found = {
+        "sampler": sampling.settings.as_mapping(),
         "network": digest(sampling.denoiser),
         "guidance network": None if sampling.guide is None else digest(sampling.guide),
-        "sampler": sampling.settings.as_mapping(),
         "labels": {option: _label(option, value) for option, value in words.given},
         "rng device": rng_device,
         "subdirs": subdirs,
@@ -100,6 +101,8 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """The first way in which two requests differ, in words; None if they are one."""
     for key in dict.fromkeys([*now, *before]):
         old, new = before.get(key), now.get(key)
+        if key == "sampler" and isinstance(old, Mapping):
+            old = {"precision": "fp32", **old}  # records from before there was a choice lack it
         if old == new:
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):

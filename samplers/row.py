@@ -23,6 +23,7 @@ class SamplerRow(Row):
         is_stochastic: whether the sampler draws noise with some options.
         steps: the default number of steps with some options: enough for the solver to be stable,
             see `samplers.stability`.
+        takes_derivatives: whether the solver differentiates the network, which it does in float32.
         goes_up: whether the solver, without noise, also runs from low noise levels to high ones.
         least_steps: the fewest steps of the default grid with which the solver is stable, and stays
             so with more, with its default options.
@@ -34,6 +35,7 @@ class SamplerRow(Row):
     order_note: str = ""
     num_calls: Callable[[int, Options, bool], int]
     is_stochastic: Callable[[Options], bool]
+    takes_derivatives: bool = False
     goes_up: bool = False
     steps: Callable[[Options], int] = lambda options: DEFAULT_STEPS
     least_steps: int

@@ -1,12 +1,13 @@
 """A model with the settings to sample it: checked to fit each other, and put together once."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import DenoiseFunction, Denoiser
+from diffusion.denoiser import ConditionalDenoiser, DenoiseFunction, Denoiser, device_of
 from diffusion.guidance import (
     autoguidance,
     classifier_free,
@@ -15,6 +16,7 @@ from diffusion.guidance import (
     dynamic_clip,
     static_clip,
 )
+from diffusion.half import halved
 from samplers.levels import solver_of, visited_levels
 from samplers.restarts import check_restarts
 from samplers.settings import GenerationSettings
@@ -22,6 +24,7 @@ from samplers.solvers.derivatives import check_continuous
 from samplers.solvers.interface import Solver
 from samplers.stability import VISIBLE, excess_noise, least_steps
 from torch_utils.errors import UserError
+from torch_utils.precision import resolve_precision
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,13 @@ class Sampling:
     """Settings that fit a model, and the noise levels that they visit; made by `sampling_of`.
 
     Attributes:
-        settings: all of them.
+        settings: all of them; the precision is fp32, bf16 or fp16.
         denoiser: the model.
         guide: the guidance network, if there is one.
         sigmas: the levels that are visited, decreasing; the last is 0 unless the grid has another
             end.
         notes: a line for each way in which the levels differ from what was asked for.
+        called: gives what is called in a model's place, e.g. `diffusion.graphs.Graphs.of`.
     """
 
     settings: GenerationSettings
@@ -42,11 +46,24 @@ class Sampling:
     guide: Denoiser | None
     sigmas: list[float]
     notes: list[str]
+    called: Callable[[Denoiser], ConditionalDenoiser] = lambda denoiser: denoiser
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the solver's state and arithmetic."""
         return torch.float64 if self.settings.solver_dtype == "float64" else torch.float32
+
+    def at_precision(self, *, in_place: bool = False) -> "Sampling":
+        """The same with its networks in the precision of the settings.
+
+        Args:
+            in_place: use up the networks in float32, see `diffusion.half.halved`.
+        """
+        precision, guide = self.settings.precision, self.guide
+        if guide is not None:
+            guide = halved(guide, precision, in_place=in_place)
+        denoiser = halved(self.denoiser, precision, in_place=in_place)
+        return replace(self, denoiser=denoiser, guide=guide)
 
     @property
     def solver(self) -> Solver:
@@ -70,16 +87,17 @@ class Sampling:
         """
         guidance, clip = self.settings.guidance, self.settings.clip_rule
         limit = dynamic_clip if self.settings.clip == "dynamic" else static_clip
-        plain = conditional(self.denoiser, labels)
+        model = self.called(self.denoiser)
+        plain = conditional(model, labels)
         if guidance is None or (self.guide is None and labels is None):
             return plain if clip == "none" else clipped(plain, limit)
         scale, interval = guidance.scale, guidance.interval
         if self.guide is not None:
-            weak = conditional(self.guide, labels if self.guide.label_dim else None)
+            weak = conditional(self.called(self.guide), labels if self.guide.label_dim else None)
             return autoguidance(plain, weak, scale=scale, interval=interval, clip=clip, limit=limit)
         assert labels is not None
         return classifier_free(
-            self.denoiser,
+            model,
             labels,
             scale=scale,
             interval=interval,
@@ -122,6 +140,8 @@ def sampling_of(
 ) -> Sampling:
     """Put settings and a model together, before any work.
 
+    The precision `auto` becomes that of the model's device; see `Sampling.at_precision`.
+
     Args:
         settings: all of them.
         denoiser: the model; its weights are not read.
@@ -161,7 +181,14 @@ def sampling_of(
                 check_continuous("sampler ito_taylor", sigmas, model.round_sigma)
     if settings.name == "restart":
         check_restarts(sigmas, settings.options["restarts"], denoiser.round_sigma)
-    return Sampling(settings, denoiser, guide, sigmas, notes)
+    wanted = resolve_precision(settings.precision, device_of(denoiser))
+    precision = "fp32" if settings.row.takes_derivatives else wanted
+    if precision != wanted:
+        notes.append(
+            f"precision {settings.precision} has no effect: sampler {settings.name} takes "
+            "derivatives of the network, in fp32"
+        )
+    return Sampling(settings.at_precision(precision), denoiser, guide, sigmas, notes)
 
 
 def _range(denoiser: Denoiser, guide: Denoiser | None) -> tuple[float, float]:

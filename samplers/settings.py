@@ -2,7 +2,8 @@
 in snapshots (`sampling:`) and in programs.
 
 The mapping has `name`, `steps` (or `calls`) and `grid`, the options of the sampler and of its grid
-side by side, and what is wrapped around the denoiser: `clip`, `guidance` and `solver_dtype`.
+side by side, and what is wrapped around the denoiser: `clip`, `guidance`, `precision` and
+`solver_dtype`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from torch_utils.sections import Section, validated
 
 Clipping = bool | Literal["dynamic"]
 SolverDtype = Literal["float64", "float32"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 # our key of a grid and EDM's, of its option --disc; and the name of a grid that EDM has another for
 GRID_KEYS = ("grid", "discretization")
@@ -45,8 +47,10 @@ class GenerationSettings(Section):
         options: options of the sampler.
         clip: clip D to [-1, 1] in every call; `dynamic`, as `diffusion.guidance.dynamic_clip` does.
         guidance: how labels or a second model guide; None for no guidance.
+        precision: of the networks: fp32, bf16, fp16, or auto for what the device is fast in.
         solver_dtype: precision of the solver's state and arithmetic, float64 or float32; the
-            noises are the same draws.
+            noises are the same draws. None for what the precision of the networks asks for, see
+            `at_precision`.
     """
 
     name: str
@@ -56,7 +60,8 @@ class GenerationSettings(Section):
     options: dict[str, Any]
     clip: Clipping = False
     guidance: Guidance | None = None
-    solver_dtype: SolverDtype = "float64"
+    precision: Precision = "fp32"
+    solver_dtype: SolverDtype | None = None
 
     @field_validator("clip", mode="before")
     @classmethod
@@ -87,6 +92,15 @@ class GenerationSettings(Section):
         """Where the last step goes, one of diffusion.ENDS."""
         return str(self.grid.get("end", "zero"))
 
+    def at_precision(self, precision: str) -> "GenerationSettings":
+        """The same settings with networks in fp32, bf16 or fp16, and what follows from it.
+
+        Unless it was given, the solver's dtype is float64 for networks in fp32 and float32 for
+        others, whose rounding errors are a thousand times those of a float32 solver.
+        """
+        dtype = self.solver_dtype or ("float64" if precision == "fp32" else "float32")
+        return self.model_copy(update={"precision": precision, "solver_dtype": dtype})
+
     def as_mapping(self) -> dict[str, Any]:
         """The flat form that `generation_settings` reads; it names a grid that is not the default.
 
@@ -95,7 +109,9 @@ class GenerationSettings(Section):
         flat: dict[str, Any] = {"name": self.name, "steps": self.steps}
         if self.grid_name != self.row.grid:
             flat["grid"] = self.grid_name
-        flat |= {**self.options, **self.grid, "clip": self.clip, "solver_dtype": self.solver_dtype}
+        flat |= {**self.options, **self.grid, "clip": self.clip, "precision": self.precision}
+        if self.solver_dtype is not None:
+            flat["solver_dtype"] = self.solver_dtype
         if self.guidance is not None:
             parts = self.guidance.model_dump(exclude_none=True)
             flat["guidance"] = parts | {"interval": list(self.guidance.interval)}
@@ -179,7 +195,7 @@ def generation_settings(mapping: Mapping[str, Any]) -> GenerationSettings:
         end = str(grid_options.get("end", "zero"))
         tree["steps"] = steps_for(given["calls"], name, row, options, end)
     settings: GenerationSettings = validated(GenerationSettings, tree, owner)
-    return settings
+    return settings.at_precision("fp32") if settings.precision == "fp32" else settings
 
 
 def with_steps(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,9 @@ order, so equal seeds on an equal device give EDM's images.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -35,23 +37,57 @@ class Sample:
     label: Sequence[float] | np.ndarray | None = None
 
 
+_LEAST_OF_IMAGE = 1 << 10  # numbers; below, a thread has hardly more to do than to begin a draw
+_LEAST_OF_THREAD = 1 << 15  # numbers; below, it takes longer to start it than to draw them
+
+
 class SeededNoise:
-    """One random generator per image; a draw takes numbers from each of them."""
+    """One random generator per image; a draw takes numbers from each of them.
+
+    On the CPU, threads share the images. Each generator is used by one of them at a time, and its
+    draws keep their order, so the numbers do not depend on how many there are. On a GPU, a draw of
+    one image is one kernel: the kernels of several seeds cannot be joined to the same numbers.
+    """
 
     def __init__(self, seeds: Sequence[int], rng_device: torch.device) -> None:
         self.rng_device = rng_device
+        self._pool: ThreadPoolExecutor | None = None
         self.generators = [
             torch.Generator(rng_device).manual_seed(seed % (1 << 32)) for seed in seeds
         ]
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Unit normals [N, *shape] on the generators' device."""
-        return torch.stack(
-            [
-                torch.randn(shape, generator=generator, dtype=dtype, device=self.rng_device)
-                for generator in self.generators
-            ]
-        )
+        num = len(self.generators)
+        drawn = torch.empty(num, *shape, dtype=dtype, device=self.rng_device)
+
+        def draw(first: int, stop: int) -> None:
+            with torch.inference_mode():  # a thread does not take it over from the one that asks
+                for row, generator in zip(
+                    drawn[first:stop], self.generators[first:stop], strict=True
+                ):
+                    row.normal_(generator=generator)
+
+        num_threads = self._threads_for(drawn)
+        bounds = [num * index // num_threads for index in range(num_threads + 1)]
+        if num_threads > 1 and self._pool is None:
+            self._pool = ThreadPoolExecutor(torch.get_num_threads() - 1)
+        others = [
+            self._pool.submit(draw, *pair)
+            for pair in pairwise(bounds[1:])
+            if self._pool is not None
+        ]
+        draw(*bounds[:2])
+        for other in others:
+            other.result()
+        return drawn
+
+    def _threads_for(self, drawn: Tensor) -> int:
+        """How many threads draw; those that PyTorch may use, if there is enough to do."""
+        num = len(drawn)
+        if drawn.is_cuda or drawn.numel() < num * _LEAST_OF_IMAGE:
+            return 1
+        return max(1, min(torch.get_num_threads(), num, drawn.numel() // _LEAST_OF_THREAD))
 
     def integers(self, high: int) -> Tensor:
         """One integer in [0, high) for each image, int64 [N] on the generators' device."""

@@ -15,6 +15,7 @@ from samplers.labels import LabelSource
 from samplers.sampling import Sampling
 from samplers.starts import Sample
 from scoring.judge import Judge
+from torch_utils.devices import Download
 from torch_utils.progress import Progress
 
 Callback = Callable[[int, float, Tensor, Tensor], None]
@@ -86,14 +87,15 @@ def generated_share(
         position = first
         for made in batches:
             images = to_uint8(made.images)
-            bad = not_finite(made.images).cpu()
-            num = len(images)
+            num, copies = len(images), [] if keep is None else [images]
+            arriving = Download(not_finite(made.images), *copies)
+            yield images  # the device has the detector's work, too, before anyone waits
+            bad, *pictures = arriving.read()
             is_lost[position : position + num] = bad.int()
-            if keep is not None:
-                for place, picture in enumerate(images.cpu().numpy()):
-                    if not bad[place]:
+            for copy in pictures:
+                for place, picture in enumerate(copy.numpy()):
+                    if keep is not None and not bad[place]:
                         keep(position + place, picture)
-            yield images
             position += num
             if bar is not None:
                 bar.update(num)

@@ -65,6 +65,8 @@ def open_network(
     world: World,
     guidance_network: str | None = None,
     model_config: str | None = None,
+    *,
+    is_sampled: bool = True,
 ) -> Network:
     """Load a network, and put it together with the options of a command line.
 
@@ -74,6 +76,7 @@ def open_network(
         world: the processes.
         guidance_network: another such model, to guide by.
         model_config: facts that the tensors of a foreign checkpoint do not tell.
+        is_sampled: put the networks into the precision of the settings.
 
     Raises:
         UserError: no model, or settings that do not fit it.
@@ -85,6 +88,8 @@ def open_network(
     if guidance_network is not None:
         guide = open_model(find_model(guidance_network), world.device).denoiser
     sampling = sampling_of(settings, model.denoiser(world.device), guide)
+    if is_sampled:
+        sampling = sampling.at_precision(in_place=True)
     warnings += sampling.cautions(label_dropout=info.label_dropout)
     source = label_source(**info.labels)
     remarks = [*model.notes, *remarks, *sampling.notes]

@@ -106,7 +106,7 @@ def task_of(
             noise levels only.
     """
     images, labelled = _open_data(data, chosen)
-    model = open_network(network, {}, world, model_config=model_config)
+    model = open_network(network, {}, world, model_config=model_config, is_sampled=False)
     if images.image_shape != model.image_shape:
         ours, theirs = ("x".join(map(str, s)) for s in (images.image_shape, model.image_shape))
         raise UserError(
@@ -115,6 +115,9 @@ def task_of(
         )
     low, high, notes = _range(model, sigma_min, sigma_max)
     settings = model.sampling.settings
+    if settings.precision != "fp32":
+        unused = f"precision {settings.precision} of the model's sampler is left out"
+        notes.append(f"{unused}: a likelihood is computed in fp32")
     if settings.clip_rule != "none" or (settings.guidance and settings.guidance.is_active):
         notes.append("guidance and clipping of the model's sampler are left out of the likelihood")
     _check_continuous(model, low, high)

@@ -164,7 +164,9 @@ def made_with(scores: Scores) -> str:
 def _sampling(facts: Mapping[str, Any]) -> list[str]:
     """How the images of a network were made."""
     steps = f"{facts['steps']} steps, {facts['calls']} calls"
-    return [f"seeds {facts['seeds']}", f"sampler {facts['sampler']}", steps]
+    parts = [f"seeds {facts['seeds']}", f"sampler {facts['sampler']}", steps]
+    precision = facts.get("settings", {}).get("precision", "fp32")
+    return parts if precision == "fp32" else [*parts, precision]
 
 
 def _common(scores: Scores) -> list[str]:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.preloaded import Preloaded
+from tests.preloaded import Preloaded, Program
 
 ROOT = Path(__file__).parents[1]
 # two cores are shared by many small processes: more threads than cores would only spin
@@ -27,7 +27,7 @@ def _preloaded() -> Preloaded:
 
 def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
     """Run a script of ours from the repository's root and wait for it; see tests/preloaded.py."""
-    return _preloaded().run(ROOT / script, [*map(str, args)], env=ENVIRONMENT, timeout=_TIMEOUT)
+    return _preloaded().run(ROOT / script, [*map(str, args)], ENVIRONMENT, _TIMEOUT)
 
 
 def run_afresh(script: str, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -59,16 +59,9 @@ def call(script: str, *args: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start(script: str, *args: object) -> subprocess.Popen[str]:
-    """Start a script of ours and return at once."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / script), *map(str, args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-    )
+def start(script: str, *args: object) -> Program:
+    """Start a script of ours and return at once; see tests/preloaded.py."""
+    return _preloaded().start(ROOT / script, [*map(str, args)], ENVIRONMENT)
 
 
 def torchrun(processes: int, script: str, *args: object) -> subprocess.CompletedProcess[str]:

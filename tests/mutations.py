@@ -41,6 +41,23 @@ _FEW_STEP = "parity/test_parity.py::test_a_golden_case_holds[few-step-"
 
 MUTANTS = [
     *_of(
+        "networks/dropout.py",
+        "networks/test_dropout.py",
+        ("1 - dropped / 2**bits", "1 + dropped / 2**bits"),
+        ("dropped - 2 ** (bits - 1)", "dropped"),
+    ),
+    *_of(
+        "diffusion/graphs.py",
+        "samplers/test_graphs.py",
+        ("found.rows < len(x)", "found.rows != len(x)"),
+        ("self.level.fill_(sigma)", "pass"),
+        ("zip((self.x, *self.others), (x, *others), strict=True)", "[(self.x, x)]"),
+        ("found.made[: len(x)].clone()", "found.made[: len(x)]"),
+        ("not is_one_level or torch.is_grad_enabled() or is_watched", "not is_one_level"),
+        ("if torch.is_autocast_enabled(x.device.type):", "if False:"),
+        ("self._has_failed = True", "pass"),
+    ),
+    *_of(
         "diffusion/steps.py",
         "diffusion/test_steps.py",
         ("return (x - denoised) / sigma", "return (denoised - x) / sigma"),
@@ -410,6 +427,12 @@ MUTANTS = [
         ("prior_scale=task.prior_scale", "prior_scale=task.sigma_max"),
     ),
     *_of(
+        "networks/conditions.py",
+        "networks/test_golden.py networks/test_layers.py",
+        ("more = scale * _biases(shortcuts)", "more = _biases(shortcuts)"),
+        ("parts = parts + _biases([block.conv0 for block in blocks])", "pass"),
+    ),
+    *_of(
         "networks/unet.py",
         "networks/test_golden.py networks/test_adm.py networks/test_state_keys.py",
         ("[cos, sin] if self.cosine_first else [sin, cos]", "[sin, cos]"),
@@ -682,5 +705,38 @@ MUTANTS = [
         "training/config.py",
         "test_calls.py::test_a_run_stores_what_was_picked",
         ("with_steps(config.sampler)", "config.sampler"),
+    ),
+    *_of(
+        "diffusion/half.py",
+        "diffusion/test_half.py",
+        ("for tensor in tensors}", "for tensor in []}"),
+        ("setattr(layer, name, _cast(weights, precision, layout))", "pass"),
+        ("self.u, self.log_levels = whole.u, whole.log_levels", "pass"),
+    ),
+    *_of(
+        "samplers/sampling.py",
+        "samplers/test_precision.py",
+        ('"fp32" if settings.row.takes_derivatives else wanted', "wanted"),
+        ("guide = halved(guide, precision, in_place=in_place)", "pass"),
+    ),
+    *_of(
+        "samplers/settings.py",
+        "samplers/test_precision.py",
+        ('"float64" if precision == "fp32" else "float32"', '"float64"'),
+    ),
+    *_of(
+        "training/choice.py",
+        "training/test_launch.py",
+        ("config = config.with_precision(old.run.precision)", "pass"),
+    ),
+    *_of(
+        "training/precision.py",
+        "training/test_launch.py",
+        ('return "fp32" if is_slow else precision', "return precision"),
+    ),
+    *_of(
+        "training/preview.py",
+        "training/test_preview.py",
+        ('{"precision": precision, **sampler}', "sampler"),
     ),
 ]

@@ -31,6 +31,14 @@ _TABLE = {
         "samplers/outputs.py",
         "tests/samplers/test_outputs.py::test_a_batch_is_written_while_the_next_one_is_computed",
     ): [("max(_BACKLOG, batch)", "_BACKLOG")],
+    ("samplers/outputs.py", "tests/samplers/test_outputs.py"): [
+        ("return None if is_lost[place] else picture", "return picture"),
+    ],
+    ("samplers/starts.py", "tests/samplers/test_starts.py"): [
+        ("pairwise(bounds[1:])", "pairwise(bounds[2:])"),
+        ("with torch.inference_mode():", "with torch.no_grad():"),
+        ("drawn.numel() < num * _LEAST_OF_IMAGE", "False"),
+    ],
     (
         "samplers/records.py",
         "tests/test_resume.py::test_another_model_is_another_request_and_a_copy_is_not",

@@ -17,10 +17,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).parents[1]
 _SCRIPTS = ("driftless", "train", "generate", "fid", "dataset_tool", "snapshot_tool")
@@ -33,16 +34,80 @@ _OTHERS = (
     *("torch.distributed", "torch.utils.tensorboard", "tqdm.auto"),
 )
 _LONGEST = 1 << 20  # bytes of a request
-_NUM_STREAMS = 3
+_NUM_FILES = 4  # input, output, errors, and where the end is told
 _KEPT: list[types.ModuleType] = []
 
 
+class Program:
+    """A program that runs, as of `subprocess.Popen` with its output in one pipe or in files.
+
+    Attributes:
+        args: its words.
+        pid: its process number.
+        returncode: None while it runs.
+        stdout: the end of the pipe to read from; None without one.
+    """
+
+    def __init__(self, args: Sequence[str], status: socket.socket, stdout: TextIO | None) -> None:
+        self.args = list(args)
+        self.stdout = stdout
+        self.returncode: int | None = None
+        self._status = status
+        self.pid = self._answer(60)["pid"]
+
+    def _answer(self, timeout: float | None) -> dict[str, int]:
+        self._status.settimeout(timeout)
+        answer = self._status.recv(_LONGEST)
+        assert answer, "the preloaded process has ended"
+        found: dict[str, int] = json.loads(answer)
+        return found
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; the exit code, or minus the signal that ended it.
+
+        Raises:
+            TimeoutExpired: it runs on.
+        """
+        if self.returncode is None:
+            try:
+                self.returncode = self._answer(timeout)["code"]
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
+            self._status.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The exit code if it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = 300) -> tuple[str, None]:
+        """Read the output to its end and wait; what takes longer than the timeout is killed."""
+        assert self.stdout is not None, "its output goes into files"
+        killer = threading.Timer(timeout, self.kill)
+        killer.start()
+        with self.stdout:
+            output = self.stdout.read()
+        self.wait()
+        killer.cancel()
+        return output, None
+
+
 class Preloaded:
-    """Runs programs in children of a process that has loaded what they import."""
+    """Starts programs as children of a process that has loaded what they import."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket = ours
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.preloaded", str(theirs.fileno())],
             cwd=ROOT,
@@ -52,40 +117,54 @@ class Preloaded:
         )
         theirs.close()
 
+    def start(self, script: Path, args: Sequence[str], env: Mapping[str, str]) -> Program:
+        """Start a script from the repository's root, its output and errors in one pipe."""
+        reading, writing = os.pipe()
+        try:
+            return self._start(
+                [os.fspath(script), *args], env, (writing, writing), open(reading, encoding="utf-8")
+            )
+        finally:
+            os.close(writing)
+
     def run(
-        self, script: Path, args: Sequence[str], *, env: Mapping[str, str], timeout: float
+        self, script: Path, args: Sequence[str], env: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
         """Run a script from the repository's root and wait for it.
 
         Raises:
             TimeoutExpired: it was still running, and has been killed.
         """
-        command = [os.fspath(script), *args]
         with (
-            open(os.devnull, encoding="utf-8") as nothing,
             tempfile.TemporaryFile("w+", encoding="utf-8") as output,
             tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
         ):
-            files = [nothing.fileno(), output.fileno(), errors.fileno()]
-            request = {"argv": command, "cwd": os.fspath(ROOT), "env": dict(env)}
-            socket.send_fds(self._socket, [json.dumps(request).encode()], files)
-            pid = self._answer(60)["pid"]
+            program = self._start(
+                [os.fspath(script), *args], env, (output.fileno(), errors.fileno()), None
+            )
             try:
-                code = self._answer(timeout)["code"]
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                self._answer(60)
-                raise subprocess.TimeoutExpired(command, timeout) from None
+                code = program.wait(timeout)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                program.wait()
+                raise
             output.seek(0)
             errors.seek(0)
-            return subprocess.CompletedProcess(command, code, output.read(), errors.read())
+            return subprocess.CompletedProcess(program.args, code, output.read(), errors.read())
 
-    def _answer(self, timeout: float) -> dict[str, int]:
-        self._socket.settimeout(timeout)
-        answer = self._socket.recv(_LONGEST)
-        assert answer, "the preloaded process has ended"
-        found: dict[str, int] = json.loads(answer)
-        return found
+    def _start(
+        self,
+        words: Sequence[str],
+        env: Mapping[str, str],
+        files: tuple[int, int],
+        stdout: TextIO | None,
+    ) -> Program:
+        request = {"argv": words, "cwd": os.fspath(ROOT), "env": dict(env)}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, open(os.devnull, encoding="utf-8") as nothing:
+            numbers = [nothing.fileno(), *files, theirs.fileno()]
+            socket.send_fds(self._socket, [json.dumps(request).encode()], numbers)
+        return Program(words, ours, stdout)
 
 
 def _load() -> None:
@@ -104,24 +183,41 @@ def _load() -> None:
 
 
 def _serve(channel: socket.socket) -> dict[str, Any] | None:
-    """Fork for every request; returns the request in the child, None at the end in the parent."""
+    """Fork for every request; returns the request in the child, None at the end in the parent.
+
+    Between the two is a process that waits for the child and tells how it ended.
+    """
     while True:
-        message, files, _, _ = socket.recv_fds(channel, _LONGEST, _NUM_STREAMS)
+        message, files, _, _ = socket.recv_fds(channel, _LONGEST, _NUM_FILES)
         if not message:
             return None
-        pid = os.fork()
-        if pid == 0:
+        if os.fork() == 0:
             channel.close()
-            for number, file in enumerate(files):
-                os.dup2(file, number)
-                os.close(file)
-            request: dict[str, Any] = json.loads(message)
-            return request
+            return _watched(message, files)
         for file in files:
             os.close(file)
-        channel.send(json.dumps({"pid": pid}).encode())
-        _, status = os.waitpid(pid, 0)
-        channel.send(json.dumps({"code": os.waitstatus_to_exitcode(status)}).encode())
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _watched(message: bytes, files: Sequence[int]) -> dict[str, Any]:
+    """Fork once more: returns in the child, and stays to report its end."""
+    pid = os.fork()
+    if pid == 0:
+        for number, file in enumerate(files[:-1]):
+            os.dup2(file, number)
+        for file in files:
+            os.close(file)
+        request: dict[str, Any] = json.loads(message)
+        return request
+    for file in files[:-1]:
+        os.close(file)
+    with socket.socket(fileno=files[-1]) as status, contextlib.suppress(OSError):
+        status.send(json.dumps({"pid": pid}).encode())
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        status.send(json.dumps({"code": code}).encode())
+    os._exit(0)
 
 
 def _become(request: dict[str, Any]) -> None:

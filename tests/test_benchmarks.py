@@ -7,20 +7,7 @@ import pytest
 import torch
 
 from benchmarks.hardware import prepared_device
-from benchmarks.reference_step import reference_forward
-from tests.command import run
-from tests.networks.small import conditions, images, small_net
-
-
-def test_the_plain_network_is_the_same_arithmetic() -> None:
-    net = small_net(label_dim=4, num_blocks=2)
-    state = dict(net.named_parameters()) | dict(net.named_buffers())
-    labels = torch.eye(4)[:3]
-    with torch.no_grad():
-        for given in (None, labels):
-            expected = net(images(3), conditions(3), given)
-            found = reference_forward(state, images(3), conditions(3), given)
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+from tests.command import run, run_afresh
 
 
 def test_float32_means_in_benchmarks_what_it_means_in_training() -> None:
@@ -184,6 +171,118 @@ def test_the_benchmark_of_few_steps_measures_every_form_that_can_make_5_calls(
     assert len(record["other_seeds"]["frechet"]) == 2
     assert (tmp_path / "digits.png").stat().st_size > 1000
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_a_neighbour_measures_each_setting_alone_and_beside(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_neighbour.py",
+        *("--rounds=1", "--seconds=0.01", "--work=generation", "--work=scoring", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert list(record["work"]) == ["generation", "scoring"]
+    for rows in record["work"].values():
+        assert [row["setting"] for row in rows] == ["1000", "OpenMP's own", "one thread"]
+        assert rows[-1]["threads"] == 1
+        assert all(row["alone_s"]["min"] > 0 < row["slower"]["median"] for row in rows)
+    assert {"device", "torch", "cores", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_starts_sees_a_first_step_and_an_image(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    names = ["fid.py --help", "generate.py, one image", "train.py, first step"]
+    done = run(
+        "benchmarks/bench_start.py",
+        *("--rounds=1", *(f"--only={name}" for name in names), f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    seconds = json.loads(out.read_text())["seconds"]
+    assert list(seconds) == names
+    assert all(row["min"] > 0 for row in seconds.values())
+
+
+def test_the_benchmark_of_growth_fits_exponents_and_checks_the_forecast(tmp_path: Path) -> None:
+    from benchmarks.bench_scaling import exponent
+
+    assert abs(exponent([1, 2, 4], [3, 12, 48]) - 2) < 1e-9
+    out = tmp_path / "out.json"
+    for axes in ("processes,steps", "batch"):  # the second keeps what the first has measured
+        done = run_afresh(
+            "benchmarks/bench_scaling.py",
+            *("--device=cpu", "--rounds=1", f"--axes={axes}", "--points=2", f"--out={out}"),
+        )
+        assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert list(record["axes"]) == ["batch", "steps", "processes"]
+    assert all(len(axis["rows"]) == 2 for axis in record["axes"].values())
+    batch = record["axes"]["batch"]
+    assert batch["exponents"]["gflops"] == 1
+    for row in batch["rows"]:
+        assert abs(row["forecast_gb"] / row["peak_gb"] - 1) < 0.15
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path) -> None:
+    from benchmarks.bench_profile import kind_of
+
+    assert kind_of("aten::mkldnn_convolution") == "convolutions"
+    assert kind_of("aten::native_group_norm_backward") == "norms"
+    assert kind_of("aten::_foreach_lerp_") == "optimizer and averages"
+    assert kind_of("aten::mul") == "other arithmetic"
+    assert kind_of("autograd::engine::evaluate_function: AddBackward0") == "dispatch and autograd"
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_profile.py",
+        *("--device=cpu", "--precisions=fp32", "--channels=16", "--size=16", "--batch=2"),
+        *("--rounds=1", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    found = record["precisions"]["fp32"]
+    assert abs(sum(found["shares"].values()) - 1) < 0.01
+    assert found["shares"]["convolutions"] > 0
+    assert found["gflops"] > 0
+    assert found["share_of_peak"] > 0
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_half_precision_times_every_way_and_compares_every_sampler(
+    tmp_path: Path,
+) -> None:
+    from samplers import SAMPLERS
+    from tests.test_generate_cli import write_snapshot
+
+    snapshot = write_snapshot(tmp_path / "net.safetensors", 0)
+    done = run(
+        "benchmarks/bench_half.py",
+        *("--channels=16", "--resolution=8", "--batch=1", "--num=1", "--device=cpu"),
+        *(f"--network={snapshot}", f"--out={tmp_path / 'out.json'}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert len(record["calls"]) == 4
+    assert all(row["s_per_image"] > 0 for row in record["calls"].values())
+    assert record["errors"].keys() == SAMPLERS.keys() - {"ito_taylor"}
+    for row in record["errors"].values():
+        assert 0 < row["network fp32, solver float32"] < row["network bf16, solver float32"]
+
+
+def test_the_benchmark_of_outputs_encodes_the_same_pictures_at_every_level(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_outputs.py",
+        *("--device=cpu", "--batches=2,3", "--resolutions=16", "--num=3", "--rounds=1"),
+        f"--out={out}",
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert [row["batch"] for row in record["noises"]] == [2, 3]
+    sizes = {row["level"]: row["bytes"] for row in record["pngs"]}
+    assert sizes[0] > sizes[1] >= sizes[6] > 100
+    assert record["writing"][0]["images a second"]["median"] > 0
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot
 from samplers.records import NAME
-from tests.command import assert_refused, call, run, start, torchrun
+from tests.command import ENVIRONMENT, ROOT, assert_refused, call, run, start, torchrun
 from tests.parity.weights import fill_by_rule
 from tests.samplers import counted
 
@@ -377,9 +378,43 @@ def test_samplers_from_the_command_line(conditional: Path, tmp_path: Path) -> No
     assert not any(np.array_equal(heun, other) for other in others)
 
 
+def test_half_precision_from_the_command_line_is_recorded_and_not_mixed(
+    conditional: Path, tmp_path: Path
+) -> None:
+    out, grid = tmp_path / "half", tmp_path / "grid.png"
+    words = ("generate.py", f"--network={conditional}", f"--outdir={out}", "--seeds=0-3")
+    done = run(*words, "--precision=bf16", f"--grid={grid}")
+    assert done.returncode == 0, done.stderr
+    with PIL.Image.open(grid) as picture:
+        assert "precision: bf16, solver_dtype: float32" in picture.text["sampler"]
+    whole, half = generate(conditional, tmp_path / "whole", "--seeds=0-3"), pictures(out)
+    difference = np.stack([half[name].astype(float) - whole[name] for name in whole])
+    assert 0 < np.abs(difference).mean() < 3
+    refused = run(*words, "--resume")
+    assert_refused(refused, "precision was bf16, now it is fp32")
+    assert run(*words, "--resume", "--precision=bf16").returncode == 0
+
+
 def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_text("x")
     for network, word in [(other, "not a snapshot"), ("absent", "no snapshot"), (tmp_path, "no ")]:
         done = run("generate.py", f"--network={network}", f"--outdir={tmp_path / 'o'}")
         assert_refused(done, word)
+
+
+def test_an_image_needs_no_compiler_and_nothing_of_scoring_or_training(tmp_path: Path) -> None:
+    snapshot = write_snapshot(tmp_path / "net.safetensors", 0)
+    code = "import sys, generate\ntry:\n    generate.main()\nfinally:\n    print(*sys.modules)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"--network={snapshot}", f"--outdir={tmp_path}", "--seeds=0"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    heavy = {"torch._dynamo", "torch._inductor", "scipy", "sklearn", "torchvision", "matplotlib"}
+    assert not loaded & (heavy | {"tensorboard", "jinja2", "training", "scoring", "metrics"})

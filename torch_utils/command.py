@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from torch_utils import leaving
+from torch_utils import leaving, threads
 from torch_utils.addresses import address_of, is_url, shown
 from torch_utils.errors import Failure, UserError, explained, nearest, unknown_name
 from torch_utils.files import DISK_FULL
@@ -100,6 +100,8 @@ class Command(click.Command):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command and end the process with its exit code.
 
+        A program that has not loaded PyTorch gets the thread settings of `torch_utils.threads`.
+
         Args:
             args, kwargs: of `click.Command.main`. With `standalone_mode=False`, for a call from
                 Python, the command's result is returned, and errors are raised, including those of
@@ -112,6 +114,7 @@ class Command(click.Command):
         kwargs["standalone_mode"] = False
         if not is_program:
             return self._run(*args, **kwargs)
+        threads.set_defaults()
         try:
             result = self._run(*args, **kwargs)
         except (UserError, Failure) as error:

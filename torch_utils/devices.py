@@ -28,6 +28,30 @@ def download(tensor: Tensor) -> Tensor:
     return tensor.to("cpu", non_blocking=True)
 
 
+class Download:
+    """Copies of tensors on the host, begun at once; whoever reads them waits until they are there.
+
+    Args:
+        *tensors: what is copied, as it is once the work that the device was given is done. Those on
+            the CPU are not copied.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._copies = [download(tensor) for tensor in tensors]
+        self._arrived: torch.cuda.Event | None = None
+        devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+        if devices:
+            (device,) = devices
+            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._arrived.record(torch.cuda.current_stream(device))
+
+    def read(self) -> list[Tensor]:
+        """The copies; any thread may ask, also several times."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._copies
+
+
 def finish(device: torch.device) -> None:
     """Wait until a device has done all that it was given."""
     if device.type == "cuda":

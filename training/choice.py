@@ -15,9 +15,11 @@ from typing import Any
 from diffusion.denoiser import Denoiser
 from torch_utils.distributed import World
 from torch_utils.errors import Failure, UserError
+from torch_utils.precision import AUTO
 from training.changes import Misfit, differences, refuse_unfit
 from training.config import ResolvedConfig, TrainingConfig, resolve
 from training.data import TrainingData
+from training.precision import fast_for_all
 from training.run_dir import candidates, create_run_dir, locked, read_run_config, run_of
 from training.setup import checked_model
 from training.state import await_file, digest, load_state, newest_state
@@ -30,6 +32,7 @@ class Wanted:
     Attributes:
         config: resolved.
         is_size_open: no size of micro-batches was asked for.
+        is_precision_open: the precision `auto` was asked for.
         blank: the model, without weights.
         world: the processes.
         allow_config_change: go on with a run of another config.
@@ -37,6 +40,7 @@ class Wanted:
 
     config: ResolvedConfig
     is_size_open: bool
+    is_precision_open: bool
     blank: Denoiser
     world: World
     allow_config_change: bool = False
@@ -83,9 +87,12 @@ def checked(
     Raises:
         UserError: it cannot.
     """
-    resolved = resolve(config, num_images=len(data), world_size=world.size, data_key=data.key)
-    is_size_open = config.run.batch_gpu is None
-    return Wanted(resolved, is_size_open, checked_model(resolved, data), world, allow_config_change)
+    is_size_open, is_precision_open = config.run.batch_gpu is None, config.run.precision == AUTO
+    fast = fast_for_all(world) if is_precision_open else "fp32"
+    sizes: dict[str, Any] = {"num_images": len(data), "world_size": world.size}
+    resolved = resolve(config, **sizes, data_key=data.key, fast_precision=fast)
+    blank = checked_model(resolved, data)
+    return Wanted(resolved, is_size_open, is_precision_open, blank, world, allow_config_change)
 
 
 def old_run(
@@ -183,12 +190,15 @@ def _continuation(
     """The wanted config as it is when it continues a run.
 
     If it leaves the size of micro-batches open, it takes the run's, so that the same random numbers
-    are drawn. Too many processes for that size get the largest one that fits instead.
+    are drawn. Too many processes for that size get the largest one that fits instead. The precision
+    `auto` is the run's, too, whatever is fast here.
 
     Returns:
         (config, changes that need permission, notes).
     """
     config, before, notes = wanted.config, old.run.batch_gpu, []
+    if wanted.is_precision_open and old.run.precision != AUTO:
+        config = config.with_precision(old.run.precision)
     if wanted.is_size_open and before is not None:
         share = config.run.batch // wanted.world.size
         size = max(n for n in range(1, min(before, share) + 1) if share % n == 0)
@@ -259,6 +269,7 @@ def _decided_by_main(wanted: Wanted, find: Callable[[], Found]) -> Found:
     found = heard["chosen"]
     if found is not None and chosen is None:
         config = wanted.config.with_micro_batch(found["batch_gpu"])
+        config = config.with_precision(found["precision"])
         path = None if found["path"] is None else Path(found["path"])
         if path is not None:
             await_file(path, world)
@@ -280,6 +291,7 @@ def _as_json(chosen: ChosenRun) -> dict[str, Any]:
     return {
         "folder": str(chosen.folder),
         "batch_gpu": chosen.config.run.batch_gpu,
+        "precision": chosen.config.run.precision,
         "path": None if chosen.path is None else str(chosen.path),
         "digest": 0 if chosen.path is None else digest(chosen.path),
         "goes_back": chosen.goes_back,

@@ -177,7 +177,8 @@ class RunConfig(Section):
         snap: interval of snapshots.
         dump: interval of training states.
         keep_states, keep_snapshots: how many of the newest are kept; None for all.
-        precision: fp32, or bf16 or fp16 autocast of the network.
+        precision: fp32, or bf16 or fp16 autocast of the network; auto is bf16 on devices that
+            multiply it in hardware, else fp32.
         loss_scaling: fp16's first scale of the loss; it then adapts.
         max_bad_steps: stop after so many steps in a row with a loss or gradient that is not
             finite; each is skipped and counted.
@@ -199,7 +200,7 @@ class RunConfig(Section):
     dump: Ticks = "50tick"
     keep_states: int | None = Field(default=3, ge=1)
     keep_snapshots: int | None = Field(default=None, ge=1)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     loss_scaling: float = Field(default=1.0, gt=0)
     max_bad_steps: int = Field(default=100, ge=1)
     remat: bool = False
@@ -261,10 +262,11 @@ class ResolvedPreview(PreviewConfig):
 
 
 class ResolvedRun(RunConfig):
-    """The run itself; spans are images, and the size of micro-batches is known."""
+    """The run itself; spans are images, and micro-batches and precision are known."""
 
     duration: Count
     batch_gpu: int
+    precision: Literal["fp32", "bf16", "fp16"]
     tick: Count
     snap: Count
     dump: Count
@@ -280,7 +282,14 @@ class ResolvedConfig(TrainingConfig):
 
     def with_micro_batch(self, size: int) -> "ResolvedConfig":
         """The same experiment in micro-batches of another size."""
-        return self.model_copy(update={"run": self.run.model_copy(update={"batch_gpu": size})})
+        return self._with(batch_gpu=size)
+
+    def with_precision(self, precision: str) -> "ResolvedConfig":
+        """The same experiment in another precision: fp32, bf16 or fp16."""
+        return self._with(precision=precision)
+
+    def _with(self, **changed: Any) -> "ResolvedConfig":
+        return self.model_copy(update={"run": self.run.model_copy(update=changed)})
 
 
 # where there are spans; the tick is first, because others count in it
@@ -298,9 +307,14 @@ _MAY_BE_ZERO = ("optimizer", "ema")
 
 
 def resolve(
-    config: TrainingConfig, *, num_images: int, world_size: int, data_key: str | None = None
+    config: TrainingConfig,
+    *,
+    num_images: int,
+    world_size: int,
+    data_key: str | None = None,
+    fast_precision: str = "fp32",
 ) -> ResolvedConfig:
-    """Turn every span into images, and choose the size of micro-batches.
+    """Turn every span into images, and choose precision and size of micro-batches.
 
     A sampler that was chosen by a number of calls gets its own name and steps: what a run and its
     snapshots store makes the same images when the choice has changed.
@@ -310,6 +324,7 @@ def resolve(
         num_images: size of the data set.
         world_size: number of processes.
         data_key: of the data; None if unknown.
+        fast_precision: what the precision `auto` stands for.
 
     Raises:
         UserError: the batch is not divisible into micro-batches for that many processes, a span
@@ -333,6 +348,8 @@ def resolve(
         )
     tree = config.model_dump()
     tree["run"]["batch_gpu"] = micro
+    if config.run.precision == "auto":
+        tree["run"]["precision"] = fast_precision
     tree["data"]["key"] = data_key
     tree["sampler"] = with_steps(config.sampler)
     tick = 0

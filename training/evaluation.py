@@ -83,7 +83,7 @@ class Scoring:
 
     def _estimate(self) -> float:
         """Seconds for this process's share: so many batches of network calls and features."""
-        sampling, detector = self._sampling, self._judge.detector
+        sampling, detector = self._sampling.at_precision(), self._judge.detector
         model, device = sampling.denoiser, self._judge.world.device
         first, stop = self._judge.world.range_of(len(self._samples))
         num = max(min(self._config.batch, stop - first), 1)
@@ -162,7 +162,7 @@ class Scoring:
         with Progress(stop - first, "scoring", shown=world.is_main and has_bar) as bar:
             return generated_share(
                 replace(self._judge, detector=replace(detector, extract=extract)),
-                self._sampling,
+                self._sampling.at_precision(),  # of the weights as they are now
                 self._samples,
                 source=self._source,
                 batch=self._config.batch,

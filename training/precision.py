@@ -1,14 +1,25 @@
-"""Loss scaling and steps that are not finite: decided on the device, without waiting for it.
+"""The precision that all processes agree on; loss scaling and steps that are not finite.
 
-fp16 scales the loss so that small gradients survive; the scale halves after an overflow and
-doubles after `GROWTH_INTERVAL` good steps (Micikevicius et al. 2018). In every precision, a step
-whose loss or gradient is not finite is skipped and counted.
+The latter are decided on the device, without waiting for it. fp16 scales the loss so that small
+gradients survive; the scale halves after an overflow and doubles after `GROWTH_INTERVAL` good steps
+(Micikevicius et al. 2018). In every precision, a step whose loss or gradient is not finite is
+skipped and counted.
 """
 
 import torch
 from torch import Tensor
 
+from torch_utils.distributed import World
+from torch_utils.precision import AUTO, resolve_precision
+
 GROWTH_INTERVAL = 2000
+
+
+def fast_for_all(world: World) -> str:
+    """What the precision `auto` means where some devices may be slow; all processes must ask."""
+    precision = resolve_precision(AUTO, world.device)
+    (is_slow,) = world.any(precision == "fp32")
+    return "fp32" if is_slow else precision
 
 
 class StepGuard:

@@ -18,6 +18,7 @@ from samplers.labels import LabelSource
 from samplers.sampling import Sampling, sampling_of
 from samplers.settings import generation_settings, with_steps
 from samplers.starts import Sample
+from torch_utils.devices import Download
 from torch_utils.distributed import World
 from torch_utils.grids import save_grid, square_columns
 from torch_utils.progress import Progress
@@ -55,6 +56,7 @@ def plan_preview(
     sampler: dict[str, Any],
     denoiser: Denoiser,
     source: LabelSource | None = None,
+    precision: str = "fp32",
 ) -> Preview:
     """Choose images and steps; what the config leaves open is bounded by `MAX_WORK`.
 
@@ -64,10 +66,12 @@ def plan_preview(
             restarts are left out if they do not fit in `MAX_CALLS`.
         denoiser: what is trained; it is sampled in evaluation mode.
         source: what labels are drawn from; None for all classes of the model.
+        precision: of the network, unless the sampler has its own.
 
     Raises:
         UserError: the settings are invalid, or do not fit the model.
     """
+    sampler = {"precision": precision, **sampler}
     settings, asked = generation_settings(sampler), config.steps
     if asked is not None:
         settings = generation_settings({**with_steps(sampler), "steps": asked})
@@ -122,7 +126,8 @@ def save_preview(
     Returns:
         None, or a line about why there is no picture.
     """
-    denoiser = preview.sampling.denoiser
+    sampling = preview.sampling.at_precision()  # of the weights as they are now
+    denoiser = sampling.denoiser
     first, last = world.range_of(len(preview.samples))
     shape = (len(preview.samples), denoiser.img_channels, *denoiser.img_resolution)
     pixels = torch.zeros(shape, dtype=torch.uint8)
@@ -134,21 +139,23 @@ def save_preview(
 
             def watch(index: int, sigma: float, x: Tensor, denoised: Tensor) -> None:
                 heed()
-                bar.within(len(x), index / (len(preview.sampling.sigmas) - 1))
+                bar.within(len(x), index / (len(sampling.sigmas) - 1))
 
             batches = generate(
-                preview.sampling,
+                sampling,
                 preview.samples[first:last],
                 source=preview.source,
                 batch_size=BATCH_SIZE,
                 callback=watch,
             )
+            arriving = []
             for batch in batches:
-                num = len(batch.images)
-                num_bad += int(not_finite(batch.images).sum())
-                pixels[position : position + num] = to_uint8(batch.images).cpu()
-                position += num
-                bar.update(num)
+                arriving.append(Download(to_uint8(batch.images), not_finite(batch.images)))
+                bar.update(len(batch.images))
+        for pictures, is_bad in (download.read() for download in arriving):
+            pixels[position : position + len(pictures)] = pictures
+            position += len(pictures)
+            num_bad += int(is_bad.sum())
         return num_bad
 
     found = unless_stopped(world, stop, share)
@@ -159,7 +166,7 @@ def save_preview(
     if num_bad:
         return f"no preview: {num_bad} of {len(pixels)} images are not finite"
     if world.is_main:
-        settings = preview.sampling.settings
+        settings = sampling.settings
         seeds = sorted({sample.seed for sample in preview.samples})
         trained = f"{seen / 1e3:,.1f} kimg" if seen >= 10_000 else f"{seen:,} images"
         names = [label_names[index] if label_names else str(index) for index in preview.classes]

@@ -34,6 +34,13 @@ from tests.inception import save_weights
 from tests.pretend.cases import SAMPLING, STEPS, Sampling, model, model_config, sampling, training
 from tests.pretend.computing import run
 from tests.pretend.events import WAITS, Events
+from tests.pretend.graph_checks import (
+    a_batch_is_replayed,
+    graphs_leave_no_memory,
+    large_batches_are_not_captured,
+    only_writers_wait_for_images,
+    what_cannot_be_captured_is_called,
+)
 from tests.training.runs import SlowFolder
 from torch_utils.devices import upload
 from torch_utils.distributed import world
@@ -316,6 +323,11 @@ CHECKS: dict[str, Callable[[], None]] = {
         the_door_is_that_of_the_cpu,
         layouts_stay,
         a_denoiser_call_can_be_captured,
+        a_batch_is_replayed,
+        graphs_leave_no_memory,
+        large_batches_are_not_captured,
+        only_writers_wait_for_images,
+        what_cannot_be_captured_is_called,
         float32_is_not_rounded,
         inception_neither_rounds_nor_waits,
         sums_of_features_do_not_wait,

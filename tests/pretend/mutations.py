@@ -126,6 +126,20 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "self.table.at(index[1:].clamp(min=0)), torch.tensor(least).to(index.device))",
         ),
     ),
+    "diffusion/graphs.py": (
+        (_check("a_batch_is_replayed"), "made, graph.replay", "made, lambda: None"),
+        (_check("graphs_leave_no_memory"), "torch.cuda.empty_cache()", "pass"),
+        (
+            _check("large_batches_are_not_captured"),
+            "len(x) * height * width <= MAX_PIXELS",
+            "len(x) > 0",
+        ),
+        (
+            _check("what_cannot_be_captured_is_called"),
+            "except RuntimeError as",
+            "except OSError as",
+        ),
+    ),
     "diffusion/tables.py": (
         (_STEP, "if like.device not in self._log_levels:", "if like.is_cuda:"),
     ),
@@ -134,6 +148,13 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             _check("a_denoiser_call_can_be_captured"),
             "torch.full([1, 1, 1, 1], sigma,",
             "torch.tensor([[[[sigma]]]],",
+        ),
+    ),
+    "samplers/outputs.py": (
+        (
+            _check("only_writers_wait_for_images"),
+            "facts.append(Download(is_lost,",
+            "facts.append(Download(is_lost.cpu(),",
         ),
     ),
     "samplers/starts.py": (
@@ -156,6 +177,11 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (_LAYOUT, "return x.is_cuda and is_channels_last(x)", "return False"),
         (_counts("imagenet64-adm"), "device_type = x.device.type", 'device_type = "cpu"'),
+        (
+            _counts("cifar10-uncond-ddpmpp"),
+            "return self._convolved(x, None)",
+            "return self._convolved(x, 0 * self.bias)",
+        ),
     ),
     "networks/blocks.py": (
         (

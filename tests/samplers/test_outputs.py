@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def test_images_that_are_not_finite_have_no_file_and_the_others_do(tmp_path: Pat
     assert (lost, classes, counted) == ([1, 4], [0, 2, 0], [3, 2])
     assert sorted(os.listdir(tmp_path)) == ["0.png", "2.png", "3.png"]
     assert np.asarray(PIL.Image.open(tmp_path / "2.png"))[-1, -1] == int(0.3 * 127.5 + 128)
+
+
+def test_a_picture_is_waited_for_by_the_thread_that_writes_it(tmp_path: Path) -> None:
+    """Whoever hands it over goes on; one that turns out not to be finite has no file."""
+    arrived, picture = threading.Event(), np.zeros((1, 4, 4), dtype=np.uint8)
+    (tmp_path / "lost.png").write_text("of an earlier command")
+
+    def later(found: np.ndarray | None) -> Callable[[], np.ndarray | None]:
+        return lambda: found if arrived.wait(60) else None
+
+    with PictureWriter(destination_of(str(tmp_path))) as writer:
+        writer.write_when_there("kept", later(picture))
+        writer.write_when_there("lost", later(None))
+        assert os.listdir(tmp_path) == ["lost.png"]
+        arrived.set()
+    assert os.listdir(tmp_path) == ["kept.png"]
 
 
 def write_all(outdir: Path, names: list[str], picture: np.ndarray) -> None:

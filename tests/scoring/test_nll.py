@@ -230,12 +230,13 @@ def test_labels_of_the_data_condition_the_model(network: Path, data: Path, tmp_p
 
 
 def test_it_is_that_of_the_plain_model(data: Path, tmp_path: Path, network: Path) -> None:
-    """A stored sampler that clips and visits steps of DDPM changes nothing but where it starts."""
-    how = {"clip": True, "name": "ddim", "steps": 10}
+    """A stored sampler that clips, rounds and visits steps of DDPM changes only where it starts."""
+    how = {"clip": True, "name": "ddim", "steps": 10, "precision": "bf16"}
     other = write_snapshot(tmp_path / "clipping.safetensors", 3, **how)
     common = ("nll", f"--data={data}", *FEW, "--sigma_max=80")
     done, plain = (call("fid.py", *common, f"--network={path}") for path in (other, network))
     assert done.stderr.count("guidance and clipping of the model's sampler are left out") == 1
+    assert done.stderr.count("precision bf16 of the model's sampler is left out") == 1
     assert plain.stderr == ""
     assert done.stdout.splitlines()[0] == plain.stdout.splitlines()[0]
 

@@ -99,6 +99,14 @@ def test_impossible_sizes_are_refused(run: dict, world: int, message: str) -> No
         resolve(TrainingConfig.model_validate({"run": run}), num_images=10, world_size=world)
 
 
+@pytest.mark.parametrize(("asked", "expected"), [("auto", "bf16"), ("fp32", "fp32")])
+def test_a_resolved_precision_is_never_auto(asked: str, expected: str) -> None:
+    config = TrainingConfig.model_validate({"run": {"precision": asked}})
+    resolved = resolve(config, num_images=1000, world_size=1, fast_precision="bf16")
+    assert resolved.run.precision == expected
+    assert yaml.safe_load(dump_config(resolved))["run"]["precision"] == expected
+
+
 def test_a_recipe_extends_its_base(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("run: {batch: 8, seed: 3}\nsampler: {name: heun, rho: 5}\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\nrun: {batch: 16}\nsampler: {steps: 4}\n")
@@ -156,7 +164,7 @@ def test_overrides_are_yaml() -> None:
         ("loss.weight=3", "give a name, or a mapping with a name"),
         ("network={1: 2}", "its key 1 must be a text"),
         ("run=3", "^run=3 on the command line: it must be a mapping of keys to values$"),
-        ("run.precision=fp8", "it must be fp32, bf16 or fp16"),
+        ("run.precision=fp8", "it must be auto, fp32, bf16 or fp16"),
         ("run.desc=a/b", "it may have letters, digits"),
         ("run.duration=5x", "suffixes"),
         ("network.dropout=[", "the value is not YAML"),

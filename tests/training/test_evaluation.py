@@ -90,12 +90,16 @@ def scored_afterwards(snapshot: Path) -> Scores:
     return scores
 
 
-@pytest.mark.parametrize("num", [1, 2])
-def test_the_numbers_are_those_of_scoring_the_snapshot_afterwards(num: int, tmp_path: Path) -> None:
-    """Whatever the number of processes and the batch are."""
+@pytest.mark.parametrize(("num", "precision"), [(1, "bf16"), (2, "fp32")])
+def test_the_numbers_are_those_of_scoring_the_snapshot_afterwards(
+    num: int, precision: str, tmp_path: Path
+) -> None:
+    """Whatever the number of processes is; and the batch, where rounding is not seen."""
     options = [f"--config={RECIPE}", f"--outdir={tmp_path}", "--nosubdir"]
     # the reference of `scored_afterwards` is all digits
     settings = [*DIGITS, "data.max_size=1797", "run.duration=10it", "run.batch_gpu=16"]
+    settings += [] if precision == "fp32" else [f"sampler.precision={precision}"]
+    settings += [] if precision == "fp32" else ["evaluate.batch=13"]
     done = (
         call("train.py", *options, *settings)
         if num == 1
@@ -118,7 +122,8 @@ def test_the_numbers_are_those_of_scoring_the_snapshot_afterwards(num: int, tmp_
     assert re.search(r"scoring network-snapshot-0000000320.safetensors: 50 images, 11 calls each, "
                      r"about [\d.]+s", log)  # fmt: skip
     made = "detector digits, weights 698ccf70bd80, network network-snapshot-0000000320.safetensors"
-    assert f"{made}, seeds 7-56, sampler heun, 6 steps, 11 calls" in log
+    said = "" if precision == "fp32" else f", {precision}"
+    assert f"{made}, seeds 7-56, sampler heun, 6 steps, 11 calls{said}" in log
     assert log.index("scoring") < log.index("fd_digits-50")
     assert all("Progress/tick" in row for row in read_stats(tmp_path))
 

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.runs import CPU, assert_equal_states, tiny_config, tiny_data, train_tiny
+from tests.training.runs import (
+    CPU,
+    assert_equal_states,
+    tiny_config,
+    tiny_data,
+    tiny_recipe,
+    train_tiny,
+)
 from torch_utils.distributed import World
 from torch_utils.errors import UserError
 from training.choice import ChosenRun, Wanted, checked, old_run
@@ -16,6 +23,7 @@ from training.config import TrainingConfig
 from training.data import TrainingData
 from training.launch import make_ready
 from training.loop import train
+from training.precision import fast_for_all
 from training.recipes import dump_config
 from training.run_dir import CONFIG_FILE, candidates
 from training.state import load_state, newest_state, seen_of, state_path
@@ -219,3 +227,40 @@ def test_going_back_starts_a_branch_that_later_resumes_follow(whole: Path, tmp_p
     once_more = named(state_path(folder, 144), wish(longer))
     make_ready(once_more, CPU)
     assert (folder / "abandoned-002" / "training-state-0000000160.pt").is_file()
+
+
+@pytest.mark.parametrize("resume", ["latest", "by name"])
+@pytest.mark.parametrize(("ours", "other"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_auto_goes_on_in_the_precision_of_the_run(
+    ours: str, other: str, resume: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever this machine is fast in; a precision that was asked for is a change."""
+    folder = tmp_path / "00000-a"
+    copies(whole, tmp_path, folder.name)
+    old = keyed(tiny_config(f"run.precision={ours}"))
+    (folder / CONFIG_FILE).write_text(dump_config(old))
+    monkeypatch.setattr("training.precision.resolve_precision", lambda *_: other)
+    open_, strict = (wish(keyed(tiny_recipe(f"run.precision={p}"))) for p in ("auto", other))
+    assert open_.config.run.precision == other
+    if resume == "latest":
+        chosen, _ = old_run(open_, "latest", str(tmp_path))
+        assert old_run(strict, "latest", str(tmp_path))[0] is None
+    else:
+        chosen = named(folder, open_)
+        with pytest.raises(UserError, match=f"run.precision: {ours} -> {other}"):
+            named(folder, strict)
+    assert chosen is not None
+    assert chosen.config.run.precision == ours
+
+
+def test_processes_agree_on_float32_if_any_device_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pair(World):
+        """This process's device is fast, the other's is not."""
+
+        def any(self, *flags: bool) -> list[bool]:
+            assert flags == (False,)
+            return [True]
+
+    monkeypatch.setattr("training.precision.resolve_precision", lambda *_: "bf16")
+    assert fast_for_all(CPU) == "bf16"
+    assert fast_for_all(Pair(0, 2, CPU.device)) == "fp32"

@@ -184,3 +184,45 @@ def test_a_preview_has_a_row_for_classes_that_have_images_only() -> None:
     source = label_source(10, "class", present=[2, 5, 9])
     assert plan_preview(config.preview, config.sampler, denoiser, source).classes == [2, 5, 9]
     assert plan_preview(config.preview, config.sampler, denoiser).classes == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "precision", "expected"),
+    [
+        ({}, "fp32", "fp32"),
+        ({}, "bf16", "bf16"),
+        ({"precision": "fp32"}, "bf16", "fp32"),
+        ({"precision": "fp16"}, "bf16", "fp16"),
+    ],
+    ids=str,
+)
+def test_a_preview_has_the_precision_of_the_sampler_or_else_of_the_run(
+    sampler: dict[str, str], precision: str, expected: str
+) -> None:
+    given = {"name": "heun", "steps": 2, **sampler}
+    preview = plan_preview(PreviewConfig(), given, model(8), precision=precision)
+    assert preview.sampling.settings.precision == expected
+
+
+def test_a_preview_in_half_precision_shows_the_weights_of_now_and_leaves_them(
+    tmp_path: Path,
+) -> None:
+    config = tiny_config("sampler.steps=2", "run.precision=bf16")
+    shape = model_config(config, image_shape=(1, 8, 6), label_dim=10)
+    average = create_trainer(config, shape, CPU).average
+    preview = plan_preview(config.preview, config.sampler, average, precision="bf16")
+    assert save_preview(tmp_path / "a.png", preview, CPU, seen=0) is None
+    for parameter in average.parameters():
+        parameter.mul_(1.5)
+    before = {name: tensor.clone() for name, tensor in average.state_dict().items()}
+    assert save_preview(tmp_path / "b.png", preview, CPU, seen=0) is None
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+    assert all(torch.equal(tensor, before[k]) for k, tensor in average.state_dict().items())
+    with PIL.Image.open(tmp_path / "b.png") as picture:
+        assert "precision: bf16" in picture.text["sampler"]
+
+
+def test_previews_of_a_run_in_half_precision_are_in_its_precision(tmp_path: Path) -> None:
+    train_tiny(tmp_path, "run.precision=bf16", "run.duration=2it", "preview.num_images=10")
+    with PIL.Image.open(tmp_path / "samples-0000000032.png") as picture:
+        assert "precision: bf16" in picture.text["sampler"]

@@ -1,0 +1,134 @@
+"""What one busy neighbour costs, by how long the threads of OpenMP spin before they sleep.
+
+    python benchmarks/bench_neighbour.py --out=benchmarks/results/neighbour-cpu.json
+
+The neighbour is a process that spins on one core. The parts of `make demo` run in fresh processes,
+one for each setting of the environment, which sleep until it is their turn: alone and beside the
+neighbour, in turn. The default is what our programs set, see `torch_utils/threads.py`.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.hardware import hardware, write_results
+from benchmarks.timing import FEWEST_PAIRS, ratio, spread
+from torch_utils.command import Command
+from torch_utils.threads import SPINS, num_cores
+
+ROOT = Path(__file__).parents[1]
+CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+OPENMP, ONE = "OpenMP's own", "one thread"
+DEFAULT = str(SPINS)
+# name -> variables
+SETTINGS: dict[str, dict[str, str]] = {
+    **{str(spins): {"GOMP_SPINCOUNT": str(spins)} for spins in (0, 300, SPINS, 3000)},
+    OPENMP: {},
+    ONE: {"GOMP_SPINCOUNT": str(SPINS), "OMP_NUM_THREADS": "1"},
+}
+# kind of work -> its settings
+WORK: dict[str, Sequence[str]] = {
+    "training": tuple(SETTINGS),
+    "generation": (DEFAULT, OPENMP, ONE),
+    "scoring": (DEFAULT, OPENMP, ONE),
+}
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], variables: Mapping[str, str]) -> Iterator[Any]:
+    """A Python process that ends with the block; only `variables` choose its threads."""
+    kept = {name: value for name, value in os.environ.items() if name not in CHOSEN}
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=kept | {"PYTHONPATH": str(ROOT)} | dict(variables),
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def answer(process: Any, question: str = "") -> str:
+    """The next line that a process prints, asked for by a line if one is given."""
+    if question:
+        process.stdin.write(f"{question}\n")
+        process.stdin.flush()
+    line: str = process.stdout.readline()
+    assert line, "the process that works has ended"
+    return line.strip()
+
+
+def neighbour() -> contextlib.AbstractContextManager[Any]:
+    """A process that keeps one core busy."""
+    return running(["-c", "print('ready', flush=True)\nwhile True: pass"], {})
+
+
+def measure(
+    kind: str, settings: Sequence[str], rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """A row for each setting: seconds of a unit of work, alone and beside the neighbour."""
+    alone: dict[str, list[float]] = {name: [] for name in settings}
+    beside: dict[str, list[float]] = {name: [] for name in settings}
+    num_threads = {}
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for name in settings:
+            command = [str(ROOT / "benchmarks" / "neighbour_work.py"), kind]
+            workers[name] = stack.enter_context(running(command, SETTINGS[name]))
+            num_threads[name] = int(answer(workers[name]).split()[1])
+        for index in range(rounds):
+            order = settings if index % 2 else settings[::-1]
+            for name in order:
+                alone[name].append(float(answer(workers[name], str(seconds))))
+            with neighbour() as busy:
+                answer(busy)
+                for name in order:
+                    beside[name].append(float(answer(workers[name], str(seconds))))
+    return [
+        {
+            "setting": name,
+            "threads": num_threads[name],
+            "alone_s": spread(alone[name]),
+            "beside_s": spread(beside[name]),
+            "slower": ratio(beside[name], alone[name]),
+        }
+        for name in settings
+    ]
+
+
+@click.command(cls=Command)
+@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Of each measurement.")
+@click.option("--seconds", default=0.5, show_default=True, help="Of work at a time, at least.")
+@click.option(
+    "--work", type=click.Choice(list(WORK)), multiple=True, help="Which; can be given repeatedly."
+)
+@click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
+def main(rounds: int, seconds: float, work: tuple[str, ...], out: str | None) -> None:
+    """Measure training, generation and scoring of the digits beside one busy process."""
+    rows = {kind: measure(kind, WORK[kind], rounds, seconds) for kind in work or WORK}
+    print(f"{'work':12}{'spins':14}{'threads':>8}{'alone ms':>10}{'beside ms':>11}{'ratio':>8}")
+    for kind, found in rows.items():
+        for row in found:
+            times = [1000 * row[name]["median"] for name in ("alone_s", "beside_s")]
+            print(
+                f"{kind:12}{row['setting']:14}{row['threads']:8}{times[0]:10.1f}{times[1]:11.1f}"
+                f"{row['slower']['median']:8.2f}"
+            )
+    record = {"hardware": hardware(torch.device("cpu")) | {"cores": num_cores()}, "work": rows}
+    write_results(out, record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What is asserted of CUDA graphs on a pretended GPU; run by `tests.pretend.checks`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffusion.denoiser import Denoiser
+from diffusion.graphs import MAX_PIXELS
+from samplers.destination import destination_of
+from samplers.generate import GeneratedBatch, generate
+from samplers.outputs import PictureWriter, write_batches
+from samplers.sampling import sampling_of
+from samplers.settings import generation_settings
+from samplers.starts import Sample
+from tests.pretend.cases import model
+from tests.pretend.events import WAITS, Events
+
+DEVICE = "cuda:0"
+REPLAY = "cudaGraphLaunch"
+AROUND = 20  # kernels for a call, to fill its inputs, to copy its result and of the solver
+
+
+def made(denoiser: Denoiser, options: dict[str, Any], *, batch: int, num: int) -> Any:
+    """Batches of generated images."""
+    settings = generation_settings(options)
+    samples = [Sample(seed) for seed in range(num)]
+    return generate(sampling_of(settings, denoiser), samples, batch_size=batch)
+
+
+def a_batch_is_replayed() -> None:
+    """From the second batch on each call is one launch, also of a batch that is not full."""
+    for guidance, calls in ((None, 11), (2.0, 11), ({"scale": 2.0, "batch": "split"}, 22)):
+        denoiser = model(DEVICE, label_dim=0 if guidance is None else 10)
+        options = {"name": "heun", "steps": 6, "guidance": guidance}
+        batches: Iterator[GeneratedBatch] = made(denoiser, options, batch=3, num=7)
+        first = next(batches)
+        for num in (3, 1):
+            with Events(names=True) as events:
+                assert len(next(batches).images) == num
+            found = events.kernels.pop(REPLAY)
+            assert found == calls, (guidance, num, found)
+            around = sum(events.kernels.values())
+            assert around < AROUND * calls, (guidance, num, around)
+            assert not events.of(*WAITS, "d2h"), (guidance, str(events))
+        assert len(first.images) == 3
+
+
+def graphs_leave_no_memory() -> None:
+    """What was captured is given back when the last batch was made, or nobody wants it."""
+    denoiser = model(DEVICE)
+    for is_stopped in (False, True):
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved()
+        batches = made(denoiser, {"name": "heun", "steps": 6}, batch=3, num=6)
+        next(batches)
+        assert torch.cuda.memory_reserved() > before
+        if is_stopped:
+            batches.close()
+        else:
+            assert len(list(batches)) == 1
+        after = torch.cuda.memory_reserved()
+        assert after <= before, (is_stopped, before, after)
+
+
+def large_batches_are_not_captured() -> None:
+    """A graph saves no time where the device has more to do than the host."""
+    largest = MAX_PIXELS // (8 * 16)
+    for batch, is_captured in ((largest, True), (largest + 1, False)):
+        with Events(names=True) as events:
+            list(made(model(DEVICE), {"name": "euler", "steps": 3}, batch=batch, num=batch))
+        assert (events.kernels[REPLAY] > 0) == is_captured, batch
+
+
+def only_writers_wait_for_images() -> None:
+    """A batch is launched while the one before is downloaded, also where labels are drawn there."""
+    denoiser = model(DEVICE, label_dim=10)
+    settings = generation_settings({"name": "heun", "steps": 3})
+    for rng_device in ("cpu", DEVICE):
+        samples = [Sample(seed) for seed in range(9)]
+        batches = generate(
+            sampling_of(settings, denoiser), samples, batch_size=3, rng_device=rng_device
+        )
+        num_waits: list[int] = []
+
+        def watched(
+            batches: Iterator[GeneratedBatch], seen: list[int], events: Events
+        ) -> Iterator[GeneratedBatch]:
+            for batch in batches:
+                seen.append(len(events.of(*WAITS)))
+                yield batch
+            seen.append(len(events.of(*WAITS)))
+
+        with Events() as events:
+            names = [str(seed) for seed in range(9)]
+            writer = _Deaf(destination_of("nowhere"))
+            write_batches(watched(batches, num_waits, events), names, writer, num_waits.append)
+        assert num_waits == [0, 3, 0, 3, 0, 3, 0], (rng_device, str(events))
+        waits = {line.partition(" ")[2] for *_, line in events.of(*WAITS)}
+        assert waits == {"self._arrived.synchronize()"}, (rng_device, str(events))
+
+
+class _Deaf(PictureWriter):
+    """A writer that drops what it is given, so that none of its threads waits."""
+
+    def write_when_there(self, name: str, picture: Callable[[], np.ndarray | None]) -> None:
+        del name, picture
+
+
+class _Waiting(nn.Module):
+    """A network that looks at its input, which cannot be captured."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        found: Tensor = self.inner(x, *conditions)
+        return found * (1.0 if x.sum().item() == 0 else 0.5)
+
+
+def what_cannot_be_captured_is_called() -> None:
+    """A network that waits for the device is sampled without graphs, and frees what there was."""
+    denoiser = model(DEVICE)
+    denoiser.model = _Waiting(denoiser.model)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    with Events(names=True) as events:
+        batches = list(made(denoiser, {"name": "heun", "steps": 4}, batch=3, num=6))
+    assert [len(batch.images) for batch in batches] == [3, 3]
+    assert events.kernels[REPLAY] == 0, str(events)
+    del batches
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before
