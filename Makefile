@@ -5,7 +5,7 @@ DEMO := runs/demo
 # tests start many small processes, so one thread each; a file's tests share a worker
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: setup demo test test-fast test-full lint docs-tables clean
+.PHONY: setup demo bench test test-fast test-full lint docs-tables clean
 
 setup: .venv/ready
 
@@ -35,6 +35,14 @@ test-fast: .venv/ready
 # all tests and all mutants of a commit; benchmarks/results/test-full.txt says what came of it
 test-full: .venv/ready
 	$(BIN)/python -m tests.report
+
+# every program of benchmarks/ one after the other, about an hour on two cores; BENCH=--list names
+# them, and BENCH='--only=training,generate' runs some
+bench: .venv/ready $(DEMO)/training
+	$(BIN)/python -m benchmarks $(BENCH)
+
+$(DEMO)/training:
+	$(MAKE) demo
 
 # every generated table of the manual and every help text
 docs-tables: .venv/ready

@@ -274,7 +274,14 @@ def train(
     texts = {key: None if path is None else os.fspath(path) for key, path in paths.items()}
     if outdir is None and resume in (None, "latest"):
         raise UserError("outdir is missing: the folder where run directories go")
-    start = Start(subdir=subdir, allow_config_change=allow_config_change, **texts)
+    start = Start(
+        outdir=texts["outdir"],
+        subdir=subdir,
+        recipe=texts["recipe"],
+        resume=texts["resume"],
+        allow_config_change=allow_config_change,
+        transfer=texts["transfer"],
+    )
     with silenced(not progress):
         wanted = wanted_config(config, overrides, resume=texts["resume"])
         result = run(wanted, start, say=print_line, has_bar=progress)

@@ -7,13 +7,14 @@ import click
 
 from importers.spellings import explain
 from torch_utils.command import Command, IntList, UrlOrPath
-from torch_utils.errors import explain_names_with
+from torch_utils.errors import UserError, explain_names_with
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
 
 explain_names_with(explain)
 
+PROBE_SECONDS = 10.0  # what a dry run may spend on trying steps
 EXIT_STOPPED = 75  # EX_TEMPFAIL: run the same command again
 
 # options that set a key of the config: flag, key, type, metavar, meaning
@@ -129,10 +130,25 @@ def wanted_of(values: dict[str, Any]) -> "TrainingConfig":
     help="Take the first weights from a snapshot, a run's newest, or any checkpoint.",
 )
 @click.option(
-    "-n", "--dry-run", is_flag=True, help="Print what would be trained, as a recipe, and exit."
+    "--profile",
+    type=int,
+    metavar="STEPS",
+    help="Write a profile of so many steps to the run directory; training goes on.",
+)
+@click.option(
+    "-n",
+    "--dry-run",
+    is_flag=True,
+    help="Print what would be trained, as a recipe, and what it would cost; and exit.",
+)
+@click.option(
+    "--probe",
+    type=float,
+    metavar="SECONDS",
+    help="What --dry-run may spend on trying steps; 0: no times.  [default: 10]",
 )
 @click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
-def main(nosubdir: bool, dry_run: bool, **values: Any) -> int:
+def main(nosubdir: bool, dry_run: bool, probe: float | None, **values: Any) -> int:
     """Train a diffusion model on a dataset zip or folder.
 
     Arguments of the form section.key=value set any key of the config, e.g.
@@ -144,14 +160,25 @@ def main(nosubdir: bool, dry_run: bool, **values: Any) -> int:
     from torch_utils.streams import outlive_readers
     from training import launch
 
-    keys = ("outdir", "resume", "transfer", "allow_config_change")
+    if probe is not None and not dry_run:
+        raise UserError("--probe is for --dry-run: a run that trains is not tried before")
+    if probe is not None and not 0 <= probe < float("inf"):
+        raise UserError(f"--probe is {probe:g}: give seconds, or 0 for none")
+    if dry_run and values["profile"] is not None:
+        raise UserError("--profile needs steps, and --dry-run takes none: give one of them")
+    keys = ("outdir", "resume", "transfer", "allow_config_change", "profile")
     start = launch.Start(
         recipe=values["config"], subdir=not nosubdir, **{key: values[key] for key in keys}
     )
     wanted = wanted_of(values)
     outlive_readers()
     if dry_run:
-        recipe = launch.dry_run(wanted, start, say=lambda line: click.echo(line, err=True))
+        recipe = launch.dry_run(
+            wanted,
+            start,
+            say=lambda line: click.echo(line, err=True),
+            probe=PROBE_SECONDS if probe is None else probe,
+        )
         click.echo(recipe, nl=False)
         return 0
     result = launch.run(wanted, start, say=print_line, has_bar=True, heeds_signals=True)

@@ -1,224 +1,221 @@
-"""What scoring costs: the Frechet distance beside a matrix square root, and every stage of fid.py.
+"""What a pass of fid.py costs, stage by stage, beside the published programs.
 
     python benchmarks/bench_fid.py --device=cpu --out=benchmarks/results/fid-cpu.json
 
-Distance: two covariances of random features, by `metrics.frechet` and by the published formula
-with `scipy.linalg.sqrtm` in float64, in turn; once with full rank and once with fewer images than
-features, as FIDs of few images have it. Stages: images a second of decoding PNGs from a data set's
-zip, the detector, the sums, and these three in one pass; of the kernel distance (its images are
-those of its subsets, so the rate is the same for sets of any size); and of precision and recall,
-whose rate falls as the sets grow. The detector's weights are random unless a file of weights is
-given, which changes no cost.
+Images a second of reading images, resizing them, the detector, the sums, and the whole pass, and
+of the file of a reference. Beside ours stands EDM's way (`benchmarks.published_scores`) and, if it
+is installed, torch-fidelity. The weights of Inception are random unless a file is given, which
+changes no cost; all get the same ones. Numbers from features: `bench_distances.py`.
 """
 
+import importlib.util
 import io
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
 import numpy as np
 import PIL.Image
-import scipy.linalg
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
+from benchmarks import published_scores as published
+from benchmarks.comparison import OURS, compared, told
 from benchmarks.hardware import hardware, prepared_device, write_results
-from benchmarks.timing import now
+from benchmarks.timing import FEWEST_PAIRS
 from data.dataset import ImageDataset
-from metrics import detectors
+from metrics import detectors, inception
 from metrics.detectors import Detector
-from metrics.evaluate import evaluate, num_features
-from metrics.frechet import frechet_distance
-from metrics.kernel import NUM_SUBSETS, SUBSET_SIZE, kernel_distance
-from metrics.manifold import precision_recall
-from metrics.statistics import FeatureStatistics, Gaussian
+from metrics.evaluate import ADDED_AT_ONCE, evaluate
+from metrics.reference import Reference, save_reference
+from metrics.statistics import FeatureStatistics
 from tests.inception import save_weights
 from torch_utils.command import Command
 
-
-def gaussian(seed: int, num_features: int, num_images: int) -> Gaussian:
-    """Of random features with a spread-out spectrum, as a network's are."""
-    random = np.random.default_rng(seed)
-    scales = np.logspace(0, -3, num_features)
-    features = random.normal(size=(num_images, num_features)) * scales
-    features += 0.1 * np.roll(features, 1, axis=1)
-    return Gaussian(features.mean(0), np.cov(features.T), num_images)
+FIDELITY = "torch-fidelity"
+EDM = "edm"
+Ways = dict[str, Callable[[], object]]
 
 
-def by_square_root(first: Gaussian, second: Gaussian) -> float:
-    """The published formula."""
-    root = scipy.linalg.sqrtm(first.sigma @ second.sigma)
-    offset = first.mu - second.mu
-    return float(offset @ offset + np.trace(first.sigma + second.sigma - 2 * np.real(root)))
-
-
-def distance_times(size: int, num_images: int, pairs: int) -> dict[str, Any]:
-    """Seconds of both ways, run in turn, and how far apart their results are."""
-    first, second = gaussian(0, size, num_images), gaussian(1, size, 10 * size)
-    small = gaussian(2, 8, 80)
-    frechet_distance(small, small), by_square_root(small, small)  # loads libraries
-    times: dict[str, list[float]] = {"driftless": [], "sqrtm": []}
-    found = {}
-    for _ in range(pairs):
-        for name, function in (("driftless", frechet_distance), ("sqrtm", by_square_root)):
-            start = time.perf_counter()
-            found[name] = function(first, second)
-            times[name].append(time.perf_counter() - start)
-    ratios = [b / a for a, b in zip(times["driftless"], times["sqrtm"], strict=True)]
-    return {
-        "images": num_images,
-        "seconds": {name: round(median(values), 3) for name, values in times.items()},
-        "ratio": round(median(ratios), 2),
-        "ratio_spread": [round(min(ratios), 2), round(max(ratios), 2)],
-        "relative_difference": abs(found["driftless"] / found["sqrtm"] - 1),
-    }
-
-
-def write_dataset(path: Path, shape: tuple[int, int, int], num: int) -> None:
-    """A zip of PNGs, stored as a data set's are."""
+def write_images(folder: Path, size: int, num: int) -> Path:
+    """A zip of PNGs, stored as a data set's are, and the same files in a folder."""
     random = np.random.default_rng(0)
-    channels, height, width = shape
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    (folder / "images").mkdir()
+    with zipfile.ZipFile(folder / "images.zip", "w", zipfile.ZIP_STORED) as archive:
         for index in range(num):
-            smooth = random.integers(0, 256, (height // 4 or 1, width // 4 or 1, 3), np.uint8)
-            picture = PIL.Image.fromarray(smooth).resize((width, height))
+            coarse = random.integers(0, 256, (size // 4 or 1, size // 4 or 1, 3), np.uint8)
             content = io.BytesIO()
-            picture.convert("RGB" if channels == 3 else "L").save(content, format="png")
+            picture = PIL.Image.fromarray(coarse).resize((size, size))
+            picture.save(content, format="png", compress_level=0)
             archive.writestr(f"{index:08d}.png", content.getvalue())
+            (folder / "images" / f"{index:08d}.png").write_bytes(content.getvalue())
+    return folder / "images.zip"
 
 
-def rate(
-    images: int, work: Callable[[], Any], device: torch.device, repeats: int
-) -> dict[str, Any]:
-    """Images a second: median, least and most of several runs after one that does not count."""
-    work()
-    rates = []
-    for _ in range(repeats):
-        start = now(device)
-        work()
-        rates.append(images / (now(device) - start))
+def each(batches: "ImageDataset | DataLoader[Any]") -> None:
+    """Go through all batches."""
+    found = batches.batches(published.BATCH) if isinstance(batches, ImageDataset) else batches
+    for _ in found:
+        pass
+
+
+def reading_ways(path: Path) -> tuple[Ways, Ways]:
+    """Reading the zip, and the folder beside it."""
+    folder = path.with_suffix("")
+    from_zip: Ways = {
+        OURS: lambda: each(ImageDataset(path)),
+        EDM: lambda: each(published.loader(path)),
+    }
+    from_folder: Ways = {OURS: lambda: each(ImageDataset(folder))}
+    if importlib.util.find_spec("torch_fidelity"):
+        from torch_fidelity.datasets import ImagesPathDataset
+
+        files = sorted(map(str, folder.iterdir()))
+        # its number of processes is 4 on two cores and more
+        load = DataLoader(ImagesPathDataset(files), batch_size=published.BATCH, num_workers=4)
+        from_folder[FIDELITY] = lambda: each(load)
+    return from_zip, from_folder
+
+
+def network_ways(detector: Detector, images: Tensor, weights: Path) -> tuple[Ways, Ways]:
+    """Resizing to the size that Inception sees, and all of Inception."""
+    device = detector.device
+    state = torch.load(weights, map_location=device, weights_only=True)
+    plain = published.plain_network(state)
+    batches = torch.split(images.to(device), published.BATCH)
+
+    def resized() -> None:
+        for part in torch.split(images.to(device), detector.batch):
+            inception.resize(part.float())
+
+    resizing: Ways = {OURS: resized}
+    features: Ways = {
+        OURS: lambda: detector(images),
+        EDM: lambda: [plain(part) for part in batches],
+    }
+    if importlib.util.find_spec("torch_fidelity"):
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        from torch_fidelity.interpolate_compat_tensorflow import (
+            interpolate_bilinear_2d_like_tensorflow1x as theirs,
+        )
+
+        extract = FeatureExtractorInceptionV3(
+            "inception-v3-compat",
+            ["2048", "logits_unbiased"],
+            feature_extractor_weights_path=str(weights),
+        ).to(device)
+        wanted = (inception.SIZE, inception.SIZE)
+        resizing[FIDELITY] = lambda: [
+            theirs(part.float(), wanted, align_corners=False) for part in batches
+        ]
+        features[FIDELITY] = lambda: [extract(part) for part in batches]
+    return resizing, features
+
+
+def statistics_ways(features: Tensor) -> Ways:
+    """From features to mean and covariance."""
+    size, device = features.shape[1], features.device
+
+    def ours() -> None:
+        found = FeatureStatistics(size, device)
+        for part in torch.split(features, ADDED_AT_ONCE):
+            found.update(part)
+        found.finalize()
+
+    def edm() -> None:
+        found = published.Sums(size, device)
+        for part in torch.split(features, published.BATCH):
+            found.add(part)
+        found.gaussian()
+
+    ways: Ways = {OURS: ours, EDM: edm}
+    if importlib.util.find_spec("torch_fidelity"):
+        from torch_fidelity.metric_fid import fid_features_to_statistics
+
+        ways[FIDELITY] = lambda: fid_features_to_statistics(features.cpu())
+    return ways
+
+
+def pass_ways(detector: Detector, path: Path, weights: Path) -> Ways:
+    """From a zip to mean and covariance."""
+    device = detector.device
+    state = torch.load(weights, map_location=device, weights_only=True)
+    network = published.plain_network(state)
+
+    def ours() -> None:
+        dataset = ImageDataset(path)
+        evaluate(detector, dataset.batches(published.BATCH), dataset.image_shape)
+
     return {
-        "images": images,
-        "per_second": round(median(rates), 1),
-        "spread": [round(min(rates), 1), round(max(rates), 1)],
+        OURS: ours,
+        EDM: lambda: published.score(path, network, inception.NUM_FEATURES, device),
     }
 
 
-def pass_rates(
-    detector: Detector, shape: tuple[int, int, int], num: int, repeats: int
-) -> dict[str, Any]:
-    """Rates of what every image goes through."""
-    device = detector.device
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "images.zip"
-        write_dataset(path, shape, num)
-        dataset = ImageDataset(path)
-        images = torch.from_numpy(dataset.load(progress=False))
-        size = num_features(detector, shape)
-        features = torch.rand([num, size], device=device)
-        statistics = FeatureStatistics(size, device)
-
-        def decode() -> None:
-            for _ in dataset.batches(64):
-                pass
-
-        def extract() -> None:
-            with torch.no_grad():
-                detector(images)
-
-        def add_up() -> None:
-            for part in torch.split(features, detector.batch):
-                statistics.update(part)
-
-        def all_three() -> None:
-            evaluate(detector, dataset.batches(64), shape)
-
-        stages = {
-            "decode": decode,
-            "detector": extract,
-            "statistics": add_up,
-            "all three": all_three,
-        }
-        return {name: rate(num, work, device, repeats) for name, work in stages.items()}
-
-
-def comparison_rates(size: int, num: int, repeats: int, device: torch.device) -> dict[str, Any]:
-    """Rates of what compares two sets of `num` features of a size."""
-    random = np.random.default_rng(0)
-    ours, theirs = (random.random((num, size), np.float32) for _ in range(2))
-
-    def kernel() -> None:
-        kernel_distance(ours, theirs, device=device)
-
-    def manifold() -> None:
-        precision_recall(ours, theirs, device=device)
-
+def file_ways(features: Tensor, folder: Path) -> Ways:
+    """Writing mean and covariance; ours is flushed to disk, and whole or absent."""
+    found = FeatureStatistics(features.shape[1], features.device)
+    found.update(features)
+    gaussian = found.finalize()
+    reference = Reference(gaussian, "inception", "random", (3, 32, 32))
     return {
-        "kernel distance": rate(NUM_SUBSETS * SUBSET_SIZE, kernel, device, repeats),
-        "precision and recall": rate(num, manifold, device, repeats),
+        OURS: lambda: save_reference(folder / "ours.npz", reference),
+        EDM: lambda: np.savez(folder / "edm.npz", mu=gaussian.mu, sigma=gaussian.sigma),
     }
 
 
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--detector", default=detectors.DEFAULT, show_default=True, help="Its name.")
-@click.option("--weights", metavar="FILE", help="Its weights.  [default: random ones, or its own]")
+@click.option("--weights", metavar="FILE", help="Inception's weights.  [default: random ones]")
 @click.option("--size", default=32, show_default=True, help="Height and width of the images.")
-@click.option("--num", default=256, show_default=True, help="Images of the pass.")
-@click.option(
-    "--compared",
-    type=click.IntRange(SUBSET_SIZE),
-    default=5000,
-    show_default=True,
-    help="Features in each of the sets that are compared one by one.",
-)
-@click.option("--features", default=2048, show_default=True, help="Of the distance.")
-@click.option("--pairs", default=7, show_default=True, help="Runs of both distances.")
-@click.option("--repeats", default=3, show_default=True, help="Runs of each stage.")
+@click.option("--num", default=64, show_default=True, help="Images that Inception sees.")
+@click.option("--read", default=2000, show_default=True, help="Images that are only read.")
+@click.option("--features", default=5000, show_default=True, help="Features that are added up.")
+@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="All ways, in turn.")
 @click.option("--out", metavar="JSON", help="Where the results go.")
 def main(
     device: str,
-    detector: str,
     weights: str | None,
     size: int,
     num: int,
-    compared: int,
+    read: int,
     features: int,
-    pairs: int,
-    repeats: int,
+    rounds: int,
     out: str | None,
 ) -> None:
-    """Time the Frechet distance and the stages of scoring."""
+    """Time the stages of scoring that see every image."""
     target = prepared_device(device)
-    record: dict[str, Any] = {
-        "hardware": hardware(target) | {"numpy": np.__version__, "scipy": scipy.__version__},
-        "features": features,
-    }
-    record["distance"] = [
-        distance_times(features, num_images, pairs) for num_images in (10 * features, features // 2)
-    ]
-    for row in record["distance"]:
-        print(
-            f"distance, {features} features of {row['images']} images: {row['ratio']} times as "
-            f"fast as a square root, relative difference {row['relative_difference']:.0e}"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        if weights is None and detector == detectors.DEFAULT:
-            weights = str(save_weights(Path(folder) / "random.pth"))
-        options = detectors.check_weights(detector, weights)
-        loaded = detectors.load(detector, target, **options)
-    channels = 1 if detector == "digits" else 3
-    shape = channels, size, size
-    record["detector"], record["image_shape"] = detector, shape
-    rates = pass_rates(loaded, shape, num, repeats)
-    rates |= comparison_rates(num_features(loaded, shape), compared, repeats, target)
-    record["stages"] = rates
-    for name, row in rates.items():
-        print(f"{name}: {row['per_second']:g} images/s")
+    random = torch.rand([features, inception.NUM_FEATURES], device=target)
+    with tempfile.TemporaryDirectory() as name, torch.no_grad():
+        folder = Path(name)
+        (folder / "few").mkdir()
+        many, few = write_images(folder, size, read), write_images(folder / "few", size, num)
+        path = Path(weights) if weights else save_weights(folder / "random.pth")
+        detector = detectors.load("inception", target, weights=str(path))
+        images = torch.from_numpy(ImageDataset(few).load(progress=False))
+        from_zip, from_folder = reading_ways(many)
+        resizing, network = network_ways(detector, images, path)
+        stages = {
+            "reading a zip": (read, from_zip),
+            "reading a folder": (read, from_folder),
+            "resizing to 299x299": (num, resizing),
+            "Inception": (num, network),
+            "mean and covariance": (features, statistics_ways(random)),
+            "the whole pass": (num, pass_ways(detector, few, path)),
+            "the file of a reference": (1, file_ways(random, folder)),
+        }
+        record: dict[str, Any] = {"hardware": hardware(target), "image_shape": [3, size, size]}
+        record["torch_fidelity"] = bool(importlib.util.find_spec("torch_fidelity"))
+        record["stages"] = {}
+        for stage, (count, ways) in stages.items():
+            record["stages"][stage] = compared(ways, count, target, rounds)
+            print(told(stage, record["stages"][stage]), flush=True)
+    if not record["torch_fidelity"]:
+        print("torch-fidelity is not installed: it was not measured")
     write_results(out, record)
 
 

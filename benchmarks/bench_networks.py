@@ -5,8 +5,8 @@
 
 For every network: parameters, FLOPs of a forward pass, images a second, peak memory, and
 the fraction of the matrix-multiplication rate that this device reaches in the same precision. The
-first rows compare DDPM++ with the same arithmetic written plainly (`reference_step.py`): median of
-the ratios of calls made in turn, which holds on a noisy machine.
+first rows compare DDPM++ with the same arithmetic written plainly (`reference_network.py`): median
+of the ratios of calls made in turn, which holds on a noisy machine.
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import networks
 from benchmarks.hardware import hardware, prepared_device, write_results
 from benchmarks.memory import peak_gb, reset_peak, resident_gb
-from benchmarks.reference_step import reference_forward
+from benchmarks.reference_network import reference_forward
 from benchmarks.timing import interleaved, now, ratio
 from torch_utils.command import Command
 from torch_utils.errors import UserError

@@ -104,6 +104,7 @@ class ImageArchive:
     def __init__(self, path: str | os.PathLike[str], *, skip_bad: bool = False) -> None:
         self.path = shipped(path)
         self.is_zip = not self.path.is_dir()
+        self._prefix = os.fspath(self.path / "_")[:-1]
         self._lock = threading.Lock()
         self._files: dict[str, Path] = {}
         self._members: dict[str, zipfile.ZipInfo] = {}
@@ -135,7 +136,8 @@ class ImageArchive:
 
     def where(self, name: str) -> str:
         """Name a file of the archive for a message, in one line whatever characters it has."""
-        return printable(f"{name} in {self.path}" if self.is_zip else self.path / name)
+        # a Path would take longer than to decode a small image
+        return printable(f"{name} in {self.path}" if self.is_zip else f"{self._prefix}{name}")
 
     def checksum(self, name: str) -> str:
         """A text that changes with a member's content: CRC-32 and size, as the zip has them."""

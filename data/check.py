@@ -15,7 +15,7 @@ from data.labels import (
     load_labels,
     width_of,
 )
-from data.parallel import ordered_map
+from data.parallel import in_runs
 from data.shapes import describe_shape, remedy
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
@@ -36,7 +36,7 @@ def _contents(archive: ImageArchive) -> Iterator[tuple[str, Shape | str, bytes]]
         return name, image.shape, digest.digest()
 
     with Progress(len(archive.names), "checking") as progress:
-        for found in ordered_map(look, archive.names):
+        for found in in_runs(look, archive.names):
             progress.update()
             yield found
 

@@ -17,6 +17,7 @@ from data.decoding import open_picture, orientation, to_channels_first
 from data.keys import ImageKeys, key_with_labels
 from data.labels import class_names, kind_of_labels, load_labels, present_classes, width_of
 from data.parallel import ordered_map
+from data.plain_png import decode_plain
 from data.shapes import describe_shape, remedy
 from torch_utils.errors import UserError
 from torch_utils.notes import warn
@@ -102,7 +103,7 @@ class ImageDataset:
         self.names = [all_names[index] for index in indices]
         self.keys = ImageKeys(self._archive, self.names)
         self._first = all_names[0]
-        self.num_channels, self.height, self.width = self._decode(self._first).shape
+        self.num_channels, self.height, self.width = decode_image(self._archive, self._first).shape
 
         self.label_dim = 0
         self.label_kind: str | None = None
@@ -178,10 +179,12 @@ class ImageDataset:
                 than the first image of the dataset.
         """
         name = self.names[index]
-        image = self._decode(name, self.height * self.width)
+        content = self.keys.read(name)
+        where = self._archive.where(name)
+        image = decode_bytes(content, where, self.height * self.width)
         if image.shape != self.image_shape:
             raise UserError(
-                f"{self._archive.where(name)} has {describe_shape(image.shape)}, but "
+                f"{where} has {describe_shape(image.shape)}, but "
                 f"{self._first!r} has {describe_shape(self.image_shape)}: "
                 f"convert them with dataset_tool.py {remedy(image.shape, self.image_shape)}"
             )
@@ -264,9 +267,6 @@ class ImageDataset:
             if progress is not None:
                 progress.update(num)
 
-    def _decode(self, name: str, usual: int | None = None) -> np.ndarray:
-        return decode_bytes(self.keys.read(name), self._archive.where(name), usual)
-
 
 def decode_image(archive: ImageArchive, name: str) -> np.ndarray:
     """Decode an image of a dataset: uint8 [C, H, W].
@@ -285,6 +285,9 @@ def decode_bytes(content: bytes, where: str, usual: int | None = None) -> np.nda
         where: what messages call it.
         usual: pixels that all images must have; None if they may differ.
     """
+    plain = decode_plain(content)
+    if plain is not None:
+        return to_channels_first(plain)
     picture = open_picture(content, where, usual)
     if picture.mode not in _CHANNELS:
         raise UserError(

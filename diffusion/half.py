@@ -88,7 +88,8 @@ def halved(denoiser: Denoiser, precision: str, *, in_place: bool = False) -> Den
         model = copy.deepcopy(model, shared)  # modules alone: every tensor is taken as it is
     for layer in _half_layers(model):
         for name, weights in list(layer.named_parameters()):
-            setattr(layer, name, _cast(weights, precision, layout))
+            if weights.ndim > 1:  # biases are added in float32
+                setattr(layer, name, _cast(weights, precision, layout))
     return HalfDenoiser(denoiser, model, precision)
 
 

@@ -15,6 +15,8 @@ from metrics.statistics import FeatureStatistics
 from torch_utils.devices import download, finish
 from torch_utils.distributed import World
 
+ADDED_AT_ONCE = 512  # images whose features are added to the sums
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -70,14 +72,20 @@ def evaluate(
     statistics = FeatureStatistics(num_features(detector, image_shape), detector.device)
     logits: list[Tensor] = []
     features: list[Tensor] = []
+    waiting: list[Tensor] = []
     with torch.no_grad():
         for batch in _regrouped(batches, detector.batch):
             found = detector(batch)
-            statistics.update(found.features)
+            waiting.append(found.features)
+            if len(waiting) * detector.batch >= ADDED_AT_ONCE:
+                statistics.update(torch.cat(waiting))
+                waiting.clear()
             if found.logits is not None:
                 logits.append(download(found.logits))
             if keep_features:
                 features.append(download(found.features))
+        if waiting:
+            statistics.update(torch.cat(waiting))
     finish(detector.device)
     return Evaluation(
         statistics,

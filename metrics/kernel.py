@@ -12,6 +12,7 @@ from torch_utils.errors import UserError
 
 NUM_SUBSETS = 100
 SUBSET_SIZE = 1000
+_ROWS = 256  # of the kernels within a subset that are computed at once
 SUBSET_SEED = 2020  # of the published choice of subsets (torch-fidelity)
 
 
@@ -68,11 +69,20 @@ def _squared_discrepancy(x: Tensor, y: Tensor) -> Tensor:
     """The unbiased estimate from two samples [n, F] (Gretton et al., 2012, equation 3)."""
     num = len(x)
     pairs = num * (num - 1)  # a point and itself are no pair
-    xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
-    within = xx.sum() - xx.trace() + yy.sum() - yy.trace()
-    return within / pairs - 2 * xy.mean()
+    return (_sum_within(x) + _sum_within(y)) / pairs - 2 * _kernel(x, y).mean()
+
+
+def _sum_within(x: Tensor) -> Tensor:
+    """The sum of the kernels of all pairs, each of which is computed about once, not twice."""
+    total = x.new_zeros([])
+    for first in range(0, len(x), _ROWS):
+        rows = x[first : first + _ROWS]
+        kernels = _kernel(rows, x[first:])
+        same, later = kernels[:, : len(rows)], kernels[:, len(rows) :]
+        total = total + same.sum() - same.trace() + 2 * later.sum()
+    return total
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     """[n, m]."""
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    return (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)

@@ -3,7 +3,7 @@
 A set of images stands for the union of balls around their features; a ball reaches to the k-th
 nearest neighbour in the set. Precision is the share of the scored images within the real set's
 union, recall the share of the real ones within the other's. Distances are computed block by block:
-beyond the features, about half a GiB is in use, for any number of images.
+beyond the features, at most a GiB is in use, for any number of images.
 """
 
 import numpy as np
@@ -15,6 +15,8 @@ from torch_utils.errors import UserError
 NUM_NEIGHBOURS = 3
 BLOCK = 4096  # rows and columns of the distances that are computed at once
 _BLOCK_VALUES = 2**23  # of the features in a block, at most
+_KEPT_VALUES = 2**24  # of a set's features, at most, that are kept in float64
+_SMALL_BLOCK = 1024  # of such a set: of the distances within it, fewer are computed twice
 _ROUNDING = 1e-12  # of a squared distance, relative to the squared lengths of its features
 
 
@@ -69,7 +71,11 @@ class _Points:
 
     def __init__(self, values: np.ndarray, centre: Tensor, block: int) -> None:
         self._values, self._centre = values, centre
+        self._converted: Tensor | None = None
         size = min(block, max(_BLOCK_VALUES // len(centre), 1))
+        if values.size <= _KEPT_VALUES:  # converted once, so small blocks cost nothing
+            self._converted = self._points(slice(None))
+            size = min(size, _SMALL_BLOCK)
         self.parts = [slice(i, min(i + size, len(values))) for i in range(0, len(values), size)]
 
     def full(self, shape: list[int], value: float | bool) -> Tensor:
@@ -78,6 +84,9 @@ class _Points:
 
     def __getitem__(self, part: slice) -> Tensor:
         """The points of a block, float64 [n, F]."""
+        return self._points(part) if self._converted is None else self._converted[part]
+
+    def _points(self, part: slice) -> Tensor:
         values = torch.from_numpy(self._values[part].copy())  # mapped arrays are read-only
         return values.to(self._centre.device).double() - self._centre
 

@@ -11,6 +11,7 @@ import torch
 from torch_utils.errors import UserError
 
 MAX_FEATURES = 16384  # a covariance of 2 GiB
+_COLUMNS = 256  # of the sum of outer products that are computed at once
 _ROUNDING = 1e-6  # of a covariance in float32, relative to its norm
 
 
@@ -52,7 +53,8 @@ class FeatureStatistics:
     Attributes:
         count: images seen, int64 [].
         total: sum of the features, float64 [F].
-        outer: sum of features^T features, float64 [F, F].
+        outer: sum of features^T features, float64 [F, F]; of this symmetric matrix, only the upper
+            triangle counts.
     """
 
     def __init__(self, num_features: int, device: torch.device | str = "cpu") -> None:
@@ -75,12 +77,17 @@ class FeatureStatistics:
         self.outer = torch.zeros([num_features, num_features], dtype=torch.float64, device=device)
 
     def update(self, features: torch.Tensor) -> None:
-        """Add the features [N, F] of N images; does not wait for the device."""
+        """Add the features [N, F] of N images; does not wait for the device.
+
+        The sums are read and written each time, so a few hundred images at once cost least.
+        """
         assert features.shape[1:] == self.total.shape, (features.shape, self.total.shape)
         values = features.detach().to(self.total)
         self.count += values.shape[0]
         self.total += values.sum(0)
-        self.outer.addmm_(values.T, values)
+        for first in range(0, values.shape[1], _COLUMNS):
+            columns = values[:, first : first + _COLUMNS]
+            self.outer[first : first + _COLUMNS, first:].addmm_(columns.T, values[:, first:])
 
     def finalize(self) -> Gaussian:
         """Compute mean and covariance; the sums stay and can grow on.
@@ -95,7 +102,7 @@ class FeatureStatistics:
         if num < 2:
             raise UserError(f"a covariance needs at least 2 images, got {num}")
         mu = self.total / num
-        sigma = (self.outer - num * torch.outer(mu, mu)) / (num - 1)
-        sigma = (sigma + sigma.T) / 2
+        sigma = ((self.outer - num * torch.outer(mu, mu)) / (num - 1)).triu_()
+        sigma += sigma.triu(1).T
         assert bool(sigma.isfinite().all()), "the detector gave features that are not finite"
         return Gaussian(mu.cpu().numpy(), sigma.cpu().numpy(), num)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from networks.dropout import dropout
 from networks.layers import (
     Conv2d,
     GroupNorm,
@@ -179,45 +180,57 @@ class UNetBlock(nn.Module):
             self.norm2 = norm or nn.Identity()
             self.qkv = Conv2d(out_channels, 3 * width, 1, init=settings.init_attn or settings.init)
             self.proj = Conv2d(width, out_channels, 1, init=init_zero)
+        # columns of a condition: the embedding's part, the biases of the two sums
+        self.condition_widths = [
+            affine_channels,
+            out_channels,
+            out_channels if self.heads else 0,
+        ]
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Apply the block.
 
         Args:
             x: features [N, in_channels, H, W].
-            emb: embedding [N, emb_channels], or [1, emb_channels] for all.
+            condition: what `conditions` made for this block, [N, k], or [1, k] for all.
 
         Returns:
             Features [N, out_channels, H', W'].
         """
         # no remat under a forward-mode derivative: what is computed again has no tangent
-        is_dual = has_tangent(x) or has_tangent(emb)
+        is_dual = has_tangent(x) or has_tangent(condition)
         if is_dual:
-            return self.plain(x, emb)
+            return self.plain(x, condition)
         if self.remat and self.training and torch.is_grad_enabled():
-            again: Tensor = checkpoint(self._computed, x, emb, use_reentrant=False)
+            again: Tensor = checkpoint(self._computed, x, condition, use_reentrant=False)
             return again
-        return self._computed(x, emb)
+        return self._computed(x, condition)
 
-    def _computed(self, x: Tensor, emb: Tensor) -> Tensor:
-        return self.plain(x, emb) if self.compiler is None else self.compiler(self, x, emb)
+    def _computed(self, x: Tensor, condition: Tensor) -> Tensor:
+        compiler = self.compiler
+        return self.plain(x, condition) if compiler is None else compiler(self, x, condition)
 
-    def plain(self, x: Tensor, emb: Tensor) -> Tensor:
+    def plain(self, x: Tensor, condition: Tensor) -> Tensor:
         """The block's arithmetic, as `forward`, without remat and compiler."""
-        h = self.conv0(F.silu(self.norm0(x)))
-        p = self.affine(emb).to(h.dtype)[:, :, None, None]
+        parts = torch.split(condition[:, :, None, None], self.condition_widths, dim=1)
+        p, bias, attn_bias = parts
+        h = F.silu(self.norm0(x))
         if self.adaptive_scale:
             scale, shift = p.chunk(2, dim=1)
-            h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+            h = F.silu(torch.addcmul(shift, self.norm1(self.conv0(h)), scale + 1))
         else:
-            h = F.silu(self.norm1(h + p))
-        h = self.conv1(F.dropout(h, self.dropout, self.training))
-        y = self._sum(h, x if self.skip is None else self.skip(x))
-        return self._sum(self._attend(y), y) if self.heads else y
+            h = F.silu(self.norm1(self.conv0.without_bias(h) + p))
+        h = self.conv1.without_bias(dropout(h, self.dropout, self.training))
+        y = self._sum(h, self._shortcut(x), bias)
+        return self._sum(self._attend(y), y, attn_bias) if self.heads else y
 
-    def _sum(self, branch: Tensor, x: Tensor) -> Tensor:
-        # Nothing else refers to the sum, so it can be scaled in place.
-        return (branch + x).mul_(self.skip_scale)
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if isinstance(self.skip, Conv2d):
+            return self.skip.without_bias(x)
+        return x if self.skip is None else self.skip(x)
+
+    def _sum(self, branch: Tensor, x: Tensor, bias: Tensor) -> Tensor:
+        return torch.add(bias, branch + x, alpha=self.skip_scale)
 
     def _attend(self, y: Tensor) -> Tensor:
         n, _, height, width = y.shape
@@ -231,8 +244,7 @@ class UNetBlock(nn.Module):
             images = pixels.permute(0, 3, 1, 2)
         else:
             images = attended.reshape(n, -1, height, width).contiguous()
-        projected: Tensor = self.proj(images)
-        return projected
+        return self.proj.without_bias(images)
 
 
 def make_block(entry: Entry, emb_channels: int, settings: BlockSettings) -> UNetBlock:

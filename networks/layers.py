@@ -31,6 +31,15 @@ def widen(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which convolutions of x compute and answer, by autocast or without it."""
+    where = x.device.type
+    is_cast = where != "meta" and x.dtype != torch.float64 and torch.is_autocast_enabled(where)
+    if is_cast:
+        return torch.get_autocast_dtype(where)
+    return x.dtype
+
+
 def has_tangent(x: Tensor) -> bool:
     """Whether a forward-mode derivative is being taken through x (torch.func.jvp, jacfwd)."""
     return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
@@ -191,11 +200,18 @@ class Conv2d(Resample):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer."""
+        return self._convolved(x, self.bias)
+
+    def without_bias(self, x: Tensor) -> Tensor:
+        """Apply the layer but for its bias, which on a GPU takes a kernel to add and one to sum."""
+        return self._convolved(x, None)
+
+    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if self.fused:
             padding = self.padding + self.filter_padding
             # The bias may go in first: the filter sums to one and sees no padding.
-            return self._down(F.conv2d(x, self.weight, self.bias, padding=padding), 0)
-        return F.conv2d(super().forward(x), self.weight, self.bias, padding=self.padding)
+            return self._down(F.conv2d(x, self.weight, bias, padding=padding), 0)
+        return F.conv2d(super().forward(x), self.weight, bias, padding=self.padding)
 
 
 class StridedConv2d(Conv2d):

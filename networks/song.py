@@ -5,13 +5,14 @@ nothing of sigma: `diffusion` computes its input, its noise condition and what i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.blocks import BlockSettings, make_block
+from networks.conditions import blocks_of, conditions
 from networks.inputs import ConditionalNetwork, zeroed_labels
 from networks.layers import (
     Conv2d,
@@ -143,9 +144,10 @@ class SongUNet(ConditionalNetwork):
 
     def evaluate(self, x: Tensor, emb: Tensor) -> Tensor:
         """The output image, from encoder and decoder."""
-        return self._decode(self._encode(x, emb), emb)
+        own = iter(conditions(blocks_of(self.enc, self.dec), emb, x))
+        return self._decode(self._encode(x, own), own)
 
-    def _encode(self, x: Tensor, emb: Tensor) -> list[Tensor]:
+    def _encode(self, x: Tensor, own: Iterator[Tensor]) -> list[Tensor]:
         """The skip stack: the outputs of all encoder layers but the auxiliary ones."""
         skips: list[Tensor] = []
         pyramid = x
@@ -160,10 +162,10 @@ class SongUNet(ConditionalNetwork):
             elif entry.kind == "conv":
                 skips.append(layer(x))
             else:
-                skips.append(layer(skips[-1], emb))
+                skips.append(layer(skips[-1], next(own)))
         return skips
 
-    def _decode(self, skips: list[Tensor], emb: Tensor) -> Tensor:
+    def _decode(self, skips: list[Tensor], own: Iterator[Tensor]) -> Tensor:
         """The output image from the skip stack, the output convolutions in full precision."""
         x = skips[-1]
         features = x
@@ -171,7 +173,7 @@ class SongUNet(ConditionalNetwork):
         for entry, layer in zip(self.decoder, self.dec.values(), strict=True):
             if entry.kind == "block":
                 x = torch.cat([x, skips.pop()], dim=1) if entry.skip_channels else x
-                x = layer(x, emb)
+                x = layer(x, next(own))
                 continue
             with full_precision(x):
                 if entry.kind == "aux_up":

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.blocks import BlockSettings, make_block
+from networks.conditions import blocks_of, conditions
 from networks.inputs import ConditionalNetwork, zeroed_labels
 from networks.layers import (
     Conv2d,
@@ -209,13 +210,14 @@ class UNet(ConditionalNetwork):
 
     def evaluate(self, x: Tensor, emb: Tensor) -> Tensor:
         """The output image, from encoder, decoder and output layers."""
+        own = iter(conditions(blocks_of(self.enc, self.dec), emb, x))
         skips: list[Tensor] = []
         for entry, layer in zip(self.encoder, self.enc.values(), strict=True):
-            x = layer(x, emb) if entry.kind == "block" else layer(x)
+            x = layer(x, next(own)) if entry.kind == "block" else layer(x)
             skips.append(x)
         for entry, layer in zip(self.decoder, self.dec.values(), strict=True):
             x = torch.cat([x, skips.pop()], dim=1) if entry.skip_channels else x
-            x = layer(x, emb) if entry.kind == "block" else layer(x)
+            x = layer(x, next(own)) if entry.kind == "block" else layer(x)
         with full_precision(x):
             output: Tensor = self.out_conv(F.silu(self.out_norm(widen(x))))
         return output

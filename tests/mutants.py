@@ -24,6 +24,7 @@ from pathlib import Path
 
 from tests.averaging_mutations import AVERAGING_MUTANTS
 from tests.compiling_mutations import COMPILING_MUTANTS
+from tests.cost_mutations import COST_MUTANTS
 from tests.download_mutations import DOWNLOAD_MUTANTS
 from tests.editing_mutations import EDITING_MUTANTS
 from tests.mutations import MUTANTS as MATHEMATICS
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 MUTANTS = [
     *MATHEMATICS,
     *AVERAGING_MUTANTS,
+    *COST_MUTANTS,
     *COMPILING_MUTANTS,
     *DOWNLOAD_MUTANTS,
     *OUTPUT_MUTANTS,

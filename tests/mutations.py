@@ -41,6 +41,12 @@ _FEW_STEP = "parity/test_parity.py::test_a_golden_case_holds[few-step-"
 
 MUTANTS = [
     *_of(
+        "networks/dropout.py",
+        "networks/test_dropout.py",
+        ("1 - dropped / 2**bits", "1 + dropped / 2**bits"),
+        ("dropped - 2 ** (bits - 1)", "dropped"),
+    ),
+    *_of(
         "diffusion/graphs.py",
         "samplers/test_graphs.py",
         ("found.rows < len(x)", "found.rows != len(x)"),
@@ -421,6 +427,12 @@ MUTANTS = [
         ("prior_scale=task.prior_scale", "prior_scale=task.sigma_max"),
     ),
     *_of(
+        "networks/conditions.py",
+        "networks/test_golden.py networks/test_layers.py",
+        ("more = scale * _biases(shortcuts)", "more = _biases(shortcuts)"),
+        ("parts = parts + _biases([block.conv0 for block in blocks])", "pass"),
+    ),
+    *_of(
         "networks/unet.py",
         "networks/test_golden.py networks/test_adm.py networks/test_state_keys.py",
         ("[cos, sin] if self.cosine_first else [sin, cos]", "[sin, cos]"),
@@ -442,9 +454,10 @@ MUTANTS = [
         "metrics/kernel.py",
         "metrics/test_kernel.py",
         ("pairs = num * (num - 1)", "pairs = num**2"),
-        ("xx.sum() - xx.trace()", "xx.sum()"),
-        ("/ x.shape[1] + 1) ** 3", "/ x.shape[1] + 1) ** 2"),
-        ("x @ y.T / x.shape[1]", "x @ y.T"),
+        ("same.sum() - same.trace()", "same.sum()"),
+        ("2 * later.sum()", "later.sum()"),
+        (".pow_(3)", ".pow_(2)"),
+        (".div_(x.shape[1])", ""),
         ("replace=False", "replace=True"),
         ("for values in (features, reference)", "for values in (reference, features)"),
         ("astype(np.float64)", "astype(np.float32)"),
@@ -480,6 +493,7 @@ MUTANTS = [
         "metrics/statistics.py",
         "metrics/test_statistics.py",
         ("num * torch.outer(mu, mu)) / (num - 1)", "num * torch.outer(mu, mu)) / num"),
+        ("sigma += sigma.triu(1).T", "sigma += sigma.T"),
         ("features.detach().to(self.total)", "features.detach()"),
     ),
     *_of(
@@ -623,6 +637,13 @@ MUTANTS = [
         ("and height <= _TALL", ""),
         ("max(width, min_width, title.width)", "max(width, min_width)"),
         ("row * num_columns + column, (x +", "row * len(lefts) + column, (x +"),
+    ),
+    *_of(
+        "data/plain_png.py",
+        "data/test_plain_png.py",
+        ('if zlib.crc32(part) != int.from_bytes(content[stop - 4 : stop], "big"):', "if False:"),
+        ("or any(rest)", ""),
+        ("if stop == len(content) else None", ""),
     ),
     *_of(
         "torch_utils/images.py",

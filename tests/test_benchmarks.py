@@ -7,20 +7,7 @@ import pytest
 import torch
 
 from benchmarks.hardware import prepared_device
-from benchmarks.reference_step import reference_forward
-from tests.command import run
-from tests.networks.small import conditions, images, small_net
-
-
-def test_the_plain_network_is_the_same_arithmetic() -> None:
-    net = small_net(label_dim=4, num_blocks=2)
-    state = dict(net.named_parameters()) | dict(net.named_buffers())
-    labels = torch.eye(4)[:3]
-    with torch.no_grad():
-        for given in (None, labels):
-            expected = net(images(3), conditions(3), given)
-            found = reference_forward(state, images(3), conditions(3), given)
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+from tests.command import run, run_afresh
 
 
 def test_float32_means_in_benchmarks_what_it_means_in_training() -> None:
@@ -100,25 +87,51 @@ def test_the_benchmark_of_samplers_covers_the_registry_and_counts_its_calls(tmp_
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
 
 
-def test_the_benchmark_of_scores_compares_distances_and_times_every_stage(tmp_path: Path) -> None:
+def test_the_benchmark_of_distances_compares_the_same_numbers(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = run(
-        "benchmarks/bench_fid.py",
-        *("--device=cpu", "--detector=digits", "--size=8", "--num=20", "--compared=1000"),
-        *("--features=64", "--pairs=2", "--repeats=1", f"--out={out}"),
+        "benchmarks/bench_distances.py",
+        *("--device=cpu", "--num=1000", "--features=64", "--subsets=1", "--rounds=1"),
+        f"--out={out}",
     )
     assert done.returncode == 0, done.stderr
     record = json.loads(out.read_text())
-    full, deficient = record["distance"]
-    assert full["images"] > record["features"] > deficient["images"]
-    assert full["relative_difference"] < 1e-9
-    assert deficient["relative_difference"] < 1e-6
-    assert all(row["ratio"] > 0 for row in record["distance"])
-    stages = ["decode", "detector", "statistics", "all three"]
-    assert list(record["stages"]) == [*stages, "kernel distance", "precision and recall"]
-    assert [row["images"] for row in record["stages"].values()] == [20] * 4 + [100_000, 1000]
-    assert all(row["per_second"] > 0 for row in record["stages"].values())
+    full, deficient, kernel, manifold = record["stages"].values()
+    assert full["relative_difference"]["edm"] < 1e-9
+    assert deficient["relative_difference"]["edm"] < 1e-6
+    for row in (kernel, manifold):
+        assert all(difference < 1e-3 for difference in row["relative_difference"].values())
+    assert all(row["images_per_s"]["driftless"]["median"] > 0 for row in record["stages"].values())
     assert {"device", "torch", "scipy", "commit"} <= record["hardware"].keys()
+
+
+def test_the_published_pass_over_images_gives_the_statistics_of_ours(tmp_path: Path) -> None:
+    from benchmarks import published_scores as published
+    from benchmarks.bench_fid import write_images
+    from data.dataset import ImageDataset
+    from metrics import detectors
+    from metrics.evaluate import evaluate
+    from tests.inception import random_weights, save_weights
+
+    path = write_images(tmp_path, 8, 3)
+    detector = detectors.load("inception", weights=str(save_weights(tmp_path / "random.pth")))
+    dataset = ImageDataset(path)
+    ours = evaluate(detector, dataset.batches(2), dataset.image_shape).statistics.finalize()
+    network = published.plain_network(random_weights())
+    theirs = published.score(path, network, len(ours.mu), torch.device("cpu"))
+    assert ours.num == theirs.num == 3
+    for one, two in ((ours.mu, theirs.mu), (ours.sigma, theirs.sigma)):
+        torch.testing.assert_close(torch.tensor(one), torch.tensor(two), rtol=1e-3, atol=1e-4)
+
+
+def test_the_benchmark_of_conversions_makes_the_same_data_sets_both_ways(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = run("benchmarks/bench_dataset_tool.py", "--num=2", "--rounds=1", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    for row in list(record.values())[2:]:
+        assert set(row["images_per_s"]) == {"published", "one", "all"}
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
 
 
 def test_the_benchmark_of_few_steps_measures_every_form_that_can_make_5_calls(
@@ -189,6 +202,51 @@ def test_the_benchmark_of_starts_sees_a_first_step_and_an_image(tmp_path: Path) 
     seconds = json.loads(out.read_text())["seconds"]
     assert list(seconds) == names
     assert all(row["min"] > 0 for row in seconds.values())
+
+
+def test_the_benchmark_of_growth_fits_exponents_and_checks_the_forecast(tmp_path: Path) -> None:
+    from benchmarks.bench_scaling import exponent
+
+    assert abs(exponent([1, 2, 4], [3, 12, 48]) - 2) < 1e-9
+    out = tmp_path / "out.json"
+    for axes in ("processes,steps", "batch"):  # the second keeps what the first has measured
+        done = run_afresh(
+            "benchmarks/bench_scaling.py",
+            *("--device=cpu", "--rounds=1", f"--axes={axes}", "--points=2", f"--out={out}"),
+        )
+        assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    assert list(record["axes"]) == ["batch", "steps", "processes"]
+    assert all(len(axis["rows"]) == 2 for axis in record["axes"].values())
+    batch = record["axes"]["batch"]
+    assert batch["exponents"]["gflops"] == 1
+    for row in batch["rows"]:
+        assert abs(row["forecast_gb"] / row["peak_gb"] - 1) < 0.15
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
+
+
+def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path) -> None:
+    from benchmarks.bench_profile import kind_of
+
+    assert kind_of("aten::mkldnn_convolution") == "convolutions"
+    assert kind_of("aten::native_group_norm_backward") == "norms"
+    assert kind_of("aten::_foreach_lerp_") == "optimizer and averages"
+    assert kind_of("aten::mul") == "other arithmetic"
+    assert kind_of("autograd::engine::evaluate_function: AddBackward0") == "dispatch and autograd"
+    out = tmp_path / "out.json"
+    done = run(
+        "benchmarks/bench_profile.py",
+        *("--device=cpu", "--precisions=fp32", "--channels=16", "--size=16", "--batch=2"),
+        *("--rounds=1", f"--out={out}"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(out.read_text())
+    found = record["precisions"]["fp32"]
+    assert abs(sum(found["shares"].values()) - 1) < 0.01
+    assert found["shares"]["convolutions"] > 0
+    assert found["gflops"] > 0
+    assert found["share_of_peak"] > 0
+    assert {"device", "torch", "commit"} <= record["hardware"].keys()
 
 
 def test_the_benchmark_of_half_precision_times_every_way_and_compares_every_sampler(

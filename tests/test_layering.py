@@ -91,11 +91,15 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
         visit(name, ())
 
 
+# they write an archive of CIFAR's form themselves, and time the published way to read it
+_UNPICKLE_THEIR_OWN = ("benchmarks.bench_dataset_tool", "benchmarks.published_data")
+
+
 def test_only_safe_pickle_imports_pickle() -> None:
     for package in [*PACKAGES, "benchmarks", "assets"]:
         for module, path in modules(package).items():
             names = {name.split(".")[0] for name, _ in imported(path)}
-            if module != "torch_utils.safe_pickle":
+            if module not in ("torch_utils.safe_pickle", *_UNPICKLE_THEIR_OWN):
                 assert not names & {"pickle", "pickletools", "dill", "cloudpickle"}, module
 
 

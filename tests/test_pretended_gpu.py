@@ -132,6 +132,38 @@ def test_the_counts_on_record_are_of_the_published_recipes_and_nothing_waits_in_
             assert expected["step"]["waits"] == expected["call"]["waits"] == 0, (name, recipe)
 
 
+LEDGER = """
+import torch
+import torch.nn.functional as F
+from tests.pretend.ledger import Ledger
+x, half = torch.ones(2, 3, 8, 16, device="cuda"), torch.ones(4, 256, device="cuda").half()
+weight, bias = torch.ones(5, 3, 1, 1, device="cuda"), torch.ones(5, device="cuda")
+with Ledger() as ledger:
+    x + x[:1]
+    half.mul_(2)
+    x.zero_()
+    F.conv2d(x, weight)
+    F.conv2d(x, weight, bias)
+    x.view(6, 128).mT
+for name, cost in ledger.by_operation().items():
+    print(name, cost.calls, cost.launches, cost.bytes)
+print("total", ledger.total().launches, ledger.total().bytes)
+"""
+
+
+def test_a_ledger_tells_launches_and_bytes_of_operations() -> None:
+    image, output = 3 * 8 * 16 * 4, 2 * 5 * 8 * 16 * 4
+    lines = dict(line.split(" ", 1) for line in run("-c", LEDGER).splitlines())
+    assert lines["add.Tensor"] == f"1 1 {5 * image}"
+    assert lines["mul_.Tensor"] == f"1 1 {2 * 4 * 256 * 2}"
+    assert lines["zero_.default"].split()[-1] == str(2 * image)
+    # two products, and the kernel that adds a bias reads the output and writes it
+    assert lines["convolution.default"] == f"2 3 {2 * output}"
+    assert not [name for name in lines if name.startswith(("view", "transpose"))]
+    moved = 5 * image + 2 * 4 * 256 * 2 + 2 * image + 2 * output
+    assert lines["total"].split()[1] == str(moved)
+
+
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_a_pretended_gpu(check: str, errors: dict[str, str | None]) -> None:
     assert errors[check] is None, errors[check]
@@ -257,3 +289,14 @@ def test_two_processes_do_over_nccl_what_one_does(
     ours, theirs = (load_file(folder / "run" / name) for folder in (tmp_path, root))
     for key, tensor in theirs.items():
         torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_a_dry_run_tries_steps_and_a_profile_sees_the_host_where_kernels_are_hidden(
+    tmp_path: Path,
+) -> None:
+    short = f"{TRAIN} --outdir={tmp_path} --duration=4it preview=off"
+    output = run(*programs(f"{short} --dry-run", f"{short} --profile=1"), computing=True)
+    assert "device: cuda" in output
+    assert "the GPU's kernels could not be watched" in output
+    (table,) = tmp_path.glob("profile-*/operators.txt")
+    assert table.read_text(encoding="utf-8").startswith("a step, on average over 1: ")

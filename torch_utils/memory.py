@@ -25,6 +25,14 @@ def available_bytes(device: torch.device) -> int | None:
     return None if host is None else host // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def resident_bytes() -> int | None:
+    """Bytes of the host's memory that this process has in use; None if the system does not tell."""
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
 def available_on_host(root: Path = Path("/")) -> int | None:
     """Bytes that all processes of this machine, or of this container, can still take together.
 

@@ -21,3 +21,8 @@ def is_integer(value: Any, least: float = -math.inf, most: float = math.inf) -> 
 def is_number(value: Any) -> bool:
     """Whether a value is a number that a float can hold, and not a truth value."""
     return isinstance(value, float) or is_integer(value, -1e308, 1e308)
+
+
+def three_digits(value: float) -> str:
+    """A positive number for people, to three digits or to the whole: 0.012, 42.4, 1,234."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"

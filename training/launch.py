@@ -16,9 +16,10 @@ from torch_utils.untouched import current_gpu, generators, numerics
 from training.choice import ChosenRun, Wanted, checked, new_run, old_run
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData, load_training_data
+from training.estimate import costs_of, lines_of, probe_lines
 from training.judging import judge_for
 from training.loop import train
-from training.memory import micro_batch_that_fits
+from training.memory import Forecast, forecast_for, micro_batch_that_fits
 from training.recipes import dump_config
 from training.remarks import remarks
 from training.run_dir import CONFIG_FILE, describe, prepare, set_aside
@@ -41,6 +42,7 @@ class Start:
             that has this config, and a new one if there is none.
         allow_config_change: resume although the config differs from the run's.
         transfer: a snapshot, or a run directory, to take a new run's first weights from.
+        profile: steps to profile, see `training.profiling`; None for none.
     """
 
     outdir: str | None = None
@@ -49,6 +51,7 @@ class Start:
     resume: str | None = None
     allow_config_change: bool = False
     transfer: str | None = None
+    profile: int | None = None
 
     def __post_init__(self) -> None:
         if self.resume not in (None, "latest"):
@@ -58,6 +61,8 @@ class Start:
                 )
         elif self.outdir is None:
             raise UserError("missing option --outdir=DIR: where run directories go")
+        if self.profile is not None and self.profile < 1:
+            raise UserError(f"--profile is {self.profile}: give a number of steps, 1 or more")
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def run(
         UserError: the config, the data, or the run or snapshot to start from cannot be used.
         Failure: the disk is full or not writable, or too many steps in a row were not finite.
     """
-    with ExitStack() as lock, _prepared(wanted, start, lock) as (data, asked, chosen, notes):
+    with ExitStack() as lock, _prepared(wanted, start, lock) as (data, asked, chosen, _, notes):
         here = asked.world
         tell = say if here.is_main else None
         judge = None
@@ -144,37 +149,52 @@ def run(
             has_bar=has_bar,
             heeds_signals=heeds_signals,
             judge=judge,
+            profile=start.profile,
         )
         return Result(chosen.folder, chosen.config, is_complete)
 
 
-def dry_run(wanted: TrainingConfig, start: Start, say: Say) -> str:
-    """What `run` would train, as a recipe with comments; nothing is written.
+def dry_run(wanted: TrainingConfig, start: Start, say: Say, *, probe: float = 0.0) -> str:
+    """What `run` would train, as a recipe with comments; nothing is written. All processes must
+    call.
 
     Args:
         wanted, start: as of `run`.
-        say: called with lines about it, in the main process.
+        say: called with lines about it and about its cost, in the main process.
+        probe: seconds that may be spent on trying steps, to say how long the run will take; 0 for
+            none.
 
     Returns:
         The recipe; an empty text in the other processes.
     """
-    with _prepared(wanted, start, None) as (data, asked, _, notes):
-        if not asked.world.is_main:
-            return ""
+    with _prepared(wanted, start, None) as (data, asked, chosen, forecast, notes):
+        here, config = asked.world, asked.config if chosen is None else chosen.config
+        tell = say if here.is_main else _silent
         for line in notes:
-            say(line)
-        return shown(asked.config, data, asked.blank)
+            tell(line)
+        seen = 0 if chosen is None else chosen.seen
+        costs = costs_of(forecast, config, data, here, asked.blank)
+        for line in lines_of(costs, config, here):
+            tell(line)
+        if probe:
+            for line in probe_lines(costs, config, data, here, seen=seen, limit=probe):
+                tell(line)
+        return shown(asked.config, data, asked.blank) if here.is_main else ""
+
+
+def _silent(line: str) -> None:
+    """Say nothing: only the main process prints."""
 
 
 @contextlib.contextmanager
 def _prepared(
     wanted: TrainingConfig, start: Start, lock: ExitStack | None
-) -> Iterator[tuple[TrainingData, Wanted, ChosenRun | None, list[str]]]:
+) -> Iterator[tuple[TrainingData, Wanted, ChosenRun | None, Forecast, list[str]]]:
     """Join the processes, read the data, check the config, and look for a run to go on with.
 
     Yields:
         (data, what was asked for with the config of the run, the old run or None for a new one,
-        lines for its log).
+        what its steps need, lines for its log).
     """
     if start.transfer is not None:
         wanted = without_ema_rampup(wanted)
@@ -182,6 +202,7 @@ def _prepared(
         data = load_training_data(wanted.data)
         here.meet()  # each machine decodes for itself
         asked = checked(wanted, data, here, allow_config_change=start.allow_config_change)
+        forecast = forecast_for(asked.config, asked.blank, here)
         chosen, notes = None, list[str]()
         if start.resume is not None:
             chosen, notes = old_run(asked, start.resume, start.outdir, lock=lock)
@@ -193,7 +214,7 @@ def _prepared(
             if start.transfer is not None:
                 transferable(start.transfer, asked.blank)
             size, note = micro_batch_that_fits(
-                asked.config, data, here, asked.blank, is_open=asked.is_size_open
+                forecast, asked.config, data, here, is_open=asked.is_size_open
             )
             config = asked.config.with_micro_batch(size)
             has_blocks = set_remat(asked.blank.model, config.run.remat)
@@ -202,7 +223,7 @@ def _prepared(
                 notes.append(f"precision auto: {config.run.precision} is fast here")
             notes += remarks(config, has_recipe=has_recipe, has_blocks=has_blocks)
             notes += [] if note is None else [note]
-        yield data, replace(asked, config=config), chosen, notes
+        yield data, replace(asked, config=config), chosen, forecast, notes
 
 
 def _name(start: Start, asked: Wanted, data: TrainingData) -> str | None:

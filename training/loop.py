@@ -1,6 +1,7 @@
 """The training loop: steps until the end or a signal. Reads top to bottom."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from training.judging import judge_for
 from training.labels import labels_of
 from training.maintenance import Run, finish, maintain, save, score_if_due
 from training.preview import Preview, plan_preview
+from training.profiling import StepProfile
 from training.run_log import RunLog
 from training.setup import create_trainer, model_of, transfer
 from training.source import MicroBatches
@@ -48,6 +50,7 @@ def train(
     has_bar: bool = False,
     heeds_signals: bool = False,
     judge: Judge | None = None,
+    profile: int | None = None,
 ) -> bool:
     """Train to the end of the config's duration, or until a signal asks to stop.
 
@@ -62,6 +65,7 @@ def train(
         has_bar: show progress on stderr.
         heeds_signals: see `StopSignals`.
         judge: of `training.judging.judge_for`; None to make it here, if scores are wanted.
+        profile: steps to profile, see `training.profiling`; None for none.
 
     Returns:
         Whether the run is complete; if not, its state has been saved.
@@ -98,7 +102,8 @@ def train(
                 Run(
                     *(config, trainer, model, data, folder, log, milestones, clock, signals),
                     *(writer, has_bar, preview, scoring),
-                )
+                ),
+                profile,
             )
     except OSError as error:
         if is_out_of_memory(error):
@@ -146,7 +151,14 @@ def _same_scaling(config: ResolvedConfig, before: dict[str, Any]) -> bool:
     return all(before["run"].get(key) == getattr(config.run, key) for key in keys)
 
 
-def _loop(run: Run) -> bool:
+def _profile_of(run: Run, num: int | None) -> AbstractContextManager[StepProfile | None]:
+    """What watches the first steps, if they are to be profiled, in the main process."""
+    if num is None or not run.world.is_main:
+        return nullcontext()
+    return StepProfile(num, run.folder, run.world.device, run.trainer.seen, run.log.say)
+
+
+def _loop(run: Run, num_profiled: int | None) -> bool:
     """Steps until the end or a signal; True at the end."""
     config, trainer, world, milestones = run.config, run.trainer, run.world, run.milestones
     duration = config.run.duration
@@ -159,17 +171,20 @@ def _loop(run: Run) -> bool:
         if line := compile_blocks(trainer, batch, draws):
             run.log.say(line)
 
-    with tqdm(
+    bar = tqdm(
         total=duration,
         initial=trainer.seen,
         unit="img",
         unit_scale=True,
         disable=None if world.is_main and run.has_bar else True,
-    ) as bar:
+    )
+    with bar, _profile_of(run, num_profiled) as profile:
         while trainer.seen < duration:
             micro_batches = list(source.at(trainer.seen))
             pairs = [(batch, draws) for batch, draws, _ in micro_batches]
             trainer.step(pairs, [seed for _, _, seed in micro_batches])
+            if profile is not None:
+                profile.after_step(trainer.seen)
             if is_first:
                 run.log.say(f"first step after {run.clock.here(world.device):.1f} s")
                 is_first = False

@@ -1,4 +1,4 @@
-"""How much memory a training step will need, and micro-batches that fit.
+"""How much memory and arithmetic a training step will need, and micro-batches that fit.
 
 A step runs on tensors without storage (`FakeTensorMode`), and the bytes that would be alive are
 counted. The number is exact except for workspaces of the libraries underneath.
@@ -6,20 +6,22 @@ counted. The number is exact except for workspaces of the libraries underneath.
 
 import copy
 import math
-import weakref
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffusion.denoiser import Denoiser
 from losses.batch import Batch, Draws, Generators
+from losses.objective import Objective
 from networks.blocks import set_fused_attention, set_remat
+from torch_utils.alive_bytes import AliveBytes
 from torch_utils.distributed import World
+from torch_utils.flops import Flops
 from torch_utils.memory import available_bytes
 from torch_utils.precision import autocast
 from training.config import ResolvedConfig, TrainingConfig
@@ -29,62 +31,24 @@ from training.setup import create_objective
 # share of the free memory; the rest is for workspaces and fragments, which took 30% on CPUs
 USABLE = {"cuda": 0.9, "cpu": 0.7}
 _GIB = 2**30
-_GENEROUS = 8  # at least five times what a call with gradients takes, in outputs of its modules
+_GENEROUS = 12  # at least three times what a call with gradients takes, in outputs of its modules
 
 
-class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors made within the context that are still in use.
+@dataclass(frozen=True)
+class StepNeeds:
+    """What a training step takes in one process.
 
     Attributes:
-        now: bytes at present.
-        peak: the most so far.
+        peak: bytes at its worst moment.
+        flops: of all its micro-batches, forward and backward, with what is computed again.
     """
 
-    def __init__(self, *, as_on_gpu: bool = False) -> None:
-        """Start from nothing.
-
-        Args:
-            as_on_gpu: count masks of dropout as on GPUs, one byte an element; CPUs have numbers.
-        """
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = 0
-        self.peak = 0
-        self._as_on_gpu = as_on_gpu
-        self._known: dict[int, tuple[int, weakref.ref[Any]]] = {}
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                storage = leaf.untyped_storage()
-                if storage._cdata not in self._known:
-                    self._note(storage, storage.nbytes())
-        if self._as_on_gpu and func is torch.ops.aten.bernoulli_.float:
-            self._note(result.untyped_storage(), result.numel())
-        return result
-
-    def _note(self, storage: torch.UntypedStorage, size: int) -> None:
-        """Count a storage as so many bytes, until it is gone."""
-        key = storage._cdata
-
-        def forget(_: Any = None) -> None:
-            known = self._known.pop(key, None)
-            self.now -= 0 if known is None else known[0]
-
-        forget()
-        self._known[key] = size, weakref.ref(storage, forget)
-        self.now += size
-        self.peak = max(self.peak, self.now)
+    peak: int
+    flops: int
 
 
 class Forecast:
-    """The memory that one training step needs, for any size of its micro-batches."""
+    """What one training step needs, for any size of its micro-batches."""
 
     def __init__(
         self,
@@ -95,7 +59,7 @@ class Forecast:
         on_gpu: bool,
         in_group: bool = False,
     ) -> None:
-        """Make a copy of the network without storage.
+        """Note what is to be forecast; the work begins with the first question.
 
         Args:
             config: the experiment; its `run.batch` and `run.batch_gpu` are ignored.
@@ -105,37 +69,62 @@ class Forecast:
             in_group: whether gradients are averaged over processes, which keeps them at all times.
         """
         self.config, self.share = config, share
-        self._on_gpu = on_gpu
-        self._objective = create_objective(config, blank.preconditioning)
+        self.blank, self._on_gpu, self._in_group = blank, on_gpu, in_group
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
-        denoiser, alive = copy.deepcopy(blank).train(), AliveBytes()
-        with self._fake, alive:
-            self._denoiser = denoiser.to_empty(device="cpu")
-        self.weights = alive.now
-        self._in_group = in_group
-        set_remat(self._denoiser.model, config.run.remat)
-        if on_gpu:
-            set_fused_attention(self._denoiser.model, True)
+        self._found: dict[int, StepNeeds] = {}
+
+    @cached_property
+    def _objective(self) -> Objective:
+        return create_objective(self.config, self.blank.preconditioning)
+
+    @cached_property
+    def _denoiser(self) -> Denoiser:
+        """A copy of the network without storage."""
+        denoiser = copy.deepcopy(self.blank).train()
+        with self._fake:
+            denoiser = denoiser.to_empty(device="cpu")
+        set_remat(denoiser.model, self.config.run.remat)
+        if self._on_gpu:
+            set_fused_attention(denoiser.model, True)
+        return denoiser
+
+    @cached_property
+    def weights(self) -> int:
+        """Bytes of the weights."""
+        tensors = self.blank.state_dict().values()
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def peak(self, num: int) -> int:
         """Bytes at the worst moment of a step in micro-batches of `num` images."""
+        return self.step(num).peak
+
+    def step(self, num: int) -> StepNeeds:
+        """What a step in micro-batches of `num` images takes."""
+        if num not in self._found:
+            self._found[num] = self._run(num)
+        return self._found[num]
+
+    def _run(self, num: int) -> StepNeeds:
+        """Run forward and backward of a micro-batch on tensors without values."""
         # the backward pass makes gradients, unless the step has some from before
         had_gradients = self._in_group or num < self.share
-        alive = AliveBytes(as_on_gpu=self._on_gpu)
-        with self._fake, alive:
-            for parameter in self._denoiser.parameters():
+        denoiser, objective = self._denoiser, self._objective
+        alive, flops = AliveBytes(as_on_gpu=self._on_gpu), Flops()
+        with self._fake, alive, flops:
+            for parameter in denoiser.parameters():
                 parameter.grad = torch.empty_like(parameter) if had_gradients else None
             before = alive.now
             batch, draws = self._inputs(num)
             inputs = alive.now - before
             with autocast(self.config.run.precision, torch.device("cpu")):
-                terms = self._objective(self._denoiser, batch, draws)
+                terms = objective(denoiser, batch, draws)
             terms.total().backward()  # type: ignore[no-untyped-call]
         others = len(self.config.ema.posthoc) * self.weights
         kept = 4 * self.weights + others  # they, their averages, two moments
         # all micro-batches of a step are drawn before the first one is computed
         waiting = inputs * (self.share // num - 1)
-        return max(kept + alive.peak + waiting, 5 * self.weights + others)
+        peak = max(kept + alive.peak + waiting, 5 * self.weights + others)
+        return StepNeeds(peak, flops.total * (self.share // num))
 
     def _inputs(self, num: int) -> tuple[Batch, Draws]:
         """Batch and draws of a micro-batch, without values."""
@@ -151,32 +140,47 @@ class Forecast:
         return batch, self._objective.draw(Generators(random, random), batch)
 
 
+def forecast_for(config: ResolvedConfig, blank: Denoiser, world: World) -> Forecast:
+    """The forecast of a run's steps in this process.
+
+    Args:
+        config: of the run.
+        blank: the model, without weights.
+        world: the processes.
+    """
+    return Forecast(
+        config,
+        blank,
+        share=config.run.batch // world.size,
+        on_gpu=world.device.type == "cuda",
+        in_group=world.is_group,
+    )
+
+
 def micro_batch_that_fits(
-    config: ResolvedConfig, data: TrainingData, world: World, blank: Denoiser, *, is_open: bool
+    forecast: Forecast,
+    config: ResolvedConfig,
+    data: TrainingData,
+    world: World,
+    *,
+    is_open: bool,
 ) -> tuple[int, str | None]:
     """Choose the micro-batch size of a new run, or check the one that was asked for.
 
     Args:
+        forecast: of the run's steps.
         config: of the run, with the largest size that may be chosen.
         data: on the host.
         world: the processes; every one must call, and all get the same.
-        blank: the model, without weights.
         is_open: whether a smaller size may be chosen.
 
     Returns:
         The size, and a line for the log if it was chosen for want of memory or does not fit.
     """
-    wanted, share = config.run.batch_gpu, config.run.batch // world.size
+    wanted, share = config.run.batch_gpu, forecast.share
     free = _free(config, data, world)
-    if free is None or surely_fits(config, blank, free / 2):
+    if free is None or surely_fits(config, forecast.blank, free / 2):
         return wanted, None
-    forecast = Forecast(
-        config,
-        blank,
-        share=share,
-        on_gpu=world.device.type == "cuda",
-        in_group=world.is_group,
-    )
     needed, budget = forecast.peak(wanted), USABLE[world.device.type] * free
     if world.device.type == "cpu":
         budget -= 4 * forecast.weights  # the copy of a state that is being written
@@ -186,12 +190,12 @@ def micro_batch_that_fits(
     less = "" if config.run.remat else ", --remat=1 takes less"
     if not is_open:
         return wanted, (
-            f"warning: micro-batches of {wanted} images take about {_gib(needed)} of memory, and "
-            f"{_gib(free)} are free: --batch-gpu={size} takes about {_gib(peak)}{less}"
+            f"warning: micro-batches of {wanted} images take about {gib(needed)} of memory, and "
+            f"{gib(free)} are free: --batch-gpu={size} takes about {gib(peak)}{less}"
         )
     return size, (
-        f"micro-batches of {size} images, which take about {_gib(peak)} of memory: all {share} at "
-        f"once would take {_gib(needed)}, and {_gib(free)} are free (--batch-gpu chooses{less})"
+        f"micro-batches of {size} images, which take about {gib(peak)} of memory: all {share} at "
+        f"once would take {gib(needed)}, and {gib(free)} are free (--batch-gpu chooses{less})"
     )
 
 
@@ -249,7 +253,8 @@ def divisors(num: int) -> set[int]:
     return {*low, *(num // n for n in low)}
 
 
-def _gib(num: float) -> str:
+def gib(num: float) -> str:
+    """A number of bytes for people."""
     return f"{num / _GIB:.1f} GiB"
 
 

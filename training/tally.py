@@ -24,34 +24,32 @@ class Tally:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._moments: dict[str, Tensor] = {}  # name -> [count, sum, sum of squares], float64
+        # names -> [count, sum, sum of squares] of each, float64; one tensor for what comes together
+        self._moments: dict[tuple[str, ...], Tensor] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._edges = torch.tensor(SIGMA_EDGES, device=world.device)
 
     def report(self, name: str, values: Tensor) -> None:
         """Add values of any shape; every process must report the same names."""
-        flat = values.detach().flatten().to(torch.float64)
-        num = flat.new_full((), flat.numel())
-        self._add(name, torch.stack([num, flat.sum(), flat.square().sum()]))
+        self._add((name,), _moments_of(values)[None])
 
-    def _add(self, name: str, moments: Tensor) -> None:
-        if name in self._moments:
-            self._moments[name] += moments
+    def _add(self, names: tuple[str, ...], moments: Tensor) -> None:
+        if names in self._moments:
+            self._moments[names] += moments
         else:
-            self._moments[name] = moments
+            self._moments[names] = moments
 
     def report_loss(self, terms: LossTerms) -> None:
         """Add every element of a loss, of its parts, and of each band of noise levels."""
         elements = terms.elements().detach()
-        self.report("Loss/loss", elements)
-        for name, values in terms.values.items():
-            self.report(f"Loss/{name}", values)
+        values = {"loss": elements, **terms.values}
         means = elements.flatten(1).mean(1).to(torch.float64)
         band = torch.bucketize(terms.sigma.detach(), self._edges, right=True)
         rows = torch.stack([torch.ones_like(means), means, means.square()], dim=1)
         bands = rows.new_zeros(len(BANDS), 3).index_add_(0, band, rows)
-        for name, moments in zip(BANDS, bands, strict=True):
-            self._add(f"Loss/sigma/{name}", moments)
+        names = [*(f"Loss/{name}" for name in values), *(f"Loss/sigma/{name}" for name in BANDS)]
+        moments = [*(_moments_of(value) for value in values.values()), *bands]
+        self._add(tuple(names), torch.stack(moments))
 
     def flush(self) -> dict[str, dict[str, Any]]:
         """Statistics over all processes since the last flush; all processes must call.
@@ -75,8 +73,12 @@ class Tally:
         """Sums over all processes, on the host: one collective and one wait for all of them."""
         if not self._moments:
             return {}
-        stacked = self.world.sum(torch.stack(list(self._moments.values()))).cpu()
-        return {name: row.clone() for name, row in zip(self._moments, stacked, strict=True)}
+        names = [name for group in self._moments for name in group]
+        stacked = self.world.sum(torch.cat(list(self._moments.values()))).cpu()
+        totals: dict[str, Tensor] = {}
+        for name, row in zip(names, stacked, strict=True):
+            totals[name] = totals[name] + row if name in totals else row.clone()
+        return totals
 
     def state(self) -> dict[str, Any]:
         """What a later process needs to go on in the middle of a tick."""
@@ -86,10 +88,18 @@ class Tally:
         """Go on from `state`; the sums of all processes go on in the main one."""
         self._last = dict(state["last"])
         share = 1.0 if self.world.is_main else 0.0
-        self._moments = {
-            name: moments.to(self.world.device) * share
-            for name, moments in state["moments"].items()
-        }
+        moments = state["moments"]
+        self._moments = {}
+        if moments:
+            sums = torch.stack(list(moments.values())).to(self.world.device) * share
+            self._moments[tuple(moments)] = sums
+
+
+def _moments_of(values: Tensor) -> Tensor:
+    """Count, sum and sum of squares in float64, [3]."""
+    flat = values.detach().flatten().to(torch.float64)
+    num = flat.new_full((), flat.numel())
+    return torch.stack([num, flat.sum(), flat.square().sum()])
 
 
 def single(value: float) -> dict[str, Any]:

@@ -109,13 +109,18 @@ class Trainer:
             This process's mean loss, a scalar on the device.
         """
         loss = self._gradients(micro_batches, dropout_seeds)
+        self.update(loss)
+        return loss
+
+    def update(self, loss: Tensor) -> None:
+        """From the gradients of a step to weights, averages and counters; `loss` is its loss."""
         gradients = [p.grad for p in self.trained.parameters() if p.grad is not None]
         if self.guard.adapts:
             torch._foreach_mul_(gradients, 1 / self.guard.scale)
         norm = torch.nn.utils.get_total_norm(gradients)
-        # a loss can overflow, in any process, although no gradient does
-        bad_losses = self.world.sum((~loss.isfinite()).float())
-        is_bad = ~norm.isfinite() | (bad_losses > 0)
+        # a loss can overflow, in any process, although no gradient does; what is not finite is NaN
+        # when it is taken from itself, and so is every sum that it is in
+        is_bad = (norm - norm) + self.world.sum(loss - loss) != 0
         clip = self.config.optimizer.clip_norm
         if clip is not None:
             torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1))
@@ -134,7 +139,6 @@ class Trainer:
         update_average(self.average, self.denoiser, beta)
         update_power_averages(self.posthoc, self.denoiser, seen=self.seen, batch=batch)
         self.seen += batch
-        return loss
 
     def _gradients(
         self, micro_batches: Sequence[tuple[Batch, Draws]], dropout_seeds: Sequence[int] | None

@@ -11,6 +11,7 @@ from data.archive import ImageArchive, Label
 from data.decoding import open_picture
 from data.listing import common_folder, phrases
 from data.modes import to_plain
+from data.plain_png import decode_plain
 from data.sources.interface import Item, Source
 from torch_utils.class_folders import class_names, in_order
 from torch_utils.errors import UserError
@@ -37,8 +38,11 @@ def archive_source(
 
     def read(index: int) -> Item:
         name = names[index]
-        where = archive.where(name)
-        return to_plain(open_picture(archive.read(name), where), where), labels.get(name)
+        content, where = archive.read(name), archive.where(name)
+        image = decode_plain(content)
+        if image is None:
+            image = to_plain(open_picture(content, where), where)
+        return image, labels.get(name)
 
     def where(index: int) -> str:
         return archive.where(names[index])

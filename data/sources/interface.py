@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from data.archive import Label
-from data.parallel import ordered_map
+from data.parallel import in_runs
 from torch_utils.errors import UserError
 from torch_utils.text import printable
 
@@ -75,7 +75,7 @@ class Source:
             UserError: an image cannot be read.
         """
 
-        def work(index: int) -> Visited[Result]:
+        def visit(index: int) -> Visited[Result]:
             try:
                 image, label = self.read(index)
             except UserError as error:
@@ -84,7 +84,7 @@ class Source:
                 return Visited(None, None, str(error))
             return Visited(function(image, self.where(index)), label)
 
-        for visited in ordered_map(work, range(self.num), num_threads):
+        for visited in in_runs(visit, range(self.num), num_threads):
             if visited.problem:
                 print(f"warning: left out: {printable(visited.problem)}", file=sys.stderr)
             yield visited

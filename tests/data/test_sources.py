@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import unicodedata
 import zlib
 
@@ -10,6 +11,7 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 
+from data import parallel
 from data.dataset import ImageDataset
 from data.decoding import open_picture
 from data.modes import to_plain
@@ -341,3 +343,20 @@ def test_large_pictures_are_converted_part_by_part_to_the_same_pixels(mode, monk
     whole = to_plain(picture, "x")
     monkeypatch.setattr("data.modes._STRIPE", 13)  # two rows of six
     np.testing.assert_array_equal(to_plain(picture, "x"), whole)
+
+
+def test_runs_keep_the_order_of_items_and_of_errors(monkeypatch):
+    monkeypatch.setattr(parallel, "_RUN_SECONDS", 0.001)
+
+    def work(index):
+        if index % 50 == 49:
+            time.sleep(0.01)  # ends a run early
+        if index in (333, 335):
+            raise ValueError(index)
+        return index
+
+    assert list(parallel.in_runs(work, range(300), 2)) == list(range(300))
+    results = parallel.in_runs(work, range(1000), 2)
+    assert [next(results) for _ in range(333)] == list(range(333))
+    with pytest.raises(ValueError, match="333"):
+        next(results)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from networks.blocks import BlockSettings, UNetBlock, attention
+from networks.conditions import conditions
 from networks.layers import (
     Conv2d,
     FourierEmbedding,
@@ -202,7 +203,9 @@ def test_adaptive_block_with_heads_equals_its_formula(settings: BlockSettings) -
     fill_by_rule(block)
     assert block.heads == (settings.num_heads or 2)
     x, emb = images(2, 8, 4, 6), torch.randn(2, 12)
-    torch.testing.assert_close(block(x, emb), block_reference(block, x, emb, settings))
+    torch.testing.assert_close(
+        block(x, *conditions([block], emb, x)), block_reference(block, x, emb, settings)
+    )
 
 
 def test_resampling_shortcut_has_no_weights_without_projection() -> None:
@@ -210,7 +213,9 @@ def test_resampling_shortcut_has_no_weights_without_projection() -> None:
     names = [name for name in block.state_dict() if name.startswith("skip")]
     assert names == ["skip.resample_filter"]
     x = images(2, 8, 4, 6)
-    torch.testing.assert_close(block(x, torch.zeros(1, 4)), F.interpolate(x, scale_factor=2.0))
+    torch.testing.assert_close(
+        block(x, *conditions([block], torch.zeros(1, 4), x)), F.interpolate(x, scale_factor=2.0)
+    )
 
 
 def test_heads_of_a_given_width_need_not_make_up_the_channels() -> None:
@@ -218,7 +223,8 @@ def test_heads_of_a_given_width_need_not_make_up_the_channels() -> None:
     block = UNetBlock(16, 16, 4, settings, attention=True)
     assert block.qkv.weight.shape == (72, 16, 1, 1)
     assert block.proj.weight.shape == (16, 24, 1, 1)
-    assert block(images(2, 16, 4, 6), torch.zeros(1, 4)).shape == (2, 16, 4, 6)
+    x = images(2, 16, 4, 6)
+    assert block(x, *conditions([block], torch.zeros(1, 4), x)).shape == x.shape
 
 
 @pytest.mark.parametrize("channels", [32, 96])

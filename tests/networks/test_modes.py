@@ -1,6 +1,7 @@
 """The modes that every network runs in: precision, layout, compilation, checkpointing, DDP."""
 
 import copy
+import itertools
 import os
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_checkpointed_gradients_are_the_same_with_dropout_on(
     set_remat(net, True)
     calls = []
     first = next(module for module in net.modules() if isinstance(module, UNetBlock))
-    first.conv0.register_forward_hook(lambda *_: calls.append(1))
+    first.norm0.register_forward_hook(lambda *_: calls.append(1))
     found = gradients(net, seed=5)
     assert len(calls) == 2  # once forward, once again in the backward pass
     for name, gradient in expected.items():
@@ -216,3 +217,13 @@ def test_conditions_may_be_classes_vectors_or_several_tags(variant: dict[str, An
             torch.testing.assert_close(dropped, net(images(1), conditions(1)))
     for a, b in ((0, 1), (0, 2), (1, 2)):
         assert not torch.allclose(outputs[a], outputs[b])
+
+
+@pytest.mark.parametrize("variant", WITH_BLOCKS)
+def test_no_two_gradients_share_memory(variant: dict[str, Any]) -> None:
+    net = small_net(**variant).train()
+    gradients(net)
+    found = [p.grad for p in net.parameters() if p.grad is not None]
+    assert all(gradient.is_contiguous() for gradient in found)
+    places = sorted((g.data_ptr(), g.data_ptr() + g.nbytes) for g in found)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(places))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from networks.dropout import dropout
 from tests.pretend.attention import EFFICIENT_ATTENTION
 
 # operations that make, move or look at tensors without computing values
@@ -65,11 +66,11 @@ class Computing(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        given = _leaves((args, kwargs))
+        given = leaves((args, kwargs))
         # looked up first: the call moves the device's counter
         twins = {id(leaf): self._twin(leaf) for leaf in given if _is_device_generator(leaf)}
         made = func(*args, **kwargs)
-        if not _has_values_to_fill(func, given, _leaves(made)):
+        if not _has_values_to_fill(func, given, leaves(made)):
             return made
 
         def on_host(leaf: Any) -> Any:
@@ -83,7 +84,7 @@ class Computing(TorchDispatchMode):
 
         try:
             host_kwargs = {**_mapped(on_host, kwargs), **_unpinned(kwargs)}
-            compute = EFFICIENT_ATTENTION.get(func.__name__, func)
+            compute = _ON_HOST.get(func.__name__, func)
             true = compute(*_mapped(on_host, args), **host_kwargs)
         except Exception as error:  # told at the end: the program shall show what it does next
             self.failed[f"{func.__name__}: {type(error).__name__} {str(error)[:120]}"] += 1
@@ -98,12 +99,21 @@ class Computing(TorchDispatchMode):
         return self._generators[key]
 
 
-def _leaves(value: Any) -> list[Any]:
+def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+    """Dropout with the mask that a CPU draws."""
+    mask = dropout(torch.ones_like(x), p, bool(train))
+    return x * mask, mask != 0
+
+
+_ON_HOST = {**EFFICIENT_ATTENTION, "native_dropout.default": _native_dropout}
+
+
+def leaves(value: Any) -> list[Any]:
     """What operations are given or return, out of its tuples, lists and dicts."""
     if isinstance(value, (tuple, list)):
-        return [leaf for item in value for leaf in _leaves(item)]
+        return [leaf for item in value for leaf in leaves(item)]
     if isinstance(value, dict):
-        return [leaf for item in value.values() for leaf in _leaves(item)]
+        return [leaf for item in value.values() for leaf in leaves(item)]
     return [value]
 
 
@@ -147,7 +157,7 @@ def _filled(made: Any, true: Any) -> Any:
     """What the device made, with the values of what the CPU made."""
     pairs = [
         (ours, theirs)
-        for ours, theirs in zip(_leaves(made), _leaves(true), strict=False)
+        for ours, theirs in zip(leaves(made), leaves(true), strict=False)
         if isinstance(ours, Tensor) and ours.is_cuda and isinstance(theirs, Tensor)
     ]
     if any(ours.shape != theirs.shape for ours, theirs in pairs):  # shapes that depend on values

@@ -14,9 +14,12 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.pretend.build import HERE, ROOT, environment
+
+if TYPE_CHECKING:
+    from tests.pretend.ledger import Ledger
 
 FILE = HERE / "counts.json"
 RECIPES = sorted(
@@ -39,12 +42,24 @@ def measured(recipe: str) -> Counts:
     return {
         "batch": config.run.batch,
         "precision": config.run.precision,
-        "step": _of_step(config, data),
+        "step": _counted(_step_of(config, data)),
         "call": _of_call(config, data),
     }
 
 
-def _published(recipe: str) -> tuple[Any, Any]:
+def ledger(recipe: str, *overrides: str) -> "Ledger":
+    """The costs of a training step in this process, which must see a pretended GPU."""
+    from tests.pretend.ledger import Ledger
+
+    _clear()
+    step = _step_of(*_published(recipe, *overrides))
+    step()
+    with Ledger() as found:
+        step()
+    return found
+
+
+def _published(recipe: str, *overrides: str) -> tuple[Any, Any]:
     """The resolved config of a recipe, for one micro-batch, and blank data of its shape."""
     import torch
 
@@ -57,7 +72,7 @@ def _published(recipe: str) -> tuple[Any, Any]:
     name, _, size = Path(str(config.data.path)).stem.rpartition("-")
     height, width = map(int, size.split("x"))
     num = BATCHES[height]
-    config = load_config(path, {}, (f"run.batch={num}", f"run.batch_gpu={num}"))
+    config = load_config(path, {}, (f"run.batch={num}", f"run.batch_gpu={num}", *overrides))
     images = torch.zeros(num, 1 if name == "mnist" else 3, height, width, dtype=torch.uint8)
     data = TrainingData(images, None, name)
     if config.data.cond:
@@ -70,7 +85,7 @@ def _published(recipe: str) -> tuple[Any, Any]:
     return resolve(config, num_images=num, world_size=1), data
 
 
-def _of_step(config: Any, data: Any) -> Counts:
+def _step_of(config: Any, data: Any) -> Callable[[], None]:
     """A step of training, from the draw of its batch to the average of the weights."""
     import torch
 
@@ -91,7 +106,7 @@ def _of_step(config: Any, data: Any) -> Counts:
         parts = list(source.at(trainer.seen))
         trainer.step([(batch, draws) for batch, draws, _ in parts], [s for *_, s in parts])
 
-    return _counted(step)
+    return step
 
 
 def _of_call(config: Any, data: Any) -> Counts:

@@ -80,7 +80,7 @@ class Events:
             self.kernels[name] += 1
         elif kind not in ("malloc", "memset", "d2d"):
             self.bytes[kind] += size
-            self.where[kind, name, _line_of_ours()] += 1
+            self.where[kind, name, line_of_ours()] += 1
 
     def of(self, *kinds: str) -> dict[tuple[str, str, str], int]:
         """The entries of `where` of some kinds."""
@@ -93,7 +93,7 @@ class Events:
         return "\n".join(lines)
 
 
-def _line_of_ours() -> str:
+def line_of_ours() -> str:
     """The innermost line of this repository that is being run, outside of this folder."""
     for frame in reversed(traceback.extract_stack()):
         path = frame.filename

@@ -177,6 +177,11 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (_LAYOUT, "return x.is_cuda and is_channels_last(x)", "return False"),
         (_counts("imagenet64-adm"), "device_type = x.device.type", 'device_type = "cpu"'),
+        (
+            _counts("cifar10-uncond-ddpmpp"),
+            "return self._convolved(x, None)",
+            "return self._convolved(x, 0 * self.bias)",
+        ),
     ),
     "networks/blocks.py": (
         (

@@ -14,10 +14,17 @@ import torch.distributed as dist
 import networks
 from models.build import build
 from tests.training.runs import CPU, ROOT, tiny_config, tiny_data, tiny_recipe
+from torch_utils.alive_bytes import AliveBytes
 from torch_utils.distributed import World
 from torch_utils.memory import available_bytes, available_on_host
 from training.config import ResolvedConfig, TrainingConfig, model_config, resolve
-from training.memory import AliveBytes, Forecast, divisors, micro_batch_that_fits, surely_fits
+from training.memory import (
+    Forecast,
+    divisors,
+    forecast_for,
+    micro_batch_that_fits,
+    surely_fits,
+)
 from training.recipes import load_config
 from training.setup import create_trainer, model_of
 from training.source import MicroBatches
@@ -115,10 +122,11 @@ def chosen(batch: int, batch_gpu: int | None, world: World = CPU) -> tuple[int, 
     """What is made of that run's size of micro-batches."""
     config = with_batch(batch, batch_gpu, world.size)
     blank = build(model_of(config, tiny_data()), empty=True)
-    return micro_batch_that_fits(config, tiny_data(), world, blank, is_open=batch_gpu is None)
+    forecast = forecast_for(config, blank, world)
+    return micro_batch_that_fits(forecast, config, tiny_data(), world, is_open=batch_gpu is None)
 
 
-def forecast_for(batch: int) -> Forecast:
+def forecast_here(batch: int) -> Forecast:
     """The forecast of that run on this machine."""
     config = with_batch(batch, None)
     blank = build(model_of(config, tiny_data()), empty=True)
@@ -129,14 +137,14 @@ def too_large() -> int:
     """A power of two of images that this machine cannot compute at once."""
     free, num = available_bytes(CPU.device), 1024
     assert free is not None
-    return int(num * 2 ** math.ceil(math.log2(2 * free / forecast_for(num).peak(num))))
+    return int(num * 2 ** math.ceil(math.log2(2 * free / forecast_here(num).peak(num))))
 
 
 def test_a_batch_that_fits_is_left_whole_and_another_one_is_cut() -> None:
     many = too_large()
     assert chosen(16, None) == (16, None)
     size, line = chosen(many, None)
-    free, forecast = available_bytes(CPU.device), forecast_for(many)
+    free, forecast = available_bytes(CPU.device), forecast_here(many)
     assert free is not None
     assert 1 < size < many
     assert forecast.peak(size) < free < 3 * forecast.peak(2 * size)

@@ -1,0 +1,152 @@
+"""What scores cost that compare two sets of features, beside the published programs.
+
+    python benchmarks/bench_distances.py --device=cpu --out=benchmarks/results/distances-cpu.json
+
+The Frechet distance beside a square root, as EDM computes it, once with full rank and once with
+fewer images than features; the kernel distance; precision and recall. torch-fidelity is measured,
+too, if it is installed: as it is, with kernels and distances in float32, and with features in
+float64, as ours are.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import click
+import numpy as np
+import scipy
+import torch
+
+from benchmarks import published_scores as published
+from benchmarks.bench_fid import EDM, FIDELITY
+from benchmarks.comparison import OURS, compared, told
+from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.timing import FEWEST_PAIRS
+from metrics.frechet import frechet_distance
+from metrics.kernel import SUBSET_SIZE, kernel_distance
+from metrics.manifold import precision_recall
+from metrics.statistics import Gaussian
+from torch_utils.command import Command
+
+
+def gaussian(seed: int, num_features: int, num_images: int) -> Gaussian:
+    """Of random features with a spread-out spectrum, as a network's are."""
+    random = np.random.default_rng(seed)
+    scales = np.logspace(0, -3, num_features)
+    features = random.normal(size=(num_images, num_features)) * scales
+    features += 0.1 * np.roll(features, 1, axis=1)
+    return Gaussian(features.mean(0), np.cov(features.T), num_images)
+
+
+Ways = dict[str, Callable[[], Any]]
+
+
+def distance_ways(first: Gaussian, second: Gaussian) -> Ways:
+    """The Frechet distance."""
+    ways: Ways = {
+        OURS: lambda: frechet_distance(first, second),
+        EDM: lambda: published.distance(first, second),
+    }
+    if importlib.util.find_spec("torch_fidelity"):
+        from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+        one, two = ({"mu": each.mu, "sigma": each.sigma} for each in (first, second))
+        ways[FIDELITY] = lambda: fid_statistics_to_metric(one, two, False)[KEY_METRIC_FID]
+    return ways
+
+
+def kernel_ways(ours: np.ndarray, theirs: np.ndarray, subsets: int, device: torch.device) -> Ways:
+    """The kernel distance."""
+    ways: Ways = {OURS: lambda: kernel_distance(ours, theirs, subsets=subsets, device=device)[0]}
+    if importlib.util.find_spec("torch_fidelity"):
+        from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+        one, two = torch.from_numpy(ours), torch.from_numpy(theirs)
+
+        def score(one: torch.Tensor, two: torch.Tensor) -> float:
+            found: dict[str, float] = kid_features_to_metric(
+                one, two, kid_subsets=subsets, kid_subset_size=SUBSET_SIZE, verbose=False
+            )
+            return found[KEY_METRIC_KID_MEAN]
+
+        ways[FIDELITY] = lambda: score(one, two)
+        ways[f"{FIDELITY} in float64"] = lambda: score(one.double(), two.double())
+    return ways
+
+
+def manifold_ways(ours: np.ndarray, theirs: np.ndarray, device: torch.device) -> Ways:
+    """Precision and recall."""
+    ways: Ways = {OURS: lambda: precision_recall(ours, theirs, device=device)[0]}
+    if importlib.util.find_spec("torch_fidelity"):
+        from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, prc_features_to_metric
+
+        one, two = (torch.from_numpy(values).to(device) for values in (ours, theirs))
+
+        def score(one: torch.Tensor, two: torch.Tensor) -> float:
+            found: dict[str, float] = prc_features_to_metric(one, two, verbose=False)
+            return found[KEY_METRIC_PRECISION]
+
+        ways[FIDELITY] = lambda: score(one, two)
+        ways[f"{FIDELITY} in float64"] = lambda: score(one.double(), two.double())
+    return ways
+
+
+@click.command(cls=Command)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--features", default=2048, show_default=True, help="Features of an image.")
+@click.option(
+    "--num",
+    type=click.IntRange(SUBSET_SIZE),
+    default=5000,
+    show_default=True,
+    help="Images in each set, of the kernel distance and of precision and recall.",
+)
+@click.option("--subsets", default=5, show_default=True, help="Of the kernel distance.")
+@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="All ways, in turn.")
+@click.option("--only", type=click.Choice(["frechet", "others"]), help="Measure only this.")
+@click.option("--out", metavar="JSON", help="Where the results go.")
+def main(
+    device: str,
+    features: int,
+    num: int,
+    subsets: int,
+    rounds: int,
+    only: str | None,
+    out: str | None,
+) -> None:
+    """Time the scores that compare two sets of features."""
+    target = prepared_device(device)
+    random = np.random.default_rng(0)
+    ours, theirs = (random.random((num, features), np.float32) for _ in range(2))
+    ours += 0.1
+    other = gaussian(1, features, 10 * features)
+    stages: dict[str, tuple[int, Ways]] = {}
+    if only != "others":
+        for count in (10 * features, features // 2):
+            ways = distance_ways(gaussian(0, features, count), other)
+            stages[f"Frechet distance, {count} images"] = 1, ways
+    if only != "frechet":
+        stages["kernel distance"] = (
+            subsets * SUBSET_SIZE,
+            kernel_ways(ours, theirs, subsets, target),
+        )
+        stages["precision and recall"] = num, manifold_ways(ours, theirs, target)
+    record: dict[str, Any] = {
+        "hardware": hardware(target) | {"numpy": np.__version__, "scipy": scipy.__version__},
+        "features": features,
+        "torch_fidelity": bool(importlib.util.find_spec("torch_fidelity")),
+        "stages": {},
+    }
+    for stage, (count, ways) in stages.items():
+        found = {name: way() for name, way in ways.items()}
+        row = compared(ways, count, target, rounds)
+        row["relative_difference"] = {
+            name: abs(value / found[OURS] - 1) for name, value in found.items() if name != OURS
+        }
+        record["stages"][stage] = row
+        print(told(stage, row), row["relative_difference"], flush=True)
+    write_results(out, record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""generate.py from start to end against the plain sampler as a program: processes, PNGs on disk.
+
+    python benchmarks/bench_generate.py --device=cpu --out=benchmarks/results/generate-cpu.json
+
+Both make the same images of the same snapshot: DDPM++ with 64 channels, multipliers 2, 2 and 4
+blocks a level, at 32x32, with random weights, by Heun's method in 18 steps. Each process is timed
+from its start to its end, and so is one that makes a single image in two steps, which is nearly all
+start-up. The programs are called in turn.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.bench_training import NETWORK
+from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
+from models.build import build
+from models.config import ModelConfig
+from models.snapshot import SnapshotInfo, save_snapshot
+from torch_utils.command import Command
+
+ROOT = Path(__file__).parents[1]
+PRECISIONS = ("fp32", "bf16")  # of generate.py
+CPU = torch.device("cpu")  # processes are over when they are timed: there is no device to wait for
+
+
+def written_snapshot(path: Path, network: Mapping[str, Any], side: int) -> Path:
+    """Write a snapshot of an unconditional model with random weights, none near zero."""
+    config = ModelConfig(
+        network={"name": "ddpmpp", **network}, img_resolution=(side, side), img_channels=3
+    )
+    torch.manual_seed(0)
+    denoiser = build(config)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_().mul_(parameter[0].numel() ** -0.5)
+    save_snapshot(path, denoiser.state_dict(), SnapshotInfo(config))
+    return path
+
+
+def program(script: str, *args: object) -> Callable[[], object]:
+    """A call that runs a program of this repository to its end."""
+    command = [sys.executable, str(ROOT / script), *map(str, args)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def call() -> None:
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
+
+    return call
+
+
+def commands(
+    network: Path, folder: Path, device: str, num: int, batch: int, steps: int
+) -> dict[str, Callable[[], object]]:
+    """The yardstick and ours, by name, with the same work to do."""
+    how = (f"--network={network}", f"--device={device}", f"--batch={batch}", f"--steps={steps}")
+    calls = {
+        "yardstick": program(
+            "benchmarks/reference_sampler.py", *how, f"--outdir={folder / 'plain'}", f"--num={num}"
+        )
+    }
+    for precision in PRECISIONS:
+        own = (f"--outdir={folder / precision}", f"--precision={precision}")
+        calls[precision] = program("generate.py", *how, *own, f"--seeds=0-{num - 1}")
+    return calls
+
+
+def rows_of(
+    times: Mapping[str, Sequence[float]], starts: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """What was found: seconds, share of the start, and times the yardstick's speed."""
+    rows: dict[str, Any] = {}
+    for name, seconds in times.items():
+        rows[name] = {
+            "s": spread(seconds),
+            "start_s": spread(starts[name]),
+            "start_share": round(median(starts[name]) / median(seconds), 3),
+            "speed": ratio(times["yardstick"], seconds),
+        }
+        print(
+            f"{name:10} {median(seconds):7.2f} s, of which start {median(starts[name]):5.2f} s: "
+            f"{rows[name]['speed']['median']:.2f} times the yardstick's speed"
+        )
+    return rows
+
+
+@click.command(cls=Command)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--num", default=16, show_default=True, help="Images.")
+@click.option("--batch", default=16, show_default=True, help="Images at once.")
+@click.option("--steps", default=18, show_default=True, help="Noise levels.")
+@click.option("--pairs", default=FEWEST_PAIRS, show_default=True, help="Calls of each program.")
+@click.option("--channels", default=64, show_default=True, help="Of the network.")
+@click.option("--resolution", default=32, show_default=True, help="Height and width of images.")
+@click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
+def main(
+    device: str,
+    num: int,
+    batch: int,
+    steps: int,
+    pairs: int,
+    channels: int,
+    resolution: int,
+    out: str | None,
+) -> None:
+    """Compare generate.py with the plain sampler."""
+    where = prepared_device(device)
+    options = {**NETWORK, "model_channels": channels}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        network = written_snapshot(folder / "net.safetensors", options, resolution)
+        work = commands(network, folder, where.type, num, batch, steps)
+        times = interleaved(work, CPU, pairs)
+        starts = interleaved(commands(network, folder, where.type, 1, 1, 2), CPU, pairs)
+    record = {
+        "hardware": hardware(where),
+        "network": {"name": "ddpmpp", "num_blocks": 4, **options},
+        "resolution": resolution,
+        "images": num,
+        "batch": batch,
+        "steps": steps,
+        "pairs": pairs,
+        "programs": rows_of(times, starts),
+    }
+    write_results(out, record)
+
+
+if __name__ == "__main__":
+    main()

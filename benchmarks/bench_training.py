@@ -1,0 +1,225 @@
+"""A training step of ours against the yardstick's: the same network, weights, images and batch.
+
+    python benchmarks/bench_training.py --device=cpu --out=benchmarks/results/training-cpu.json
+
+DDPM++ with 64 channels, multipliers 2, 2 and the published 4 blocks a level, at 32x32, without
+labels; dropout 0.13 as in the published recipe, augmentation off. Everything of a step is timed:
+the batch, loss, gradients, weights, averages and statistics; and apart from it what comes after the
+gradients. On a GPU also with channels_last and compiled, beside the matrix products' rate.
+"""
+
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.reference_network import without_prefix
+from benchmarks.reference_step import ReferenceStep, ZippedImages, loaded
+from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
+from torch_utils.command import Command
+from torch_utils.distributed import World
+from torch_utils.images import png_bytes
+from torch_utils.precision import DTYPES
+from training.config import DataConfig, resolve
+from training.data import load_training_data
+from training.recipes import load_config
+from training.setup import create_trainer, model_of
+from training.source import MicroBatches
+from training.trainer import Trainer
+
+NETWORK: dict[str, Any] = {"model_channels": 64, "channel_mult": [2, 2]}
+DROPOUT = 0.13
+NUM_IMAGES = 512
+
+
+def written_images(path: Path, *, num: int, side: int) -> Path:
+    """Write a data set's zip of random images, uint8 [3, side, side]."""
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(num):
+            image = random.integers(0, 256, (3, side, side), dtype=np.uint8)
+            archive.writestr(f"00000/img{index:08d}.png", png_bytes(image, compress_level=0))
+    return path
+
+
+def ours_under_training(
+    data: Path,
+    precision: str,
+    *,
+    batch: int,
+    network: Mapping[str, Any],
+    device: torch.device | str = "cpu",
+) -> tuple[Trainer, MicroBatches]:
+    """What `train.py` sets up for the published recipe with another network."""
+    options = {
+        "data": {"path": str(data)},
+        "network": {"dropout": DROPOUT, **network},
+        "augment": {"p": 0.0},
+        "run": {"batch": batch, "precision": precision, "duration": "200M"},
+    }
+    recipe = Path(__file__).parents[1] / "configs" / "cifar10-uncond-ddpmpp.yaml"
+    config = load_config(recipe, options)
+    loaded_data = load_training_data(DataConfig(path=str(data)))
+    world = World(0, 1, torch.device(device))
+    images = loaded_data.placed(world.device, config.run.data_device)
+    resolved = resolve(config, num_images=len(images), world_size=1)
+    trainer = create_trainer(resolved, model_of(resolved, images), world)
+    return trainer, MicroBatches(resolved, images, trainer.objective, world)
+
+
+def step_of(trainer: Trainer, source: MicroBatches) -> Callable[[], object]:
+    """One step as the training loop takes it."""
+
+    def step() -> None:
+        micro_batches = list(source.at(trainer.seen))
+        pairs = [(batch, draws) for batch, draws, _ in micro_batches]
+        trainer.step(pairs, [seed for _, _, seed in micro_batches])
+
+    return step
+
+
+def plain_step(
+    trainer: Trainer, data: Path, batch: int
+) -> tuple[ReferenceStep, Callable[[], object]]:
+    """The yardstick with the weights of a trainer, and one step of it."""
+    on_gpu = trainer.world.device.type == "cuda"
+    plain = ReferenceStep(without_prefix(trainer.denoiser.state_dict()), dropout=DROPOUT)
+    batches = loaded(ZippedImages(str(data), use_labels=False), batch, pin=on_gpu)
+    return plain, lambda: plain.step(*next(batches))
+
+
+def compared(
+    plain: Callable[[], object],
+    ours: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    pairs: int,
+) -> dict[str, Any]:
+    """Seconds of the yardstick, and of each of ours with how many times its speed that is."""
+    rows: dict[str, Any] = {}
+    times = interleaved({"yardstick": plain, **ours}, device, pairs)
+    for name in ours:
+        rows[name] = {
+            "yardstick_s": spread(times["yardstick"]),
+            "ours_s": spread(times[name]),
+            "speed": ratio(times["yardstick"], times[name]),
+        }
+        print(
+            f"{name:28} {median(times[name]):8.4f} s, yardstick {median(times['yardstick']):8.4f} s"
+            f": {rows[name]['speed']['median']:.2f} times its speed",
+            flush=True,
+        )
+    return rows
+
+
+def matmul_rate(precision: str, device: torch.device) -> float:
+    """FLOP/s of a large product of square matrices, the best of some."""
+    side = 8192
+    a, b = (torch.randn(side, side, device=device, dtype=DTYPES[precision]) for _ in "ab")
+    times = interleaved({"product": lambda: a @ b}, device, 20)["product"]
+    return 2 * side**3 / min(times)
+
+
+def step_flops(trainer: Trainer, source: MicroBatches) -> int:
+    """Floating-point operations of the matrix products and convolutions of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step_of(trainer, source)()
+    return int(counter.get_total_flops())
+
+
+def gpu_variants(
+    make: Callable[[str], tuple[Trainer, MicroBatches]], precision: str
+) -> dict[str, Callable[[], object]]:
+    """The step with channels_last, with compiled networks, and with both."""
+    calls: dict[str, Callable[[], object]] = {}
+    for channels_last, compiled in ((True, False), (False, True), (True, True)):
+        trainer, source = make(precision)
+        if channels_last:
+            trainer.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compiled:
+            trainer.denoiser.model.compile()
+        words = ["channels_last"] * channels_last + ["compiled"] * compiled
+        calls[f"{precision} {' '.join(words)}"] = step_of(trainer, source)
+    return calls
+
+
+def after_gradients(
+    trainer: Trainer, source: MicroBatches, plain: ReferenceStep
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """What follows the gradients: finiteness, Adam, average; the yardstick's, and ours."""
+    step_of(trainer, source)()
+    gradients: dict[str, Tensor | None] = {
+        name: parameter.grad for name, parameter in trainer.denoiser.model.named_parameters()
+    }
+    for name, parameter in plain.parameters.items():
+        grad = gradients[name]
+        parameter.grad = None if grad is None else grad.clone()
+    loss = torch.zeros((), device=trainer.world.device)
+    batch = trainer.config.run.batch
+    return lambda: plain.update(batch), lambda: trainer.update(loss)
+
+
+def measure(
+    device: torch.device, batch: int, pairs: int, network: Mapping[str, Any], side: int
+) -> dict[str, Any]:
+    """All comparisons, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = written_images(Path(folder) / "images.zip", num=NUM_IMAGES, side=side)
+
+        def make(precision: str) -> tuple[Trainer, MicroBatches]:
+            return ours_under_training(data, precision, batch=batch, network=network, device=device)
+
+        calls: dict[str, Callable[[], object]] = {}
+        for precision in ("fp32", "bf16"):
+            trainer, source = make(precision)
+            calls[precision] = step_of(trainer, source)
+            if device.type == "cuda":
+                calls |= gpu_variants(make, precision)
+        plain, plain_call = plain_step(trainer, data, batch)
+        rows = compared(plain_call, calls, device, pairs)
+        if device.type == "cuda":
+            flops = step_flops(trainer, source)
+            peaks = {precision: matmul_rate(precision, device) for precision in ("fp32", "bf16")}
+            for name, row in rows.items():
+                rate = flops / row["ours_s"]["median"]
+                row["share_of_matmul_peak"] = rate / peaks[name.split()[0]]
+        plain_update, update = after_gradients(trainer, source, plain)
+        rows |= compared(plain_update, {"optimizer and average": update}, device, 3 * pairs)
+    return rows
+
+
+@click.command(cls=Command)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--batch", default=16, show_default=True, help="Images a step.")
+@click.option("--pairs", default=FEWEST_PAIRS, show_default=True, help="Of steps, a comparison.")
+@click.option("--channels", default=64, show_default=True, help="Of the network.")
+@click.option("--resolution", default=32, show_default=True, help="Height and width of images.")
+@click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
+def main(
+    device: str, batch: int, pairs: int, channels: int, resolution: int, out: str | None
+) -> None:
+    """Compare training steps with the yardstick's."""
+    where = prepared_device(device)
+    network = {**NETWORK, "model_channels": channels}
+    record: dict[str, Any] = {
+        "hardware": hardware(where),
+        "network": {"name": "ddpmpp", "num_blocks": 4, "dropout": DROPOUT, **network},
+        "augmentation": "off",
+        "resolution": resolution,
+        "batch": batch,
+        "pairs": pairs,
+    }
+    record["comparisons"] = measure(where, batch, pairs, network, resolution)
+    write_results(out, record)
+
+
+if __name__ == "__main__":
+    main()

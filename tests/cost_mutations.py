@@ -1,0 +1,48 @@
+"""Mutants of what says how much a run costs, and where its time goes."""
+
+from tests.mutations import Mutant
+
+_ESTIMATE = "tests/training/test_estimate.py::test_"
+_PROFILING = "tests/training/test_profiling.py::test_"
+_STEPS = _PROFILING + "a_profile_has_the_steps_asked_for_and_changes_no_bit"
+
+# (file, tests) -> (original, replacement)
+_TABLE: dict[tuple[str, str], list[tuple[str, str]]] = {
+    (
+        "training/memory.py",
+        _ESTIMATE + "the_flops_of_a_step_are_those_that_pytorch_counts_in_a_real_one",
+    ): [("flops.total * (self.share // num)", "flops.total")],
+    (
+        "torch_utils/flops.py",
+        _ESTIMATE + "attention_counts_the_same_fused_and_by_hand",
+    ): [("self.total += formula(*args, **named)", "pass")],
+    (
+        "training/estimate.py",
+        _ESTIMATE + "guidance_evaluates_the_network_twice_where_it_acts",
+    ): [
+        ("round(settings.num_calls * (1 + share))", "2 * settings.num_calls"),
+        ("not guidance.is_active or", ""),
+    ],
+    (
+        "training/estimate.py",
+        _ESTIMATE + "previews_come_after_the_first_step_at_every_multiple_and_at_the_end",
+    ): [("(1 if seen == 0 else 0)", "1")],
+    (
+        "training/estimate.py",
+        _ESTIMATE + "averages_a_copy_of_the_state_and_images_are_a_part_of_the_memory",
+    ): [("(4 + len(config.ema.posthoc)) * forecast", "4 * forecast")],
+    ("training/profiling.py", _STEPS): [
+        ("event.count / num", "event.count"),
+        ("self._first = seen", "pass"),
+    ],
+    (
+        "training/profiling.py",
+        _PROFILING + "a_run_that_ends_before_is_profiled_as_far_as_it_goes",
+    ): [("if num < 1:", "if num < 0:")],
+}
+
+COST_MUTANTS = [
+    Mutant(file, original, replacement, (tests,))
+    for (file, tests), changes in _TABLE.items()
+    for original, replacement in changes
+]

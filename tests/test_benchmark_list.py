@@ -1,0 +1,81 @@
+"""`make bench` knows every benchmark program, and each can be run by it."""
+
+import importlib
+import json
+from pathlib import Path
+
+import click
+import pytest
+
+from benchmarks.__main__ import PROGRAMS, Program, run_one
+from benchmarks.bench_generate import PRECISIONS
+from tests.command import ROOT, run
+
+# beside the list: what makes pictures for the manual, or judges `make demo`
+TINY = ("--channels=8", "--resolution=16")
+OTHERS = {"digits_quality.py", "solver_errors.py"}
+
+
+def has_command(path: Path) -> bool:
+    return "@click.command" in path.read_text() and not path.name.startswith(("reference_", "__"))
+
+
+def test_every_benchmark_program_is_in_the_list() -> None:
+    files = {path.name for path in (ROOT / "benchmarks").glob("*.py") if has_command(path)}
+    assert {program.file for program in PROGRAMS} == files - OTHERS
+    assert len({program.stem for program in PROGRAMS}) == len(PROGRAMS)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
+def test_a_listed_program_takes_what_make_bench_gives_it(program: Program) -> None:
+    command = importlib.import_module(f"benchmarks.{program.file.removesuffix('.py')}").main
+    options = {flag: p for p in command.params if isinstance(p, click.Option) for flag in p.opts}
+    assert "--out" in options
+    assert ("--device" in options) == program.has_device
+    given = {arg.split("=")[0] for arg in program.args}
+    assert given <= options.keys()
+    assert {flag for flag, option in options.items() if option.required} <= given
+
+
+def test_committed_results_of_listed_programs_say_what_they_were_measured_on() -> None:
+    results = ROOT / "benchmarks" / "results"
+    for program in PROGRAMS:
+        for path in results.glob(f"{program.stem}-c*.json"):
+            first = next(iter(json.loads(path.read_text()).items()))
+            assert first[0] == "hardware", path
+            assert {"device", "torch", "commit"} <= first[1].keys(), path
+
+
+def test_the_list_can_be_printed_and_an_unknown_benchmark_is_one_line() -> None:
+    shown = run("benchmarks/__main__.py", "--list")
+    assert shown.returncode == 0, shown.stderr
+    assert [line.split()[0] for line in shown.stdout.splitlines()] == [p.stem for p in PROGRAMS]
+    wrong = run("benchmarks/__main__.py", "--only=trainings")
+    assert wrong.returncode == 2
+    assert "trainings" in wrong.stderr
+    assert "training" in wrong.stderr.replace("trainings", "")
+    assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_a_program_that_is_run_writes_its_numbers_under_its_name(tmp_path: Path) -> None:
+    small = Program("bench_training.py", "", 1, ("--batch=2", "--pairs=1", *TINY))
+    assert run_one(small, "cpu", tmp_path) == 0
+    record = json.loads((tmp_path / "training-cpu.json").read_text())
+    assert list(record["comparisons"]) == ["fp32", "bf16", "optimizer and average"]
+    for row in record["comparisons"].values():
+        assert row["speed"]["min"] <= row["speed"]["median"] <= row["speed"]["max"]
+    small = Program("bench_generate.py", "", 1, ("--num=1", "--steps=2", "--pairs=1", *TINY))
+    assert run_one(small, "cpu", tmp_path) == 0
+    record = json.loads((tmp_path / "generate-cpu.json").read_text())
+    assert record["programs"].keys() == {"yardstick", *PRECISIONS}
+
+
+def test_the_benchmark_of_augmentation_compares_in_pairs(tmp_path: Path) -> None:
+    small = Program("bench_augment.py", "", 1, ("--batch=4", "--pairs=2"))
+    assert run_one(small, "cpu", tmp_path) == 0
+    for row in json.loads((tmp_path / "augment-cpu.json").read_text())["sizes"].values():
+        assert 0 < row["speedup"]["min"] <= row["speedup"]["median"] <= row["speedup"]["max"]
+
+
+def test_a_program_that_fails_is_noticed(tmp_path: Path) -> None:
+    assert run_one(Program("bench_training.py", "", 1, ("--batch=-1",)), "cpu", tmp_path) != 0
