@@ -32,6 +32,7 @@ from training.trainer import Trainer
 MOST_STEPS = 5  # that a probe takes, beside the first one, which warms up
 # bytes that libraries take with the first step on a CPU: kernels, threads of autograd, TensorBoard
 WITH_FIRST_STEP = 100 * 2**20
+CALLS = 3  # that are timed, of each number of images
 LONG_CALL = 0.3  # seconds of a call that tells how long others take
 
 
@@ -209,7 +210,8 @@ def _probe(
     while num < config.run.batch_gpu and num * call < LONG_CALL:
         num = min(max(1, 4 * num), config.run.batch_gpu)
         _seconds_of_call(trainer, num)  # warms up
-        call = slowest(_seconds_of_call(trainer, num)) / num
+        # the least of some: one that a busy machine held up must not rule out all steps
+        call = slowest(min(_seconds_of_call(trainer, num) for _ in range(CALLS))) / num
     steps, sample = list[float](), None
     if call * step_flops / max(forward_flops, 1) / world.size <= limit:
         placed = data.placed(world.device, config.run.data_device)
