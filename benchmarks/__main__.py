@@ -71,6 +71,10 @@ PROGRAMS = (
     Program("bench_distances.py", "scores that compare two sets of features", 10),
     Program("bench_data.py", "the first decode of a data set, and batches", 2, has_device=False),
     Program("bench_dataset_tool.py", "converting images, one or all cores", 3, has_device=False),
+    Program("bench_scaling.py", "cost against batch, resolution, channels, steps, processes", 20),
+    Program("bench_profile.py", "where the time of a training step goes", 3),
+    Program("bench_start.py", "how long programs take to start", 5, has_device=False),
+    Program("bench_neighbour.py", "what one busy neighbour costs", 5, has_device=False),
     Program(
         "bench_precision.py",
         "rounding of bf16 and fp16 in a trained model",
