@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from data.dataset import decode_bytes
+from data.decoding import open_picture
 from data.plain_png import decode_plain
 from torch_utils.errors import UserError
 from torch_utils.images import png_bytes
@@ -82,9 +83,19 @@ def test_no_changed_byte_of_a_plain_png_goes_unnoticed() -> None:
         assert decode_plain(bytes(damaged)) is None
 
 
-def test_too_few_pixels_are_damage_in_one_line() -> None:
-    content = png_bytes(np.zeros((3, 8, 8), np.uint8), 0)
-    short = content[:33] + part(b"IDAT", zlib.compress(bytes(50))) + part(b"IEND", b"")
+def test_streams_of_another_length_give_what_pillow_reads() -> None:
+    head = png_bytes(np.zeros((3, 8, 8), np.uint8), 0)[:33]
+    row = bytes([0] + [9] * 24)
+    for rows in (2, 20):
+        content = head + part(b"IDAT", zlib.compress(row * rows)) + part(b"IEND", b"")
+        plain = decode_plain(content)
+        assert plain is not None
+        np.testing.assert_array_equal(plain, np.asarray(open_picture(content, "it.png")))
+
+
+def test_a_stream_that_ends_too_early_is_damage_in_one_line() -> None:
+    content = png_bytes(RANDOM.integers(0, 256, (3, 8, 8), np.uint8), 0)
+    short = content[:33] + part(b"IDAT", content[41:-22]) + part(b"IEND", b"")
     assert decode_plain(short) is None
     with pytest.raises(UserError, match=r"it\.png is damaged"):
         decode_bytes(short, "it.png")
