@@ -101,7 +101,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """The first way in which two requests differ, in words; None if they are one."""
     for key in dict.fromkeys([*now, *before]):
         old, new = before.get(key), now.get(key)
-        if key == "sampler" and isinstance(old, Mapping):
+        if key == "sampler" and isinstance(old, Mapping) and "precision" in (new or {}):
             old = {"precision": "fp32", **old}  # records from before there was a choice lack it
         if old == new:
             continue

@@ -33,22 +33,20 @@ class Twice(nn.Module):
 def test_a_block_with_attention_has_the_flops_counted_by_hand() -> None:
     block = UNetBlock(8, 16, 12, BlockSettings(num_heads=2), attention=True)
     pixels = 4 * 6
+    conv1, skip, proj = 9 * 16 * 16 * pixels, 8 * 16 * pixels, 16 * 16 * pixels
     multiplications = {
         "conv0": 9 * 8 * 16 * pixels,
-        "affine": 12 * 2 * 16,
-        "conv1": 9 * 16 * 16 * pixels,
-        "skip": 8 * 16 * pixels,
         "qkv": 16 * 3 * 16 * pixels,
-        "proj": 16 * 16 * pixels,
-        REST: 2 * 16 * pixels**2,  # queries times keys, weights times values: the block's own
+        # queries times keys, weights times values, and the layers that the block adds up itself
+        REST: 2 * 16 * pixels**2 + conv1 + skip + proj,
     }
-    found = parts_of(block, torch.ones(1, 8, 4, 6), torch.ones(1, 12))
+    found = parts_of(block, torch.ones(1, 8, 4, 6), torch.ones(1, sum(block.condition_widths)))
     assert {p.name: p.flops for p in found if p.flops} == {
         name: 2 * number for name, number in multiplications.items()
     }
     shapes = {part.name: part.shape for part in found}
     assert shapes["conv0"] == (16, 4, 6)
-    assert shapes["affine"] == (32,)
+    assert shapes["qkv"] == (3 * 16, 4, 6)
 
 
 def test_lists_are_counted_item_by_item_and_what_runs_twice_counts_twice() -> None:

@@ -52,7 +52,7 @@ def command(
         with PictureWriter(destination) as writer:
             for position in todo:
                 if seeds[position] == lost:
-                    writer.remove(names[position])
+                    writer.write_when_there(names[position], lambda: None)
                     continue
                 writer.write(names[position], picture(seeds[position], kind))
         is_made = destination.is_packed and any(destination.file(name).exists() for name in names)
