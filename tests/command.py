@@ -25,8 +25,22 @@ def _preloaded() -> Preloaded:
     return Preloaded()
 
 
+def _of_start() -> dict[str, str]:
+    """The variables that act before a program's first line, as they are now."""
+    acting = ("PYTHON", "LD_", "OMP_", "GOMP_", "MKL_")
+    return {name: value for name, value in ENVIRONMENT.items() if name.startswith(acting)}
+
+
+_OF_START = _of_start()
+
+
 def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
-    """Run a script of ours from the repository's root and wait for it; see tests/preloaded.py."""
+    """Run a script of ours from the repository's root and wait for it; see tests/preloaded.py.
+
+    Where a test changes what acts on an interpreter's start, it gets one of its own.
+    """
+    if _of_start() != _OF_START:
+        return run_afresh(script, *args)
     return _preloaded().run(ROOT / script, [*map(str, args)], ENVIRONMENT, _TIMEOUT)
 
 
@@ -40,7 +54,13 @@ def run_afresh(script: str, *args: object, **options: object) -> subprocess.Comp
     """
     command = [sys.executable, str(ROOT / script), *map(str, args)]
     return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=300, **options
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        timeout=_TIMEOUT,
+        **options,
     )
 
 
