@@ -57,6 +57,7 @@ def test_the_list_can_be_printed_and_an_unknown_benchmark_is_one_line() -> None:
     assert len(wrong.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_program_that_is_run_writes_its_numbers_under_its_name(tmp_path: Path) -> None:
     small = Program("bench_training.py", "", 1, ("--batch=2", "--pairs=1", *TINY))
     assert run_one(small, "cpu", tmp_path) == 0

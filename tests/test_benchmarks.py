@@ -173,6 +173,7 @@ def test_the_benchmark_of_few_steps_measures_every_form_that_can_make_5_calls(
     assert {"device", "torch", "commit"} <= record["hardware"].keys()
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_neighbour_measures_each_setting_alone_and_beside(
     tmp_path: Path,
 ) -> None:
@@ -204,6 +205,7 @@ def test_the_benchmark_of_starts_sees_a_first_step_and_an_image(tmp_path: Path) 
     assert all(row["min"] > 0 for row in seconds.values())
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_growth_fits_exponents_and_checks_the_forecast(tmp_path: Path) -> None:
     from benchmarks.bench_scaling import exponent
 
