@@ -6,11 +6,11 @@ the (1 + n) / (10 + n) ramp. Beside it, averages by power functions of the progr
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.posthoc import length_name, power_decay
 from training.config import ResolvedEma
@@ -48,14 +48,16 @@ def average_of(net: ModuleT) -> ModuleT:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, net: nn.Module, beta: float) -> None:
-    """Move the average towards the weights: average = weights + beta (average - weights).
+def update_average(average: Sequence[Tensor], weights: Sequence[Tensor], beta: float) -> None:
+    """Move averages towards weights: average = weights + beta (average - weights).
 
-    Parameters only; buffers are constants of the network.
+    Args:
+        average: parameters, updated in place; buffers are constants of the network.
+        weights: of the same shapes.
+        beta: of `decay_at`.
     """
-    theirs = [parameter.detach() for parameter in average.parameters()]
-    ours = [parameter.detach() for parameter in net.parameters()]
-    torch._foreach_lerp_(theirs, ours, 1.0 - beta)
+    ours = [tensor.detach() for tensor in average]
+    torch._foreach_lerp_(ours, [tensor.detach() for tensor in weights], 1.0 - beta)
 
 
 def power_averages(net: ModuleT, config: ResolvedEma) -> dict[str, ModuleT]:
@@ -63,9 +65,7 @@ def power_averages(net: ModuleT, config: ResolvedEma) -> dict[str, ModuleT]:
     return {length_name(length): average_of(net) for length in config.posthoc}
 
 
-def update_power_averages(
-    averages: Mapping[str, nn.Module], net: nn.Module, *, seen: int, batch: int
-) -> None:
-    """Move averages towards the weights, each as its length says; see `power_decay`."""
-    for name, average in averages.items():
-        update_average(average, net, power_decay(float(name), seen=seen, batch=batch))
+def power_decays(config: ResolvedEma, *, seen: int, batch: int) -> dict[str, float]:
+    """For each length of `ema.posthoc` by name, the share that its average keeps of itself."""
+    names = [length_name(length) for length in config.posthoc]
+    return {name: power_decay(float(name), seen=seen, batch=batch) for name in names}

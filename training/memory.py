@@ -94,6 +94,11 @@ class Forecast:
         tensors = self.blank.state_dict().values()
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
+    @property
+    def kept(self) -> int:
+        """Bytes between steps: weights, averages, two moments, on CPUs joined gradients."""
+        return (4 + len(self.config.ema.posthoc) + (not self._on_gpu)) * self.weights
+
     def peak(self, num: int) -> int:
         """Bytes at the worst moment of a step in micro-batches of `num` images."""
         return self.step(num).peak
@@ -119,11 +124,9 @@ class Forecast:
             with autocast(self.config.run.precision, torch.device("cpu")):
                 terms = objective(denoiser, batch, draws)
             terms.total().backward()  # type: ignore[no-untyped-call]
-        others = len(self.config.ema.posthoc) * self.weights
-        kept = 4 * self.weights + others  # they, their averages, two moments
         # all micro-batches of a step are drawn before the first one is computed
         waiting = inputs * (self.share // num - 1)
-        peak = max(kept + alive.peak + waiting, 5 * self.weights + others)
+        peak = max(self.kept + alive.peak + waiting, self.kept + self.weights)
         return StepNeeds(peak, flops.total * (self.share // num))
 
     def _inputs(self, num: int) -> tuple[Batch, Draws]:
@@ -225,7 +228,7 @@ def surely_fits(config: ResolvedConfig, blank: Denoiser, budget: float) -> bool:
     finally:
         hook.remove()
     weights = sum(parameter.nbytes for parameter in blank.parameters())
-    fixed = (9 + len(config.ema.posthoc)) * weights
+    fixed = (10 + len(config.ema.posthoc)) * weights
     return fixed + _GENEROUS * outputs * config.run.batch_gpu < budget
 
 
@@ -237,7 +240,7 @@ def _largest_that_fits(
     Returns:
         (size, its peak).
     """
-    fixed = 5 * forecast.weights
+    fixed = forecast.kept + forecast.weights
     size, peak = wanted, needed
     while peak > budget and size > 1:
         # a peak is nearly linear in the size

@@ -19,13 +19,8 @@ from losses.objective import Objective
 from torch_utils.distributed import World
 from torch_utils.precision import autocast
 from training.config import ResolvedConfig
-from training.ema import (
-    average_of,
-    decay_at,
-    power_averages,
-    update_average,
-    update_power_averages,
-)
+from training.ema import average_of, decay_at, power_averages, power_decays, update_average
+from training.joined import JoinedParameters, load_optimizer_state, optimizer_state
 from training.optimizer import create_optimizer, learning_rate
 from training.precision import StepGuard
 from training.tally import Tally
@@ -79,7 +74,11 @@ class Trainer:
         self.trained = nn.ModuleList([self.denoiser])
         if objective.uncertainty is not None:
             self.trained.append(objective.uncertainty.to(world.device))
-        self.optimizer = create_optimizer(config.optimizer, self.trained.parameters())
+        self._weights = [JoinedParameters(module) for module in self.trained]
+        self._average = JoinedParameters(self.average)
+        self._posthoc = {n: JoinedParameters(average) for n, average in self.posthoc.items()}
+        stepped = [tensor for part in self._weights for tensor in part.tensors]
+        self.optimizer = create_optimizer(config.optimizer, stepped)
         self.tally = Tally(world)
         self.guard = StepGuard(config.run.precision, config.run.loss_scaling, world.device)
         self.seen = 0
@@ -114,7 +113,7 @@ class Trainer:
 
     def update(self, loss: Tensor) -> None:
         """From the gradients of a step to weights, averages and counters; `loss` is its loss."""
-        gradients = [p.grad for p in self.trained.parameters() if p.grad is not None]
+        gradients = [grad for part in self._weights for grad in part.gradients()]
         if self.guard.adapts:
             torch._foreach_mul_(gradients, 1 / self.guard.scale)
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -136,15 +135,17 @@ class Trainer:
 
         self.updates += 1
         beta = decay_at(self.config.ema, seen=self.seen, batch=batch, update=self.updates)
-        update_average(self.average, self.denoiser, beta)
-        update_power_averages(self.posthoc, self.denoiser, seen=self.seen, batch=batch)
+        weights = self._weights[0].tensors
+        update_average(self._average.tensors, weights, beta)
+        for name, decay in power_decays(self.config.ema, seen=self.seen, batch=batch).items():
+            update_average(self._posthoc[name].tensors, weights, decay)
         self.seen += batch
 
     def _gradients(
         self, micro_batches: Sequence[tuple[Batch, Draws]], dropout_seeds: Sequence[int] | None
     ) -> Tensor:
         """Accumulate gradients over the micro-batches; the mean loss, detached."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.trained.zero_grad(set_to_none=True)
         losses = []
         for index, (data, draws) in enumerate(micro_batches):
             if dropout_seeds is not None:
@@ -185,7 +186,7 @@ class Trainer:
             "uncertainty": [module.state_dict() for module in self.trained][1:],
             "average": self.average.state_dict(),
             "posthoc": {name: average.state_dict() for name, average in self.posthoc.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer, self._weights),
             "guard": self.guard.state(),
             "statistics": self.tally.state(),
         }
@@ -204,8 +205,7 @@ class Trainer:
             average.load_state_dict(state["posthoc"][name])
         for module, values in zip([*self.trained][1:], state["uncertainty"], strict=True):
             module.load_state_dict(values)
-        ours = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": ours})
+        load_optimizer_state(self.optimizer, self._weights, state["optimizer"])
         first_scale = self.guard.scale.clone()
         self.guard.load(state["guard"])
         if not keeps_scale:

@@ -153,7 +153,7 @@ def test_another_table_of_improved_ddpm_is_used_and_outlives_our_snapshot(tmp_pa
             scaled = (x.double() / math.sqrt(1 + level**2)).float()
             raw = denoiser.model(scaled, torch.full([3], 999.0 - j), labels, None, None)
             expected = x - level * raw[:, :2]
-            near = 1e-6 * max(level, 1)
+            near = 4e-6 * max(level, 1)  # what rounding of the input does to the output
             torch.testing.assert_close(model(x, level, labels), expected, rtol=1e-5, atol=near)
 
 
