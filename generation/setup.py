@@ -1,12 +1,13 @@
 """A model, seeds, labels and settings: opened and checked once, whatever is then made of them."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import click
 
+from diffusion.denoiser import ConditionalDenoiser, Denoiser
 from importers.opening import find_model, open_model, read_model
 from models.snapshot import SnapshotInfo
 from samplers.command_line import settings_of
@@ -74,6 +75,10 @@ class Setup:
     def settings(self) -> GenerationSettings:
         """How images are sampled."""
         return self.sampling.settings
+
+    def with_called(self, called: Callable[[Denoiser], ConditionalDenoiser]) -> "Setup":
+        """The same with something to call in a model's place; see `Sampling`."""
+        return replace(self, sampling=replace(self.sampling, called=called))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
