@@ -74,7 +74,7 @@ PROGRAMS = (
     Program("bench_scaling.py", "cost against batch, resolution, channels, steps, processes", 20),
     Program("bench_profile.py", "where the time of a training step goes", 3),
     Program("bench_start.py", "how long programs take to start", 5, has_device=False),
-    Program("bench_neighbour.py", "what one busy neighbour costs", 5, has_device=False),
+    Program("bench_neighbour.py", "what one busy neighbour costs", 20, has_device=False),
     Program(
         "bench_precision.py",
         "rounding of bf16 and fp16 in a trained model",

@@ -4,13 +4,16 @@
 
 The neighbour is a process that spins on one core. The parts of `make demo` run in fresh processes,
 one for each setting of the environment, which sleep until it is their turn: alone and beside the
-neighbour, in turn. The default is what our programs set, see `torch_utils/threads.py`.
+neighbour, in turn. The default is what our programs set, see `torch_utils/threads.py`. The whole
+demo, with fewer steps of training, is timed as its programs run: four processes, start to end.
 """
 
 import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,8 @@ WORK: dict[str, Sequence[str]] = {
     "generation": (DEFAULT, OPENMP, ONE),
     "scoring": (DEFAULT, OPENMP, ONE),
 }
+DEMO = "demo"
+DEMO_STEPS = 200  # of training; 1,000 in `make demo`
 
 
 @contextlib.contextmanager
@@ -108,16 +113,70 @@ def measure(
     ]
 
 
+def demo_commands(folder: Path, steps: int) -> list[list[str]]:
+    """What `make demo` runs, with so many steps of training."""
+    run, images, digits = folder / "training", folder / "images", "assets/digits-8x8.zip"
+    lines = (
+        f"train.py --config=configs/digits.yaml --outdir={run} --nosubdir --resume=latest "
+        f"run.duration={steps}it",
+        f"generate.py --network={run} --outdir={images} --seeds=0-99 --class=each --batch=250",
+        f"benchmarks/digits_quality.py --images={images} --grid={folder / 'grid.png'}",
+        f"fid.py compare {run} {digits} --num=1000 --detector=digits --ref={digits} "
+        f"--metrics=fid,is,kid,pr --html={folder / 'report.html'}",
+    )
+    return [line.split(" ") for line in lines]
+
+
+def demo_seconds(steps: int) -> float:
+    """How long the demo takes, with the threads that our programs choose by themselves."""
+    kept = {name: value for name, value in os.environ.items() if name not in CHOSEN}
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        for command in demo_commands(Path(folder), steps):
+            subprocess.run(
+                [sys.executable, *command],
+                check=True,
+                capture_output=True,
+                cwd=ROOT,
+                env=kept | {"PYTHONPATH": str(ROOT)},
+            )
+        return time.perf_counter() - start
+
+
+def measure_demo(rounds: int, steps: int) -> list[dict[str, Any]]:
+    """The row of the whole demo."""
+    alone, beside = [], []
+    for _ in range(rounds):
+        alone.append(demo_seconds(steps))
+        with neighbour() as busy:
+            answer(busy)
+            beside.append(demo_seconds(steps))
+    row = {"setting": DEFAULT, "steps": steps, "threads": num_cores()}
+    times = {"alone_s": spread(alone), "beside_s": spread(beside)}
+    return [{**row, **times, "slower": ratio(beside, alone)}]
+
+
 @click.command(cls=Command)
 @click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Of each measurement.")
 @click.option("--seconds", default=0.5, show_default=True, help="Of work at a time, at least.")
 @click.option(
-    "--work", type=click.Choice(list(WORK)), multiple=True, help="Which; can be given repeatedly."
+    "--work",
+    type=click.Choice([*WORK, DEMO]),
+    multiple=True,
+    help="Which; can be given repeatedly.",
 )
+@click.option("--demo-steps", default=DEMO_STEPS, show_default=True, help="Of the demo's training.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
-def main(rounds: int, seconds: float, work: tuple[str, ...], out: str | None) -> None:
-    """Measure training, generation and scoring of the digits beside one busy process."""
-    rows = {kind: measure(kind, WORK[kind], rounds, seconds) for kind in work or WORK}
+def main(
+    rounds: int, seconds: float, work: tuple[str, ...], demo_steps: int, out: str | None
+) -> None:
+    """Measure the demo, and its parts, beside one busy process."""
+    rows = {}
+    for kind in work or [*WORK, DEMO]:
+        if kind == DEMO:
+            rows[kind] = measure_demo(rounds, demo_steps)
+        else:
+            rows[kind] = measure(kind, WORK[kind], rounds, seconds)
     print(f"{'work':12}{'spins':14}{'threads':>8}{'alone ms':>10}{'beside ms':>11}{'ratio':>8}")
     for kind, found in rows.items():
         for row in found:

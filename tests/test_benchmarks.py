@@ -1,13 +1,14 @@
 """Benchmarks run and measure the right thing; what they measure is never judged here."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.hardware import prepared_device
-from tests.command import run, run_afresh
+from tests.command import ROOT, run, run_afresh
 
 
 def test_float32_means_in_benchmarks_what_it_means_in_training() -> None:
@@ -190,6 +191,17 @@ def test_the_benchmark_of_a_neighbour_measures_each_setting_alone_and_beside(
         assert rows[-1]["threads"] == 1
         assert all(row["alone_s"]["min"] > 0 < row["slower"]["median"] for row in rows)
     assert {"device", "torch", "cores", "commit"} <= record["hardware"].keys()
+
+
+def test_the_demo_beside_a_neighbour_is_that_of_make() -> None:
+    from benchmarks.bench_neighbour import demo_commands
+
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (recipe,) = re.findall(r"^demo: .*\n((?:\t.*\n)+)", text, re.MULTILINE)
+    expected = [line.split() for line in recipe.replace("$(DEMO)", "/demo").splitlines()]
+    found = [["$(BIN)/python", *command] for command in demo_commands(Path("/demo"), 7)]
+    assert found[0].pop() == "run.duration=7it"
+    assert found == expected
 
 
 def test_the_benchmark_of_starts_sees_a_first_step_and_an_image(tmp_path: Path) -> None:
