@@ -35,7 +35,7 @@ KINDS = {
     "matrix products": ("addmm", "aten::mm", "linear", "gemm"),
     "optimizer and averages": ("adam", "Adam", "lerp", "foreach_norm", "Optimizer."),
     "casts and copies": ("copy", "aten::_to_copy", "aten::to", "Memcpy", "clone", "contiguous"),
-    "data and random numbers": ("index_select", "normal_", "uniform_", "randn", "bernoulli"),
+    "data and random numbers": ("index_select", "random_", "normal_", "uniform_"),
 }
 ELEMENTWISE, REST = "other arithmetic", "dispatch and autograd"
 MATRIX = 2048  # rows and columns

@@ -1,6 +1,7 @@
 """What a benchmark ran on, to be written beside its numbers."""
 
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -40,6 +41,8 @@ def hardware(device: torch.device) -> dict[str, Any]:
         record["float32"] = "tf32" if rounds else "exact"
     else:
         record["threads"] = torch.get_num_threads()
+        # turns for which threads of OpenMP wait awake, see torch_utils/threads.py
+        record["spins"] = os.environ.get("GOMP_SPINCOUNT", "OpenMP's own")
         record["avx512_bf16"] = has_fast_bf16()
     return record
 

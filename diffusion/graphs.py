@@ -5,6 +5,9 @@ inputs of every call, the noise level too, are copied into fixed tensors, and th
 out. Weights are read where they lie: if they change in place, the graph has the new ones.
 """
 
+import contextlib
+import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -48,21 +51,30 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """CUDA graphs that share one pool of memory, as they are replayed one after the other."""
+    """CUDA graphs that share one pool of memory, as they are replayed one after the other.
+
+    Threads take turns: what one of them launches on the side stream must not get into a graph of
+    another one's.
+    """
+
+    _turn = threading.RLock()
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _side_stream(device)
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: list[torch.cuda.CUDAGraph] = []
+        self._is_used = False
 
     def first(self, call: Callable[[], Tensor]) -> Tensor:
         """Call on the side stream, so that libraries are ready there; nobody waits."""
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            made = call()
-        current.wait_stream(self._stream)
+        with self._turn:
+            self._is_used = True
+            current = torch.cuda.current_stream(self._device)
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
+                made = call()
+            current.wait_stream(self._stream)
         made.record_stream(current)
         return made
 
@@ -72,23 +84,47 @@ class CudaRecorder:
         `torch.cuda.graph` would wait for the device and empty its cache before. Other threads, e.g.
         those that write images, may use the device meanwhile.
         """
+        with self._turn:
+            try:
+                return self._captured(call)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()  # what is only cached is not given to a capture
+                return self._captured(call)
+
+    def _captured(self, call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
         self._graphs.append(graph)
         with torch.cuda.stream(self._stream):
             graph.capture_begin(self._pool, capture_error_mode="thread_local")
             try:
                 made = call()
-            finally:
-                graph.capture_end()
-        return made, graph.replay
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # which says only that there was an error
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+
+        def replay() -> None:
+            with self._turn:
+                graph.replay()
+
+        return made, replay
 
     def close(self) -> None:
-        """Give the memory back to the device, as other work could not use the graphs' pool."""
+        """Give the memory back to the device, as other work could not use what is kept for this."""
         for graph in self._graphs:
             graph.reset()
-        if self._graphs:
-            self._graphs.clear()
+        self._graphs.clear()
+        if self._is_used:
+            self._is_used = False
             torch.cuda.empty_cache()
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all graphs on a device: libraries keep memory for each stream for ever."""
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
 
 
 @dataclass
@@ -139,11 +175,18 @@ class GraphedDenoiser:
     Args:
         denoiser: the model, in evaluation mode.
         recorder: what captures.
+        give_up: called when a capture has failed; by default, only this model does without.
     """
 
-    def __init__(self, denoiser: Denoiser, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        recorder: Recorder,
+        give_up: Callable[[], None] | None = None,
+    ) -> None:
         self._denoiser = denoiser
         self._recorder = recorder
+        self._give_up = self.stop if give_up is None else give_up
         self._calls: dict[object, _Call] = {}
         self._has_failed = False
 
@@ -171,6 +214,11 @@ class GraphedDenoiser:
         found.replay()
         return found.made[: len(x)].clone()
 
+    def stop(self) -> None:
+        """Capture and replay nothing from now on."""
+        self._has_failed = True
+        self._calls.clear()
+
     def _plain(self, x: Tensor, sigma: Tensor | float, others: _Optional) -> Tensor:
         made: Tensor = self._denoiser(x, sigma, *others)
         return made
@@ -183,8 +231,7 @@ class GraphedDenoiser:
                 lambda: self._plain(call.x, call.level, call.others)
             )
         except RuntimeError as error:  # out of memory, and all that CUDA refuses, are such errors
-            self._has_failed = True
-            self._calls.clear()
+            self._give_up()
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             warn(f"sampling goes on without CUDA graphs, which may be slower: {reason}")
         return call.replay is not None
@@ -220,8 +267,15 @@ class Graphs:
         if self._recorder is None:
             return denoiser
         if denoiser not in self._graphed:
-            self._graphed[denoiser] = GraphedDenoiser(denoiser, self._recorder)
+            self._graphed[denoiser] = GraphedDenoiser(denoiser, self._recorder, self._give_up)
         return self._graphed[denoiser]
+
+    def _give_up(self) -> None:
+        """Do without graphs, of all models: those that there are keep memory that is wanting."""
+        for graphed in self._graphed.values():
+            graphed.stop()
+        if self._recorder is not None:
+            self._recorder.close()
 
     def __enter__(self) -> Self:
         return self

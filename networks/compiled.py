@@ -66,6 +66,7 @@ class BlockCompiler:
         call = (
             *(kind, x.shape, x.stride(), x.dtype, x.device, emb.shape, emb.dtype),
             *(x.requires_grad, emb.requires_grad, block.training, torch.is_grad_enabled()),
+            torch.is_inference_mode_enabled(),
             torch.get_autocast_dtype(device) if is_cast else None,
         )
         function = self._functions.get(call)

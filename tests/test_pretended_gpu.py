@@ -30,6 +30,7 @@ CHECKS = (
     "layouts_stay",
     "a_denoiser_call_can_be_captured",
     "a_batch_is_replayed",
+    "a_capture_without_memory_is_tried_once_more",
     "graphs_leave_no_memory",
     "large_batches_are_not_captured",
     "only_writers_wait_for_images",

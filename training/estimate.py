@@ -20,6 +20,7 @@ from torch_utils.flops import flops_text
 from torch_utils.memory import available_bytes, resident_bytes
 from torch_utils.no_memory import is_out_of_memory
 from torch_utils.numbers import three_digits
+from torch_utils.precision import autocast
 from training.clock import duration
 from training.config import ResolvedConfig
 from training.data import TrainingData
@@ -181,7 +182,8 @@ def probe_lines(
 def _preview_of(config: ResolvedConfig, trainer: Trainer) -> Preview | None:
     if not config.preview.enabled:
         return None
-    return plan_preview(config.preview, config.sampler, trainer.average)
+    precision = config.run.precision
+    return plan_preview(config.preview, config.sampler, trainer.average, precision=precision)
 
 
 def _now(device: torch.device) -> float:
@@ -234,7 +236,7 @@ def _seconds_of_call(trainer: Trainer, num: int) -> float:
     x = torch.zeros(num, model.img_channels, *model.img_resolution, device=device)
     labels = torch.zeros(num, model.label_dim, device=device) if model.label_dim else None
     start = _now(device)
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast(trainer.config.run.precision, device):
         model(x, 1.0, labels)
     return _now(device) - start
 

@@ -45,6 +45,10 @@ class JoinedParameters:
             self._starts.append(end)
             end += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
         joined = nn.Parameter(torch.zeros(end), requires_grad=False)
+        is_between = torch.ones(end, dtype=torch.bool)
+        for start, parameter in zip(self._starts, self.parameters, strict=True):
+            is_between[start : start + parameter.numel()] = False
+        self._between = is_between.nonzero()[:, 0]
         self._views = self._parts(joined.detach())
         torch._foreach_copy_(self._views, [parameter.detach() for parameter in self.parameters])
         for parameter, view in zip(self.parameters, self._views, strict=True):
@@ -70,6 +74,8 @@ class JoinedParameters:
             assert parameter.data_ptr() == view.data_ptr(), "a parameter was given another memory"
         if joined.grad is None:
             joined.grad = torch.zeros_like(joined)
+        # what was no number between parameters, after scaling by what was none, is not for ever
+        joined.grad.index_fill_(0, self._between, 0)
         parts = self._parts(joined.grad)
         pairs = [(part, p.grad) for part, p in zip(parts, self.parameters, strict=True)]
         given = [(part, grad) for part, grad in pairs if grad is not None]

@@ -21,7 +21,7 @@ from training.judging import judge_for
 from training.loop import train
 from training.memory import Forecast, forecast_for, micro_batch_that_fits
 from training.recipes import dump_config
-from training.remarks import remarks
+from training.remarks import remarks, without_blocks
 from training.run_dir import CONFIG_FILE, describe, prepare, set_aside
 from training.run_log import RunLog, read_scores, read_stats
 from training.setup import transferable
@@ -208,6 +208,10 @@ def _prepared(
             chosen, notes = old_run(asked, start.resume, start.outdir, lock=lock)
         if chosen is not None:
             config = chosen.config
+            forecast = forecast_for(config, asked.blank, here)
+            notes += (
+                [] if set_remat(asked.blank.model, config.run.remat) else without_blocks(config)
+            )
             if start.transfer is not None:
                 notes.append(f"--transfer={start.transfer} is for a new run: this one has weights")
         else:

@@ -145,19 +145,25 @@ def operators_of(averages: Iterable[Any], num: int, device: torch.device) -> lis
         device: where they ran.
     """
     on_gpu = device.type == "cuda"
-    rows = [
-        Operator(
-            event.key,
-            event.count / num,
-            event.self_cpu_time_total / 1e3 / num,
-            event.self_device_time_total / 1e3 / num,
-            event.flops / 1e9 / num,
-            (event.self_device_memory_usage if on_gpu else event.self_cpu_memory_usage)
-            / (_MIB * num),
+    rows = []
+    for event in averages:
+        # time on the GPU is told twice, of kernels and of the operators that launched them, and
+        # a third time of spans that are only named
+        is_on_host = event.device_type.name == "CPU"
+        is_span = not is_on_host and getattr(event, "is_user_annotation", False)
+        if is_span or event.key.startswith("ProfilerStep"):
+            continue
+        memory = event.self_device_memory_usage if on_gpu else event.self_cpu_memory_usage
+        rows.append(
+            Operator(
+                event.key,
+                event.count / num,
+                event.self_cpu_time_total / 1e3 / num if is_on_host else 0.0,
+                0.0 if is_on_host else event.self_device_time_total / 1e3 / num,
+                event.flops / 1e9 / num,
+                memory / (_MIB * num),
+            )
         )
-        for event in averages
-        if not event.key.startswith("ProfilerStep")
-    ]
     return sorted(rows, key=lambda row: (row.gpu_ms, row.cpu_ms), reverse=True)
 
 

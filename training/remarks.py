@@ -25,14 +25,22 @@ def remarks(
             or compiled.
     """
     lines = [_warmup(config), _average(config), _posthoc(config), _kept_objective(config)]
-    for key, done in (("remat", "computed again"), ("compile", "compiled")):
-        if getattr(config.run, key) and not has_blocks:
-            name = config.network["name"]
-            lines.append(f"run.{key} has no effect: {name} has no blocks that are {done}")
+    lines += [] if has_blocks else without_blocks(config)
     if config.evaluate.keep_best and config.run.keep_snapshots is None:
         lines.append("evaluate.keep_best has no effect: run.keep_snapshots keeps all snapshots")
     lines += [] if has_recipe else [_augmentation(config)]
     return [line for line in lines if line]
+
+
+def without_blocks(config: ResolvedConfig) -> list[str]:
+    """One line for each setting of blocks, of which the network has none."""
+    settings = (("remat", "computed again"), ("compile", "compiled"))
+    name = config.network["name"]
+    return [
+        f"run.{key} has no effect: {name} has no blocks that are {done}"
+        for key, done in settings
+        if getattr(config.run, key)
+    ]
 
 
 def in_short(number: int) -> str:

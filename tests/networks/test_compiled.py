@@ -139,3 +139,15 @@ def test_graphs_that_were_made_outside_ddp_serve_within_it() -> None:
         torch.distributed.destroy_process_group()
     for name, gradient in expected.items():
         assert torch.equal(found[name], gradient), name
+
+
+def test_inference_mode_is_another_kind_of_call() -> None:
+    """PyTorch compiles a function anew for it, which a preview must not wait for."""
+    net = repeated().eval()
+    compiler = traced(net)
+    with torch.no_grad():
+        net(images(2), conditions(2))
+    compiler.is_open, num = False, compiler.num_graphs
+    with torch.compiler.set_stance("fail_on_recompile"), torch.inference_mode():
+        net(images(2), conditions(2))
+    assert compiler.num_graphs == num

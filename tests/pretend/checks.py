@@ -36,6 +36,7 @@ from tests.pretend.computing import run
 from tests.pretend.events import WAITS, Events
 from tests.pretend.graph_checks import (
     a_batch_is_replayed,
+    a_capture_without_memory_is_tried_once_more,
     graphs_leave_no_memory,
     large_batches_are_not_captured,
     only_writers_wait_for_images,
@@ -324,6 +325,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         layouts_stay,
         a_denoiser_call_can_be_captured,
         a_batch_is_replayed,
+        a_capture_without_memory_is_tried_once_more,
         graphs_leave_no_memory,
         large_batches_are_not_captured,
         only_writers_wait_for_images,

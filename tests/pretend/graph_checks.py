@@ -134,3 +134,29 @@ def what_cannot_be_captured_is_called() -> None:
     del batches
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() <= before
+
+
+class _Hungry(nn.Module):
+    """A network for whose second call there is too little memory."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.num_calls = 0
+
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        self.num_calls += 1
+        if self.num_calls == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        found: Tensor = self.inner(x, *conditions)
+        return found
+
+
+def a_capture_without_memory_is_tried_once_more() -> None:
+    """PyTorch gives a capture nothing that is only cached; once freed, there is some."""
+    denoiser = model(DEVICE)
+    denoiser.model = _Hungry(denoiser.model)
+    with Events(names=True) as events:
+        batches = list(made(denoiser, {"name": "heun", "steps": 4}, batch=3, num=3))
+    assert [len(batch.images) for batch in batches] == [3]
+    assert events.kernels[REPLAY] > 0, str(events)

@@ -30,12 +30,14 @@ class Again:
     Attributes:
         shapes: of the results of captured calls.
         replays: how many there were.
+        closed: how often memory was to be freed.
         error: what a capture raises; None for none.
     """
 
     def __init__(self, error: RuntimeError | None = None) -> None:
         self.shapes: list[tuple[int, ...]] = []
         self.replays = 0
+        self.closed = 0
         self.error = error
 
     def first(self, call: Callable[[], Tensor]) -> Tensor:
@@ -54,7 +56,7 @@ class Again:
         return made, again
 
     def close(self) -> None:
-        pass
+        self.closed += 1
 
 
 def model(device: str = "cpu", label_dim: int = 0, seed: int = 0) -> Denoiser:
@@ -128,6 +130,23 @@ def test_a_capture_that_fails_is_told_once_and_changes_no_image(
         assert torch.equal(ours, theirs)
     said = "warning: sampling goes on without CUDA graphs, which may be slower: "
     assert capsys.readouterr().err == f"{said}CUDA error: operation not permitted\n"
+
+
+def test_a_capture_that_fails_frees_the_graphs_of_all_models() -> None:
+    plain = sampling(cases.Sampling({"name": "heun", "steps": 4, "guidance": 2.0}, has_guide=True))
+    expected, recorder = batches(plain, SAMPLES), Again()
+
+    def fail_the_second_time(call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        if recorder.shapes:
+            recorder.error = torch.OutOfMemoryError("CUDA out of memory")
+        return Again.capture(recorder, call)
+
+    recorder.capture = fail_the_second_time  # type: ignore[method-assign]
+    with Graphs(recorder) as graphs:
+        found = batches(replace(plain, called=graphs.of), SAMPLES)
+        assert (len(recorder.shapes), recorder.closed, recorder.replays) == (1, 1, 1)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_only_a_small_call_that_nobody_looks_into_is_captured() -> None:

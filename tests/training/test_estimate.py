@@ -15,7 +15,15 @@ from tests.pretend import counts
 from tests.training.runs import CPU, ROOT, tiny_config, tiny_data
 from torch_utils.distributed import World
 from torch_utils.flops import Flops, flops_text
-from training.estimate import costs_of, evaluations_of, lines_of, num_previews, probe_lines
+from training.estimate import (
+    _preview_of,
+    _seconds_of_call,
+    costs_of,
+    evaluations_of,
+    lines_of,
+    num_previews,
+    probe_lines,
+)
 from training.memory import Forecast, forecast_for
 from training.setup import create_trainer, model_of
 from training.source import MicroBatches
@@ -184,3 +192,17 @@ def test_of_several_processes_the_main_one_speaks_and_all_take_the_steps(tmp_pat
     assert done.stderr.count("time: ") == done.stdout.count("# 20 steps of 32 images") == 1
     assert "a process at most" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_probe_has_the_precision_of_the_run() -> None:
+    config = tiny_config("run.precision=bf16", "preview=on")
+    trainer = create_trainer(config, model_of(config, tiny_data()), CPU)
+    preview = _preview_of(config, trainer)
+    assert preview is not None
+    assert preview.sampling.settings.precision == "bf16"
+    seen = []
+    trainer.average.register_forward_hook(
+        lambda *_: seen.append(torch.is_autocast_enabled("cpu")), always_call=True
+    )
+    _seconds_of_call(trainer, 2)
+    assert seen == [True]

@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.runs import CPU, tiny_config, tiny_data
 from training.config import OptimizerConfig
 from training.joined import JoinedParameters, load_optimizer_state, optimizer_state
 from training.optimizer import create_optimizer
+from training.setup import create_trainer, model_of
+from training.source import MicroBatches
 
 ADAM = OptimizerConfig(lr=1e-2)
 ADAMW = OptimizerConfig(lr=1e-2, name="adamw", weight_decay=0.1)
@@ -162,3 +165,18 @@ def test_a_parameter_that_was_moved_is_not_forgotten() -> None:
     module[0][0].weight.data = module[0][0].weight.data.clone()
     with pytest.raises(AssertionError, match="another memory"):
         part.gradients()
+
+
+def test_a_step_that_is_not_finite_spoils_no_later_one_by_what_lies_between_parameters() -> None:
+    config, data = tiny_config("optimizer.clip_norm=1"), tiny_data()
+    trainer = create_trainer(config, model_of(config, data), CPU)
+    source = MicroBatches(config, data, trainer.objective, CPU)
+    joined = trainer.optimizer.param_groups[0]["params"][0]
+    assert joined.numel() > sum(p.numel() for p in trainer.denoiser.parameters())
+    for index in range(4):
+        pairs = [(batch, draws) for batch, draws, _ in source.at(trainer.seen)]
+        if index == 1:
+            pairs[0][0].images.fill_(float("nan"))
+        trainer.step(pairs)
+    assert (int(trainer.guard.skipped), int(trainer.guard.in_a_row)) == (1, 0)
+    assert joined.isfinite().all()

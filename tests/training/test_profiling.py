@@ -3,6 +3,7 @@
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,14 @@ from tests.training.runs import (
     train_tiny,
 )
 from training.loop import train
-from training.profiling import NUM_ROWS, Operator, StepProfile, activities_on, table_of
+from training.profiling import (
+    NUM_ROWS,
+    Operator,
+    StepProfile,
+    activities_on,
+    operators_of,
+    table_of,
+)
 from training.run_log import LOG_FILE
 from training.state import newest_state
 
@@ -132,3 +140,37 @@ def test_a_profile_of_nothing_is_refused(
 ) -> None:
     assert_refused(call("train.py", f"--config={TINY}", f"--outdir={tmp_path}", *arguments), word)
     assert not list(tmp_path.iterdir())
+
+
+def event(key: str, device: str, cpu: float, gpu: float, is_span: bool = False) -> SimpleNamespace:
+    """A row of a profiler's averages, times in microseconds."""
+    return SimpleNamespace(
+        key=key,
+        count=2,
+        device_type=SimpleNamespace(name=device),
+        is_user_annotation=is_span,
+        self_cpu_time_total=cpu,
+        self_device_time_total=gpu,
+        flops=0,
+        self_device_memory_usage=0,
+        self_cpu_memory_usage=0,
+    )
+
+
+def test_time_on_a_gpu_is_counted_once() -> None:
+    """PyTorch tells it of kernels, of the operators that launch them, and of named spans."""
+    averages = [
+        event("aten::mm", "CPU", 30, 4000),
+        event("gemm_kernel", "CUDA", 0, 4000),
+        event("Optimizer.step#Adam.step", "CPU", 50, 0, is_span=True),
+        event("Optimizer.step#Adam.step", "CUDA", 0, 5000, is_span=True),
+        event("adam_kernel", "CUDA", 0, 1000),
+        event("ProfilerStep*", "CPU", 900, 0),
+    ]
+    rows = operators_of(averages, 2, torch.device("cuda"))
+    assert [(row.name, row.cpu_ms, row.gpu_ms) for row in rows] == [
+        ("gemm_kernel", 0, 2),
+        ("adam_kernel", 0, 0.5),
+        ("Optimizer.step#Adam.step", 0.025, 0),
+        ("aten::mm", 0.015, 0),
+    ]
