@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.command import call
 from tests.training.runs import (
     CPU,
     assert_equal_states,
@@ -21,8 +22,10 @@ from torch_utils.errors import UserError
 from training.choice import ChosenRun, Wanted, checked, old_run
 from training.config import TrainingConfig
 from training.data import TrainingData
+from training.estimate import Costs, costs_of
 from training.launch import make_ready
 from training.loop import train
+from training.memory import Forecast
 from training.precision import fast_for_all
 from training.recipes import dump_config
 from training.run_dir import CONFIG_FILE, candidates
@@ -264,3 +267,25 @@ def test_processes_agree_on_float32_if_any_device_is_slow(monkeypatch: pytest.Mo
     monkeypatch.setattr("training.precision.resolve_precision", lambda *_: "bf16")
     assert fast_for_all(CPU) == "bf16"
     assert fast_for_all(Pair(0, 2, CPU.device)) == "fp32"
+
+
+def test_what_is_forecast_is_the_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its precision, whatever this machine is fast in."""
+    arguments = ("--config=configs/digits-tiny.yaml", f"--outdir={tmp_path}", "preview=off")
+    done = call("train.py", *arguments, "--precision=fp32", "run.duration=1it")
+    assert done.returncode == 0, done.stderr
+    forecasts = []
+
+    def noted(forecast: Forecast, *others: Any) -> Costs:
+        forecasts.append(forecast.config)
+        return costs_of(forecast, *others)
+
+    monkeypatch.setattr("training.launch.costs_of", noted)
+    monkeypatch.setattr("training.precision.resolve_precision", lambda *_: "bf16")
+    more = ("--dry-run", "--precision=auto", "run.duration=2it")
+    done = call("train.py", *arguments, *more, "--resume=latest")
+    assert done.returncode == 0, done.stderr
+    assert call("train.py", *arguments, *more).returncode == 0
+    assert [config.run.precision for config in forecasts] == ["fp32", "bf16"]
