@@ -273,8 +273,9 @@ def test_what_is_forecast_is_the_run_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its precision, whatever this machine is fast in."""
-    arguments = ("--config=configs/digits-tiny.yaml", f"--outdir={tmp_path}", "preview=off")
-    done = call("train.py", *arguments, "--precision=fp32", "run.duration=1it")
+    arguments = ("--config=configs/digits-tiny.yaml", f"--outdir={tmp_path}")
+    arguments = (*arguments, "preview=off", "run.duration=1it")
+    done = call("train.py", *arguments, "--precision=fp32")
     assert done.returncode == 0, done.stderr
     forecasts = []
 
@@ -284,7 +285,7 @@ def test_what_is_forecast_is_the_run_that_goes_on(
 
     monkeypatch.setattr("training.launch.costs_of", noted)
     monkeypatch.setattr("training.precision.resolve_precision", lambda *_: "bf16")
-    more = ("--dry-run", "--precision=auto", "run.duration=2it")
+    more = ("--dry-run", "--precision=auto")
     done = call("train.py", *arguments, *more, "--resume=latest")
     assert done.returncode == 0, done.stderr
     assert call("train.py", *arguments, *more).returncode == 0
