@@ -30,9 +30,9 @@ from benchmarks.timing import FEWEST_PAIRS
 from data.dataset import ImageDataset
 from metrics import detectors, inception
 from metrics.detectors import Detector
-from metrics.evaluate import ADDED_AT_ONCE, evaluate
+from metrics.evaluate import evaluate
 from metrics.reference import Reference, save_reference
-from metrics.statistics import FeatureStatistics
+from metrics.statistics import FeatureStatistics, worthwhile_rows
 from tests.inception import save_weights
 from torch_utils.command import Command
 
@@ -122,7 +122,7 @@ def statistics_ways(features: Tensor) -> Ways:
 
     def ours() -> None:
         found = FeatureStatistics(size, device)
-        for part in torch.split(features, ADDED_AT_ONCE):
+        for part in torch.split(features, worthwhile_rows(size)):
             found.update(part)
         found.finalize()
 

@@ -492,9 +492,12 @@ MUTANTS = [
     *_of(
         "metrics/statistics.py",
         "metrics/test_statistics.py",
-        ("num * torch.outer(mu, mu)) / (num - 1)", "num * torch.outer(mu, mu)) / num"),
-        ("sigma += sigma.triu(1).T", "sigma += sigma.T"),
-        ("features.detach().to(self.total)", "features.detach()"),
+        ("/ (num - 1)", "/ num"),
+        ("np.outer(num * mu[part]", "np.outer(mu[part]"),
+        ("np.triu(square, 1).T", "square.T"),
+        ("if len(values):", "if len(values) > 1:"),
+        ("max(_FEWEST_ROWS, _VALUES // num_features)", "_VALUES // num_features"),
+        (".astype(np.float64)", ""),
     ),
     *_of(
         "metrics/inception.py",
