@@ -478,7 +478,8 @@ MUTANTS = [
         ("_ROUNDING = 1e-12", "_ROUNDING = 1e-6"),
         ("(squared <= their_radii[other])", "(squared < their_radii[other])"),
         ("our_radii[part, None]", "our_radii[part].max()"),
-        (".double() - self._centre", " - self._centre.float()"),
+        ("[part].astype(np.float64)", "[part].astype(np.float32)"),
+        ("mul_(1 - rounding)", "mul_(1 + rounding)"),
         ("size = min(block, max(_BLOCK_VALUES // len(centre), 1))", "size = len(values)"),
     ),
     *_of(
