@@ -7,7 +7,6 @@ Where subsets share so many pairs that all kernels are fewer than theirs, as wit
 of a thousand from five thousand images, each kernel is computed once for all subsets.
 """
 
-
 import numpy as np
 import torch
 from torch import Tensor
