@@ -4,6 +4,7 @@ A process of its own, lmdb_child.py, reads the file, so that a damaged file kill
 """
 
 import contextlib
+import functools
 import importlib.util
 import math
 import os
@@ -43,9 +44,10 @@ class _Child:
         with open_regular(os.path.join(path, "data.mdb") if is_folder else path) as file:
             size = os.fstat(file.fileno()).st_size
         numbers = (int(is_folder), int(wants_keys), size, MAX_VALUE_BYTES)
-        script = Path(lmdb_child.__file__)
+        # isolated, and without site-packages, which take long to find: lmdb's folder is told
+        options = ("-I", "-S", str(Path(lmdb_child.__file__)))
         self.process = subprocess.Popen(
-            [sys.executable, str(script), path, *map(str, numbers)],
+            [sys.executable, *options, path, *map(str, numbers), _folder_of_lmdb()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -84,6 +86,13 @@ class _Child:
         if len(content) < size:
             raise _Unreadable("the process that reads it has ended, or took too long")
         return content
+
+
+@functools.cache
+def _folder_of_lmdb() -> str:
+    """The folder that the package lmdb can be imported from; "" if there is no such package."""
+    spec = importlib.util.find_spec("lmdb")
+    return str(Path(spec.origin).parents[1]) if spec and spec.origin else ""
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -151,7 +160,7 @@ class _Reader:
 
 
 def _reader(path: str) -> _Reader:
-    if importlib.util.find_spec("lmdb") is None:
+    if not _folder_of_lmdb():
         raise UserError(f"{path} needs the package lmdb: pip install lmdb")
     if not os.path.exists(path):
         raise UserError(f"there is no lmdb {path}: check the path")
