@@ -10,6 +10,11 @@ it is, with kernels and distances in float32, and with features in float64, as o
 Where a call takes many seconds, there are fewer rounds (`--long-rounds`), and none to warm up.
 """
 
+from torch_utils import threads
+
+if __name__ == "__main__":
+    threads.set_defaults()  # as fid.py does; PyTorch reads them when it is loaded
+
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass

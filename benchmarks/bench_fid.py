@@ -8,6 +8,11 @@ is installed, torch-fidelity. The weights of Inception are random unless a file 
 changes no cost; all get the same ones. Numbers from features: `bench_distances.py`.
 """
 
+from torch_utils import threads
+
+if __name__ == "__main__":
+    threads.set_defaults()  # as fid.py does; PyTorch reads them when it is loaded
+
 import importlib.util
 import io
 import os
