@@ -41,6 +41,7 @@ from metrics.reference import Reference, save_reference
 from metrics.statistics import FeatureStatistics, worthwhile_rows
 from tests.inception import save_weights
 from torch_utils.command import Command
+from torch_utils.errors import UserError
 
 FIDELITY = "torch-fidelity"
 EDM = "edm"
@@ -211,6 +212,8 @@ def main(
         many, few = write_images(folder, size, read), write_images(folder / "few", size, num)
         path = Path(weights) if weights else save_weights(folder / "random.pth")
         detector = detectors.load("inception", target, weights=str(path))
+        if num % detector.batch:
+            raise UserError(f"--num={num} is no multiple of the detector's batch of {detector.batch}")
         images = torch.from_numpy(ImageDataset(few).load(progress=False))
         from_zip, from_folder = reading_ways(many)
         resizing, network = network_ways(detector, images, path)
