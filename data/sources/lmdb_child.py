@@ -50,7 +50,9 @@ def _send_keys(environment: "Any", size: int, out: "IO[bytes]") -> None:
 
 def _answer(environment: "Any", key: bytes, limit: int, out: "IO[bytes]") -> None:
     with environment.begin(buffers=True) as transaction:
+        _watch(SECONDS)
         value = transaction.get(key)
+        _watch(0)  # an answer may wait long until it is wanted
         if value is None:
             out.write(LENGTH.pack(ABSENT))
         elif len(value) > limit:
@@ -79,10 +81,8 @@ def main() -> None:
         _watch(0)
         while header := requests.read(LENGTH.size):
             key = requests.read(LENGTH.unpack(header)[0])
-            _watch(SECONDS)
             _answer(environment, key, limit, out)
             out.flush()
-            _watch(0)
     except (lmdb.Error, OSError, OverflowError, MemoryError) as error:
         out.write(LENGTH.pack(ERROR))
         _put(out, str(error).encode())
