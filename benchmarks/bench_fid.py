@@ -213,7 +213,7 @@ def main(
         path = Path(weights) if weights else save_weights(folder / "random.pth")
         detector = detectors.load("inception", target, weights=str(path))
         if num % detector.batch:
-            raise UserError(f"--num={num} is no multiple of the detector's batch of {detector.batch}")
+            raise UserError(f"--num={num} is no multiple of {detector.batch}, the batch")
         images = torch.from_numpy(ImageDataset(few).load(progress=False))
         from_zip, from_folder = reading_ways(many)
         resizing, network = network_ways(detector, images, path)
