@@ -68,7 +68,7 @@ PROGRAMS = (
     Program("bench_augment.py", "augmentation of the moved images against that of all", 1),
     Program("bench_samplers.py", "the solvers' own cost and their errors", 6),
     Program("bench_fid.py", "every stage of scoring that sees images", 3),
-    Program("bench_distances.py", "scores that compare two sets of features", 10),
+    Program("bench_distances.py", "scores that compare two sets of features", 5),
     Program("bench_data.py", "the first decode of a data set, and batches", 2, has_device=False),
     Program("bench_dataset_tool.py", "converting images, one or all cores", 3, has_device=False),
     Program("bench_scaling.py", "cost against batch, resolution, channels, steps, processes", 20),

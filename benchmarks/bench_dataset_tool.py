@@ -188,7 +188,7 @@ def published_labels(path: Path) -> bool:
 
 
 @click.command(cls=Command)
-@click.option("--num", default=100, show_default=True, help="Large images; small ones, 10 times.")
+@click.option("--num", default=200, show_default=True, help="Large images; small ones, 10 times.")
 @click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="All ways, in turn.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(num: int, rounds: int, out: str | None) -> None:

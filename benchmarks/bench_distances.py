@@ -3,13 +3,22 @@
     python benchmarks/bench_distances.py --device=cpu --out=benchmarks/results/distances-cpu.json
 
 The Frechet distance beside a square root, as EDM computes it, once with full rank and once with
-fewer images than features; the kernel distance; precision and recall. torch-fidelity is measured,
-too, if it is installed: as it is, with kernels and distances in float32, and with features in
-float64, as ours are.
+fewer images than features; the kernel distance, with so many subsets that they share kernels, as
+usual, and with few; precision and recall. torch-fidelity is measured, too, if it is installed: as
+it is, with kernels and distances in float32, and with features in float64, as ours are.
+
+Where a call takes many seconds, there are fewer rounds (`--long-rounds`), and none to warm up.
 """
+
+from torch_utils import threads
+
+if __name__ == "__main__":
+    threads.set_defaults()  # as fid.py does; PyTorch reads them when it is loaded
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import click
@@ -23,10 +32,28 @@ from benchmarks.comparison import OURS, compared, told
 from benchmarks.hardware import hardware, prepared_device, write_results
 from benchmarks.timing import FEWEST_PAIRS
 from metrics.frechet import frechet_distance
-from metrics.kernel import SUBSET_SIZE, kernel_distance
+from metrics.kernel import NUM_SUBSETS, SUBSET_SIZE, kernel_distance
 from metrics.manifold import precision_recall
 from metrics.statistics import Gaussian
 from torch_utils.command import Command
+
+FEW_SUBSETS = 5
+Ways = dict[str, Callable[[], Any]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A score.
+
+    Attributes:
+        images: that it is computed from, as rates count them.
+        ways: to compute it, by name.
+        is_long: whether a call takes many seconds.
+    """
+
+    images: int
+    ways: Ways
+    is_long: bool = False
 
 
 def gaussian(seed: int, num_features: int, num_images: int) -> Gaussian:
@@ -36,9 +63,6 @@ def gaussian(seed: int, num_features: int, num_images: int) -> Gaussian:
     features = random.normal(size=(num_images, num_features)) * scales
     features += 0.1 * np.roll(features, 1, axis=1)
     return Gaussian(features.mean(0), np.cov(features.T), num_images)
-
-
-Ways = dict[str, Callable[[], Any]]
 
 
 def distance_ways(first: Gaussian, second: Gaussian) -> Ways:
@@ -56,7 +80,7 @@ def distance_ways(first: Gaussian, second: Gaussian) -> Ways:
 
 
 def kernel_ways(ours: np.ndarray, theirs: np.ndarray, subsets: int, device: torch.device) -> Ways:
-    """The kernel distance."""
+    """The kernel distance; with many subsets, torch-fidelity only as it is."""
     ways: Ways = {OURS: lambda: kernel_distance(ours, theirs, subsets=subsets, device=device)[0]}
     if importlib.util.find_spec("torch_fidelity"):
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
@@ -70,7 +94,8 @@ def kernel_ways(ours: np.ndarray, theirs: np.ndarray, subsets: int, device: torc
             return found[KEY_METRIC_KID_MEAN]
 
         ways[FIDELITY] = lambda: score(one, two)
-        ways[f"{FIDELITY} in float64"] = lambda: score(one.double(), two.double())
+        if subsets <= FEW_SUBSETS:
+            ways[f"{FIDELITY} in float64"] = lambda: score(one.double(), two.double())
     return ways
 
 
@@ -97,12 +122,13 @@ def manifold_ways(ours: np.ndarray, theirs: np.ndarray, device: torch.device) ->
 @click.option(
     "--num",
     type=click.IntRange(SUBSET_SIZE),
-    default=5000,
+    default=3000,
     show_default=True,
     help="Images in each set, of the kernel distance and of precision and recall.",
 )
-@click.option("--subsets", default=5, show_default=True, help="Of the kernel distance.")
+@click.option("--subsets", default=NUM_SUBSETS, show_default=True, help="Of the kernel distance.")
 @click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="All ways, in turn.")
+@click.option("--long-rounds", default=3, show_default=True, help="Where a call takes long.")
 @click.option("--only", type=click.Choice(["frechet", "others"]), help="Measure only this.")
 @click.option("--out", metavar="JSON", help="Where the results go.")
 def main(
@@ -111,6 +137,7 @@ def main(
     num: int,
     subsets: int,
     rounds: int,
+    long_rounds: int,
     only: str | None,
     out: str | None,
 ) -> None:
@@ -119,33 +146,43 @@ def main(
     random = np.random.default_rng(0)
     ours, theirs = (random.random((num, features), np.float32) for _ in range(2))
     other = gaussian(1, features, 10 * features)
-    stages: dict[str, tuple[int, Ways]] = {}
+    stages: dict[str, Stage] = {}
     if only != "others":
         for count in (10 * features, features // 2):
             ways = distance_ways(gaussian(0, features, count), other)
-            stages[f"Frechet distance, {count} images"] = 1, ways
+            stages[f"Frechet distance, {count} images"] = Stage(1, ways, is_long=True)
     if only != "frechet":
-        stages["kernel distance"] = (
-            subsets * SUBSET_SIZE,
-            kernel_ways(ours + np.float32(0.1), theirs, subsets, target),
-        )
-        stages["precision and recall"] = num, manifold_ways(ours, theirs, target)
+        for count in (subsets, FEW_SUBSETS):
+            ways = kernel_ways(ours + np.float32(0.1), theirs, count, target)
+            name = f"kernel distance, {count} subsets"
+            stages[name] = Stage(count * SUBSET_SIZE, ways, is_long=count > FEW_SUBSETS)
+        stages["precision and recall"] = Stage(num, manifold_ways(ours, theirs, target))
     record: dict[str, Any] = {
         "hardware": hardware(target) | {"numpy": np.__version__, "scipy": scipy.__version__},
         "features": features,
         "torch_fidelity": bool(importlib.util.find_spec("torch_fidelity")),
         "stages": {},
     }
-    for stage, (count, ways) in stages.items():
-        found = {name: way() for name, way in ways.items()}
-        row = compared(ways, count, target, rounds)
+    for name, stage in stages.items():
+        found: dict[str, float] = {}
+
+        def kept(way: str, stage: Stage = stage, found: dict[str, float] = found) -> None:
+            found[way] = stage.ways[way]()
+
+        row = compared(
+            {way: partial(kept, way) for way in stage.ways},
+            stage.images,
+            target,
+            long_rounds if stage.is_long else rounds,
+            warms_up=not stage.is_long,
+        )
         row["relative_difference"] = {
-            name: abs(value - found[OURS]) / (abs(found[OURS]) or 1.0)
-            for name, value in found.items()
-            if name != OURS
+            way: abs(value - found[OURS]) / (abs(found[OURS]) or 1.0)
+            for way, value in found.items()
+            if way != OURS
         }
-        record["stages"][stage] = row
-        print(told(stage, row), row["relative_difference"], flush=True)
+        record["stages"][name] = row
+        print(told(name, row), row["relative_difference"], flush=True)
     write_results(out, record)
 
 

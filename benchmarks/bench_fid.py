@@ -8,8 +8,14 @@ is installed, torch-fidelity. The weights of Inception are random unless a file 
 changes no cost; all get the same ones. Numbers from features: `bench_distances.py`.
 """
 
+from torch_utils import threads
+
+if __name__ == "__main__":
+    threads.set_defaults()  # as fid.py does; PyTorch reads them when it is loaded
+
 import importlib.util
 import io
+import os
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -30,11 +36,12 @@ from benchmarks.timing import FEWEST_PAIRS
 from data.dataset import ImageDataset
 from metrics import detectors, inception
 from metrics.detectors import Detector
-from metrics.evaluate import ADDED_AT_ONCE, evaluate
+from metrics.evaluate import evaluate
 from metrics.reference import Reference, save_reference
-from metrics.statistics import FeatureStatistics
+from metrics.statistics import FeatureStatistics, worthwhile_rows
 from tests.inception import save_weights
 from torch_utils.command import Command
+from torch_utils.errors import UserError
 
 FIDELITY = "torch-fidelity"
 EDM = "edm"
@@ -122,7 +129,7 @@ def statistics_ways(features: Tensor) -> Ways:
 
     def ours() -> None:
         found = FeatureStatistics(size, device)
-        for part in torch.split(features, ADDED_AT_ONCE):
+        for part in torch.split(features, worthwhile_rows(size)):
             found.update(part)
         found.finalize()
 
@@ -157,14 +164,23 @@ def pass_ways(detector: Detector, path: Path, weights: Path) -> Ways:
 
 
 def file_ways(features: Tensor, folder: Path) -> Ways:
-    """Writing mean and covariance; ours is flushed to disk, and whole or absent."""
+    """Writing mean and covariance. Ours is flushed to disk, as theirs is in one of the two ways."""
     found = FeatureStatistics(features.shape[1], features.device)
     found.update(features)
     gaussian = found.finalize()
     reference = Reference(gaussian, "inception", "random", (3, 32, 32))
+
+    def edm(is_flushed: bool) -> None:
+        with open(folder / "edm.npz", "wb") as file:
+            np.savez(file, mu=gaussian.mu, sigma=gaussian.sigma)
+            if is_flushed:
+                file.flush()
+                os.fsync(file.fileno())
+
     return {
         OURS: lambda: save_reference(folder / "ours.npz", reference),
-        EDM: lambda: np.savez(folder / "edm.npz", mu=gaussian.mu, sigma=gaussian.sigma),
+        EDM: lambda: edm(False),
+        f"{EDM}, flushed": lambda: edm(True),
     }
 
 
@@ -196,6 +212,8 @@ def main(
         many, few = write_images(folder, size, read), write_images(folder / "few", size, num)
         path = Path(weights) if weights else save_weights(folder / "random.pth")
         detector = detectors.load("inception", target, weights=str(path))
+        if num % detector.batch:
+            raise UserError(f"--num={num} is no multiple of {detector.batch}, the batch")
         images = torch.from_numpy(ImageDataset(few).load(progress=False))
         from_zip, from_folder = reading_ways(many)
         resizing, network = network_ways(detector, images, path)

@@ -11,7 +11,11 @@ OURS = "driftless"
 
 
 def compared(
-    ways: Mapping[str, Callable[[], object]], images: int, device: torch.device, rounds: int
+    ways: Mapping[str, Callable[[], object]],
+    images: int,
+    device: torch.device,
+    rounds: int,
+    warms_up: bool = True,
 ) -> dict[str, Any]:
     """Images a second of each way, and how many times as fast as each published one ours is.
 
@@ -20,8 +24,9 @@ def compared(
         images: how many.
         device: that they compute on.
         rounds: how often each is timed.
+        warms_up: whether each is called once before.
     """
-    times = interleaved(ways, device, rounds)
+    times = interleaved(ways, device, rounds, warms_up)
     return {
         "images": images,
         "images_per_s": {

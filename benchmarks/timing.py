@@ -45,20 +45,24 @@ class Stopwatch:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], device: torch.device, rounds: int = FEWEST_PAIRS
+    calls: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    rounds: int = FEWEST_PAIRS,
+    warms_up: bool = True,
 ) -> dict[str, list[float]]:
     """Seconds of some calls, made in turn, forwards and backwards.
 
     Args:
-        calls: what to time, by name; each is called once before, to warm up.
+        calls: what to time, by name.
         device: that they compute on.
         rounds: how often each is timed.
+        warms_up: whether each is called once before; calls of many seconds need not be.
 
     Returns:
         name -> seconds, one a round.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
+    for call in calls.values() if warms_up else ():
         call()
     for index in range(rounds):
         for name in calls if index % 2 else reversed(calls):

@@ -32,9 +32,13 @@ def ordered_map(
         function: safe to be called by several threads at once; a result counts until the next one
             is asked for.
         items: what to call it with.
-        num_threads: None for one a core, at most 8.
+        num_threads: None for one a core, at most 8. One is the caller's own: each result is
+            computed when it is asked for.
     """
     num_threads = num_threads or min(8, num_cores())
+    if num_threads == 1:  # another one would wait for the caller half of the time
+        yield from map(function, items)
+        return
     pending: deque[Future[Result]] = deque()
     pool, budget, first = ThreadPoolExecutor(num_threads), Budget(), 0
 

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from metrics.detectors import Detector
-from metrics.statistics import FeatureStatistics
+from metrics.statistics import FeatureStatistics, worthwhile_rows
 from torch_utils.devices import download, finish
 from torch_utils.distributed import World
-
-ADDED_AT_ONCE = 512  # images whose features are added to the sums
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ def evaluate(
     Raises:
         UserError: the detector does not take such images, or has too many features.
     """
-    statistics = FeatureStatistics(num_features(detector, image_shape), detector.device)
+    size = num_features(detector, image_shape)
+    statistics = FeatureStatistics(size, detector.device)
     logits: list[Tensor] = []
     features: list[Tensor] = []
     waiting: list[Tensor] = []
@@ -77,7 +76,7 @@ def evaluate(
         for batch in _regrouped(batches, detector.batch):
             found = detector(batch)
             waiting.append(found.features)
-            if len(waiting) * detector.batch >= ADDED_AT_ONCE:
+            if len(waiting) * detector.batch >= worthwhile_rows(size):
                 statistics.update(torch.cat(waiting))
                 waiting.clear()
             if found.logits is not None:

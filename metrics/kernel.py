@@ -2,6 +2,9 @@
 
 The squared maximum mean discrepancy with the kernel k(x, y) = (x.y / F + 1)^3, averaged over
 subsets. In expectation it is 0 for two samples of one distribution, so it can be negative.
+
+Where subsets share so many pairs that all kernels are fewer than theirs, as with a hundred subsets
+of a thousand from five thousand images, each kernel is computed once for all subsets.
 """
 
 import numpy as np
@@ -12,8 +15,11 @@ from torch_utils.errors import UserError
 
 NUM_SUBSETS = 100
 SUBSET_SIZE = 1000
-_ROWS = 256  # of the kernels within a subset that are computed at once
 SUBSET_SEED = 2020  # of the published choice of subsets (torch-fidelity)
+_ROWS, _COLUMNS = 512, 1024  # of the kernels that are computed at once
+_WITHIN_ROWS = 128  # the same within a set: of these, fewer are computed twice
+_JOINT_VALUES = 2**25  # of all features, at most, if subsets share kernels: 256 MiB
+_Sets = tuple[np.ndarray, np.ndarray]
 
 
 def kernel_distance(
@@ -53,36 +59,78 @@ def kernel_distance(
             "images, or smaller subsets (subset_size)"
         )
     random = np.random.RandomState(seed)
-    found = []
-    for _ in range(subsets):
-        drawn = (
-            values[random.choice(len(values), subset_size, replace=False)].astype(np.float64)
-            for values in (features, reference)
-        )
-        x, y = (torch.from_numpy(values).to(device) for values in drawn)
-        found.append(_squared_discrepancy(x, y))
-    distances = torch.stack(found).cpu().numpy()
+    sets = features, reference
+    drawn = [
+        [random.choice(len(values), subset_size, replace=False) for values in sets]
+        for _ in range(subsets)
+    ]
+    few = _num_kernels(*map(len, sets)) < subsets * _num_kernels(subset_size, subset_size)
+    compute = _jointly if few and sum(map(np.size, sets)) <= _JOINT_VALUES else _one_by_one
+    distances = compute(sets, np.array(drawn), torch.device(device)).cpu().numpy()
     return float(distances.mean()), float(distances.std())
 
 
-def _squared_discrepancy(x: Tensor, y: Tensor) -> Tensor:
-    """The unbiased estimate from two samples [n, F] (Gretton et al., 2012, equation 3)."""
-    num = len(x)
-    pairs = num * (num - 1)  # a point and itself are no pair
-    return (_sum_within(x) + _sum_within(y)) / pairs - 2 * _kernel(x, y).mean()
+def _num_kernels(num: int, num_reference: int) -> int:
+    """Pairs of images: within both sets, and across."""
+    total = num + num_reference
+    return total * (total - 1) // 2
 
 
-def _sum_within(x: Tensor) -> Tensor:
-    """The sum of the kernels of all pairs, each of which is computed about once, not twice."""
-    total = x.new_zeros([])
-    for first in range(0, len(x), _ROWS):
-        rows = x[first : first + _ROWS]
-        kernels = _kernel(rows, x[first:])
-        same, later = kernels[:, : len(rows)], kernels[:, len(rows) :]
-        total = total + same.sum() - same.trace() + 2 * later.sum()
-    return total
+def _moved(values: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(values.astype(np.float64)).to(device)
+
+
+def _one_by_one(sets: _Sets, drawn: np.ndarray, device: torch.device) -> Tensor:
+    """The estimates [S] for subsets of both sets, indices [S, 2, n]."""
+    whole = torch.ones([drawn.shape[2], 1], dtype=torch.float64, device=device)
+    found = []
+    for pair in drawn:
+        x, y = (_moved(values[which], device) for values, which in zip(sets, pair, strict=True))
+        found.append(_squared_discrepancies(x, y, whole, whole))
+    return torch.cat(found)
+
+
+def _jointly(sets: _Sets, drawn: np.ndarray, device: torch.device) -> Tensor:
+    """The same, from all kernels: one that several subsets need is computed once."""
+    x, y = (_moved(values, device) for values in sets)
+    chosen = []
+    for number, values in enumerate(sets):
+        is_chosen = np.zeros([len(values), len(drawn)])
+        np.put_along_axis(is_chosen, drawn[:, number].T, 1, axis=0)
+        chosen.append(_moved(is_chosen, device))
+    return _squared_discrepancies(x, y, *chosen)
+
+
+def _squared_discrepancies(x: Tensor, y: Tensor, x_chosen: Tensor, y_chosen: Tensor) -> Tensor:
+    """The unbiased estimates [S] from pairs of subsets (Gretton et al., 2012, equation 3).
+
+    Args:
+        x: float64 [N, F].
+        y: float64 [M, F].
+        x_chosen: 1 where x is in a subset, float64 [N, S].
+        y_chosen: the same for y, [M, S]; all subsets are of one size.
+    """
+    num = int(x_chosen[:, 0].sum())
+    pairs = num * (num - 1) / 2  # a point and itself are no pair
+    within = _sums(x, x, x_chosen, x_chosen, True) + _sums(y, y, y_chosen, y_chosen, True)
+    return within / pairs - 2 * _sums(x, y, x_chosen, y_chosen, False) / num**2
+
+
+def _sums(x: Tensor, y: Tensor, x_chosen: Tensor, y_chosen: Tensor, is_within: bool) -> Tensor:
+    """The sums [S] of the kernels of all pairs of a subset; within a set, of each pair once."""
+    totals = torch.zeros_like(x_chosen[0])
+    size = _WITHIN_ROWS if is_within else _ROWS
+    for first in range(0, len(x), size):
+        rows = slice(first, first + size)
+        for start in range(first if is_within else 0, len(y), _COLUMNS):
+            columns = slice(start, start + _COLUMNS)
+            kernels = _kernel(x[rows], y[columns])
+            if is_within and start == first:
+                kernels.triu_(1)
+            totals += (x_chosen[rows] * (kernels @ y_chosen[columns])).sum(0)
+    return totals
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     """[n, m]."""
-    return (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)
+    return torch.addmm(x.new_ones([]), x, y.T, alpha=1 / x.shape[1]).pow_(3)

@@ -16,7 +16,7 @@ NUM_NEIGHBOURS = 3
 BLOCK = 4096  # rows and columns of the distances that are computed at once
 _BLOCK_VALUES = 2**23  # of the features in a block, at most
 _KEPT_VALUES = 2**24  # of a set's features, at most, that are kept in float64
-_SMALL_BLOCK = 1024  # of such a set: of the distances within it, fewer are computed twice
+_SMALL_BLOCK = 384  # of such a set: of the distances within it, fewer are computed twice
 _ROUNDING = 1e-12  # of a squared distance, relative to the squared lengths of its features
 
 
@@ -77,6 +77,7 @@ class _Points:
             self._converted = self._points(slice(None))
             size = min(size, _SMALL_BLOCK)
         self.parts = [slice(i, min(i + size, len(values))) for i in range(0, len(values), size)]
+        self._lengths = torch.cat([self[part].square().sum(1) for part in self.parts])
 
     def full(self, shape: list[int], value: float | bool) -> Tensor:
         """A tensor [N, *shape] of one value, on the device."""
@@ -87,14 +88,19 @@ class _Points:
         return self._points(part) if self._converted is None else self._converted[part]
 
     def _points(self, part: slice) -> Tensor:
-        values = torch.from_numpy(self._values[part].copy())  # mapped arrays are read-only
-        return values.to(self._centre.device).double() - self._centre
+        values = torch.from_numpy(self._values[part].astype(np.float64))
+        return values.to(self._centre.device).sub_(self._centre)
 
+    def squared_distances(
+        self, part: slice, x: Tensor, others: "_Points", other: slice, rounding: float = 0
+    ) -> Tensor:
+        """Of the points x [n, F] of a block to those of another one.
 
-def _squared_distances(x: Tensor, y: Tensor, rounding: float = 0) -> Tensor:
-    """[n, m], less that share of the squared lengths of both."""
-    lengths = x.square().sum(1)[:, None] + y.square().sum(1)
-    return lengths.mul_(1 - rounding).addmm_(x, y.T, alpha=-2)
+        Returns:
+            [n, m], less the share `rounding` of the squared lengths of both.
+        """
+        lengths = self._lengths[part, None] + others._lengths[other]
+        return lengths.mul_(1 - rounding).addmm_(x, others[other].T, alpha=-2)
 
 
 def _radii(points: _Points, k: int) -> Tensor:
@@ -103,7 +109,7 @@ def _radii(points: _Points, k: int) -> Tensor:
     for number, part in enumerate(points.parts):
         x = points[part]
         for other in points.parts[number:]:
-            squared = _squared_distances(x, points[other])
+            squared = points.squared_distances(part, x, points, other)
             if other == part:
                 squared.fill_diagonal_(torch.inf)  # a point is not its own neighbour
             else:
@@ -125,7 +131,7 @@ def _shares_within(
     for part in ours.parts:
         x = ours[part]
         for other in theirs.parts:
-            squared = _squared_distances(x, theirs[other], _ROUNDING)
+            squared = ours.squared_distances(part, x, theirs, other, _ROUNDING)
             is_precise[part] |= (squared <= their_radii[other]).any(1)
             is_recalled[other] |= (squared <= our_radii[part, None]).any(0)
     return float(is_precise.double().mean()), float(is_recalled.double().mean())

@@ -23,8 +23,8 @@ from metrics.reference_checks import (
 from metrics.statistics import MAX_FEATURES, Gaussian
 from torch_utils.downloads import sha256_of
 from torch_utils.errors import UserError
-from torch_utils.files import prepare_folder, replacing, writing
-from torch_utils.npys import names_in, read_npz
+from torch_utils.files import prepare_folder, writing
+from torch_utils.npys import names_in, read_npz, write_npz
 from torch_utils.text import printable, some
 from torch_utils.zips import BAD_ZIP
 
@@ -138,8 +138,8 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
     """
     check_destination(path)
     values = {
-        "mu": reference.gaussian.mu.astype(np.float64),
-        "sigma": reference.gaussian.sigma.astype(np.float64),
+        "mu": reference.gaussian.mu.astype(np.float64, copy=False),
+        "sigma": reference.gaussian.sigma.astype(np.float64, copy=False),
         "detector": np.array(reference.detector),
         "source": np.array(reference.source),
     }
@@ -152,8 +152,8 @@ def save_reference(path: str | os.PathLike[str], reference: Reference) -> None:
             values[key] = np.array(text)
     if reference.features is not None:
         values["features"] = reference.features.astype(np.float32, copy=False)
-    with writing(path), replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, allow_pickle=False, **values)
+    with writing(path):
+        write_npz(path, values)
 
 
 def load_reference(

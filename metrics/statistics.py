@@ -11,7 +11,10 @@ import torch
 from torch_utils.errors import UserError
 
 MAX_FEATURES = 16384  # a covariance of 2 GiB
-_COLUMNS = 256  # of the sum of outer products that are computed at once
+_COLUMNS = 256  # of the sum of outer products that are computed at once on a GPU
+_FINISHED = 128  # rows of the covariance that are finished at once: they stay in the cache
+_MOST_ROWS, _FEWEST_ROWS = 2048, 512
+_VALUES = 2**22  # of features that are added at once, if they are not the fewest rows
 _ROUNDING = 1e-6  # of a covariance in float32, relative to its norm
 
 
@@ -47,6 +50,15 @@ def is_covariance(sigma: np.ndarray) -> bool:
     return True
 
 
+def worthwhile_rows(num_features: int) -> int:
+    """How many images' features are best added at once: many, but not too much memory.
+
+    Args:
+        num_features: of an image.
+    """
+    return min(_MOST_ROWS, max(_FEWEST_ROWS, _VALUES // num_features))
+
+
 class FeatureStatistics:
     """Count, sum and sum of outer products of feature vectors.
 
@@ -74,20 +86,40 @@ class FeatureStatistics:
             )
         self.count = torch.zeros([], dtype=torch.int64, device=device)
         self.total = torch.zeros([num_features], dtype=torch.float64, device=device)
-        self.outer = torch.zeros([num_features, num_features], dtype=torch.float64, device=device)
+        shape = [num_features, num_features]
+        self.outer = (
+            torch.from_numpy(np.zeros(shape))  # takes no memory before it is written
+            if torch.device(device).type == "cpu"
+            else torch.zeros(shape, dtype=torch.float64, device=device)
+        )
 
     def update(self, features: torch.Tensor) -> None:
         """Add the features [N, F] of N images; does not wait for the device.
 
-        The sums are read and written each time, so a few hundred images at once cost least.
+        The sums are read and written each time, so `worthwhile_rows` images at once cost least.
         """
         assert features.shape[1:] == self.total.shape, (features.shape, self.total.shape)
-        values = features.detach().to(self.total)
-        self.count += values.shape[0]
+        self.count += features.shape[0]
+        if self.total.device.type == "cpu":
+            self._add_on_host(features.detach().numpy().astype(np.float64))
+        else:
+            self._add_on_device(features.detach().to(self.total))
+
+    def _add_on_host(self, values: np.ndarray) -> None:
+        """PyTorch would compute both triangles, and its threads spin while others compute."""
+        from scipy.linalg.blas import dsyrk  # where it is needed: it takes long to load
+
+        self.total += torch.from_numpy(values.sum(0))
+        if len(values):
+            target = self.outer.numpy().T
+            found = dsyrk(1.0, values.T, beta=1.0, c=target, lower=1, overwrite_c=1)
+            assert np.shares_memory(found, target)
+
+    def _add_on_device(self, values: torch.Tensor) -> None:
         self.total += values.sum(0)
         for first in range(0, values.shape[1], _COLUMNS):
-            columns = values[:, first : first + _COLUMNS]
-            self.outer[first : first + _COLUMNS, first:].addmm_(columns.T, values[:, first:])
+            strip = slice(first, first + _COLUMNS)
+            self.outer[strip, first:].addmm_(values[:, strip].T, values[:, first:])
 
     def finalize(self) -> Gaussian:
         """Compute mean and covariance; the sums stay and can grow on.
@@ -101,8 +133,16 @@ class FeatureStatistics:
         num = int(self.count)
         if num < 2:
             raise UserError(f"a covariance needs at least 2 images, got {num}")
-        mu = self.total / num
-        sigma = ((self.outer - num * torch.outer(mu, mu)) / (num - 1)).triu_()
-        sigma += sigma.triu(1).T
-        assert bool(sigma.isfinite().all()), "the detector gave features that are not finite"
-        return Gaussian(mu.cpu().numpy(), sigma.cpu().numpy(), num)
+        mu, outer = self.total.cpu().numpy() / num, self.outer.cpu().numpy()
+        # the diagonal tells: no covariance exceeds both variances
+        is_finite = np.isfinite(outer.diagonal()).all()
+        assert is_finite, "the detector gave features that are not finite"
+        sigma = np.empty_like(outer)
+        for first in range(0, len(mu), _FINISHED):
+            part = slice(first, first + _FINISHED)
+            rows = outer[part, first:] - np.outer(num * mu[part], mu[first:])
+            rows = np.triu(rows) / (num - 1)  # [R, F - first], from the diagonal on
+            square = rows[:, : len(rows)]
+            square += np.triu(square, 1).T
+            sigma[part, first:], sigma[first:, part] = rows, rows.T
+        return Gaussian(mu, sigma, num)

@@ -52,7 +52,9 @@ def read_file(path: str | os.PathLike[str], limit: int, what: str | None = None)
     """
     with open_regular(path, what) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(limit + 1) if size <= limit else b""
+        content = file.read(size + 1) if size <= limit else b""  # memory for all is taken at once
+        if len(content) > size:  # it grows, or the system does not tell sizes
+            content += file.read(limit + 1 - len(content))
     if max(size, len(content)) > limit:
         raise UserError(
             f"{what or os.fspath(path)} has {size} bytes, more than {limit}: make it smaller"

@@ -1,16 +1,17 @@
-"""Arrays in .npz files that others made: plain numbers and texts, never objects, within bounds."""
+"""Arrays in .npz files, plain numbers and texts, never objects; from others, within bounds."""
 
 import io
 import math
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from torch_utils.bounded import growth_limit
 from torch_utils.errors import UserError
+from torch_utils.zip_writing import member, new_zip
 from torch_utils.zips import open_zip, read_member
 
 _KINDS = "biufU"  # of numpy: truth values, numbers, text
@@ -39,20 +40,42 @@ def read_npz(
     limit = min(limit, growth_limit(os.path.getsize(path)))
     arrays = {}
     with open_zip(path) as archive:
-        for member in archive.infolist():
-            name = member.filename.removesuffix(".npy")
-            if name not in wanted or name == member.filename:
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name not in wanted or name == info.filename:
                 continue
             if name in arrays:
                 raise ValueError(f"it has the array {name} twice")
-            if member.file_size > limit:
+            if info.file_size > limit:
                 raise UserError(
                     f"the arrays of {os.fspath(path)} have more bytes than can be true of so small"
                     " a file: if they are sound, save them uncompressed"
                 )
-            arrays[name] = _array(read_member(archive, member, limit, f"{name} in {path}"))
-            limit -= member.file_size
+            arrays[name] = _array(read_member(archive, info, limit, f"{name} in {path}"))
+            limit -= info.file_size
     return arrays
+
+
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a .npz, uncompressed, whole or not at all.
+
+    numpy's own way copies each array twice, which takes as long as to flush it to disk.
+
+    Args:
+        path: the file, as for `torch_utils.files.replacing`.
+        arrays: by name; plain numbers and texts.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with new_zip(path) as archive:
+        for name, array in arrays.items():
+            assert array.dtype.kind in _KINDS, (name, array.dtype)
+            plain = np.ascontiguousarray(array).reshape(array.shape)  # which has no 0-d arrays
+            described = np.lib.format.header_data_from_array_1_0(plain)
+            with archive.open(member(f"{name}.npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(file, described)
+                file.write(plain.reshape(-1).view(np.uint8).data)
 
 
 def names_in(path: str | os.PathLike[str]) -> list[str]:

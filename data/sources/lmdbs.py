@@ -4,6 +4,7 @@ A process of its own, lmdb_child.py, reads the file, so that a damaged file kill
 """
 
 import contextlib
+import functools
 import importlib.util
 import math
 import os
@@ -43,17 +44,18 @@ class _Child:
         with open_regular(os.path.join(path, "data.mdb") if is_folder else path) as file:
             size = os.fstat(file.fileno()).st_size
         numbers = (int(is_folder), int(wants_keys), size, MAX_VALUE_BYTES)
-        script = Path(lmdb_child.__file__)
+        # isolated, and without site-packages, which take long to find: lmdb's folder is told
+        options = ("-I", "-S", str(Path(lmdb_child.__file__)))
         self.process = subprocess.Popen(
-            [sys.executable, str(script), path, *map(str, numbers)],
+            [sys.executable, *options, path, *map(str, numbers), _folder_of_lmdb()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
         self.end = weakref.finalize(self, _end, self.process)
 
-    def ask(self, key: bytes) -> bytes | None:
-        """The value of a key; None if it is larger than the limit."""
+    def request(self, key: bytes) -> None:
+        """Ask for the value of a key, which `receive` gives."""
         stdin = self.process.stdin
         assert stdin is not None
         try:
@@ -61,7 +63,6 @@ class _Child:
             stdin.flush()
         except OSError:
             raise _Unreadable("the process that reads it has ended") from None
-        return self.receive()
 
     def receive(self) -> bytes | None:
         """What the process sends next; None for an end, or a value larger than the limit."""
@@ -86,6 +87,13 @@ class _Child:
         return content
 
 
+@functools.cache
+def _folder_of_lmdb() -> str:
+    """The folder that the package lmdb can be imported from; "" if there is no such package."""
+    spec = importlib.util.find_spec("lmdb")
+    return str(Path(spec.origin).parents[1]) if spec and spec.origin else ""
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Close the pipes, upon which the process ends."""
     assert process.stdin is not None
@@ -108,6 +116,8 @@ class _Reader:
         self._lock = threading.Lock()
         self._deaths = 0
         self._child: _Child | None = _Child(path, wants_keys=True)
+        self._expected: bytes | None = None  # key that follows the one of the last request
+        self._ahead: bytes | None = None  # key of a request whose answer nobody has wanted yet
 
     def keys(self) -> list[bytes]:
         """The keys; call this once, before anything else.
@@ -119,39 +129,71 @@ class _Reader:
         def receive(child: _Child) -> list[bytes]:
             return list(iter(child.receive, None))
 
-        return self._with_child(receive, f"{self._path} is not a readable lmdb")
+        with self._lock:
+            return self._with_child(receive, f"{self._path} is not a readable lmdb")
 
-    def value(self, key: bytes, where: str) -> bytes | None:
+    def value(self, key: bytes, where: str, following: bytes | None = None) -> bytes | None:
         """The value of a key; None if it is larger than `MAX_VALUE_BYTES`.
+
+        Where keys are wanted in their order, the process reads the next value meanwhile.
+
+        Args:
+            key: which the lmdb has.
+            where: the name of the image, for messages.
+            following: the key after it, if there is one.
 
         Raises:
             UserError: it cannot be read.
             Failure: this has happened too often.
         """
-        return self._with_child(lambda child: child.ask(key), f"cannot read {where}")
 
-    def _with_child(self, work: Callable[[_Child], Result], problem: str) -> Result:
+        def ask(child: _Child) -> bytes | None:
+            if self._ahead != key:
+                child.request(key)
+            self._ahead = None
+            content = child.receive()
+            if key == self._expected and following is not None:
+                child.request(following)
+                self._ahead = following
+            self._expected = following
+            return content
+
         with self._lock:
+            self._drop_unwanted(key)
+            return self._with_child(ask, f"cannot read {where}")
+
+    def _drop_unwanted(self, key: bytes) -> None:
+        """Take the answer for another key than this one, if there is one, off the pipe."""
+        if self._child is not None and self._ahead not in (None, key):
+            self._ahead = None
             try:
-                if self._child is None:
-                    self._child = _Child(self._path, wants_keys=False)
-                return work(self._child)
-            except OSError as error:
-                raise UserError(f"{problem} ({error})") from None
-            except _Unreadable as error:
-                assert self._child is not None
+                self._child.receive()
+            except _Unreadable:  # which whoever wants that key will be told
                 self._child.end()
                 self._child = None
-                self._deaths += 1
-                if self._deaths > MAX_DEATHS:
-                    raise Failure(
-                        f"{self._path} is damaged in more than {MAX_DEATHS} places: replace it"
-                    ) from None
-                raise UserError(f"{problem} ({error}): it is damaged") from None
+
+    def _with_child(self, work: Callable[[_Child], Result], problem: str) -> Result:
+        try:
+            if self._child is None:
+                self._ahead = None
+                self._child = _Child(self._path, wants_keys=False)
+            return work(self._child)
+        except OSError as error:
+            raise UserError(f"{problem} ({error})") from None
+        except _Unreadable as error:
+            assert self._child is not None
+            self._child.end()
+            self._child, self._ahead = None, None
+            self._deaths += 1
+            if self._deaths > MAX_DEATHS:
+                raise Failure(
+                    f"{self._path} is damaged in more than {MAX_DEATHS} places: replace it"
+                ) from None
+            raise UserError(f"{problem} ({error}): it is damaged") from None
 
 
 def _reader(path: str) -> _Reader:
-    if importlib.util.find_spec("lmdb") is None:
+    if not _folder_of_lmdb():
         raise UserError(f"{path} needs the package lmdb: pip install lmdb")
     if not os.path.exists(path):
         raise UserError(f"there is no lmdb {path}: check the path")
@@ -186,7 +228,8 @@ def open_lmdb(path: str) -> Source:
         return f"{keys[index].decode('ascii', 'backslashreplace')} in {path}"
 
     def read(index: int) -> Item:
-        content = reader.value(keys[index], where(index))
+        following = keys[index + 1] if index + 1 < len(keys) else None
+        content = reader.value(keys[index], where(index), following)
         if content is None:
             raise UserError(f"{where(index)} has more than {MAX_VALUE_BYTES} bytes")
         try:

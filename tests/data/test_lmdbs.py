@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.parallel import ordered_map
 from data.sources import lmdbs
 from data.sources.lmdbs import open_lmdb
 from tests.data.files import encoded, random_image
@@ -89,3 +90,40 @@ def test_after_a_death_the_rest_is_read_until_there_are_too_many(
     kill()
     with pytest.raises(Failure, match="damaged in more than 2 places"):
         reader.value(keys[5], "x")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_values_are_those_of_their_keys_in_any_order(
+    seed: int, whole: bytes, tmp_path: Path
+) -> None:
+    """In order, where the next one is read ahead; with jumps, back and again; by threads."""
+    path = tmp_path / "a.lmdb"
+    path.write_bytes(whole)
+    source = open_lmdb(str(path))
+    random = np.random.default_rng(seed)
+    starts = random.integers(0, 56, 20)
+    order = [number for start in starts for number in range(start, start + random.integers(1, 5))]
+
+    def check(number: int) -> None:
+        np.testing.assert_array_equal(source.read(number)[0], random_image(number))
+
+    for number in order:
+        check(number)
+    assert list(ordered_map(check, order, num_threads=3)) == [None] * len(order)
+
+
+def test_a_death_while_another_value_was_read_ahead_is_not_this_ones(
+    whole: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.lmdb"
+    path.write_bytes(whole)
+    reader = lmdbs._Reader(str(path))
+    keys = reader.keys()
+    for number in (0, 1):
+        assert reader.value(keys[number], "x", keys[number + 1]) == IMAGES[keys[number]]
+    assert reader._ahead == keys[2]
+    assert reader._child is not None
+    assert reader._child.receive() == IMAGES[keys[2]]
+    reader._child.process.kill()  # before an answer that is still due
+    assert reader.value(keys[7], "x") == IMAGES[keys[7]]
+    assert reader.value(keys[2], "x") == IMAGES[keys[2]]

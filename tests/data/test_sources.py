@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 import time
 import unicodedata
 import zlib
@@ -243,6 +244,19 @@ def test_center_crop_wide_leaves_out_what_is_too_small(rows, columns):
 def test_center_crop_wide_refuses_a_high_resolution():
     with pytest.raises(UserError, match="not 4x8"):
         TRANSFORMS["center-crop-wide"](np.zeros((9, 9), np.uint8), 4, 8)
+
+
+def test_an_ordered_map_with_one_thread_works_in_the_thread_of_its_caller_when_asked():
+    done = []
+
+    def work(number: int) -> int:
+        done.append((number, threading.get_ident()))
+        return number
+
+    results = ordered_map(work, range(5), num_threads=1)
+    assert [next(results), next(results)] == [0, 1]
+    assert done == [(number, threading.get_ident()) for number in range(2)]
+    assert list(results) == [2, 3, 4]
 
 
 def test_the_ordered_map_keeps_the_order_and_raises_the_first_error():

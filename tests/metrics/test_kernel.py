@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.kernel import kernel_distance
+from metrics.kernel import NUM_SUBSETS, SUBSET_SIZE, kernel_distance
 from torch_utils.errors import UserError
 
 
@@ -34,27 +34,45 @@ def test_a_subset_of_all_images_agrees_with_the_definition() -> None:
     assert std == pytest.approx(0, abs=1e-12)  # every subset is the whole set
 
 
-def test_subsets_are_drawn_in_turn_first_of_the_scored_images() -> None:
+@pytest.mark.parametrize("subsets", [2, 5])
+def test_subsets_are_drawn_in_turn_first_of_the_scored_images(subsets: int) -> None:
+    """Two subsets are computed one by one; five share more kernels than there are."""
     x, y = sample(2, 20), sample(3, 14, 1.5)
     random = np.random.RandomState(2020)
     found = [
         by_definition(
             x[random.choice(20, 9, replace=False)], y[random.choice(14, 9, replace=False)]
         )
-        for _ in range(5)
+        for _ in range(subsets)
     ]
     expected = np.mean(found), np.std(found)
-    assert kernel_distance(x, y, subsets=5, subset_size=9) == pytest.approx(expected, rel=1e-12)
+    distance = kernel_distance(x, y, subsets=subsets, subset_size=9)
+    assert distance == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("num_x", "num_y"), [(1200, 1500), (1500, 1000)])
-def test_the_usual_subsets_are_those_of_torch_fidelity(num_x: int, num_y: int) -> None:
+@pytest.mark.parametrize(
+    ("num_x", "num_y", "subsets", "size"),
+    [
+        (1200, 1500, NUM_SUBSETS, SUBSET_SIZE),
+        (1500, 1000, NUM_SUBSETS, SUBSET_SIZE),
+        (2600, 2300, 2, 1100),
+        (2100, 1200, 30, 1100),
+    ],
+)
+def test_the_subsets_are_those_of_torch_fidelity(
+    num_x: int, num_y: int, subsets: int, size: int
+) -> None:
+    """Also those that are computed in several blocks, one by one or jointly."""
     metric_kid = pytest.importorskip("torch_fidelity.metric_kid")
     x, y = sample(2, num_x, num_features=8), sample(3, num_y, 1.1, num_features=8)
+    is_usual = (subsets, size) == (NUM_SUBSETS, SUBSET_SIZE)
     theirs = metric_kid.kid_features_to_metric(
-        torch.from_numpy(x).double(), torch.from_numpy(y).double(), verbose=False
+        torch.from_numpy(x).double(),
+        torch.from_numpy(y).double(),
+        verbose=False,
+        **({} if is_usual else {"kid_subsets": subsets, "kid_subset_size": size}),
     )
-    mean, std = kernel_distance(x, y)
+    mean, std = kernel_distance(x, y, subsets=subsets, subset_size=size)
     assert mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-6)
     assert std == pytest.approx(theirs["kernel_inception_distance_std"], rel=1e-6)
 

@@ -6,7 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics.statistics import MAX_FEATURES, FeatureStatistics, is_covariance
+from metrics.statistics import (
+    MAX_FEATURES,
+    FeatureStatistics,
+    is_covariance,
+    worthwhile_rows,
+)
 from torch_utils.errors import UserError
 
 
@@ -30,6 +35,40 @@ def test_streamed_statistics_equal_those_of_the_whole(features: np.ndarray) -> N
     np.testing.assert_allclose(gaussian.mu, features.mean(0), rtol=1e-12)
     np.testing.assert_allclose(gaussian.sigma, np.cov(features.T), rtol=1e-11, atol=1e-12)
     assert gaussian.num == 100
+
+
+@pytest.mark.parametrize("num_features", [1, 127, 128, 129, 300])
+def test_the_covariance_of_any_number_of_features_is_whole_and_symmetric(num_features: int) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(50, num_features)) @ rng.normal(size=(num_features, num_features))
+    sigma = collect([features[:20], features[20:]]).finalize().sigma
+    expected = np.cov(features.T).reshape(sigma.shape)
+    np.testing.assert_allclose(sigma, expected, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_array_equal(sigma, sigma.T)
+
+
+def test_a_single_image_is_added_like_many(features: np.ndarray) -> None:
+    gaussian = collect(list(features[:, None])).finalize()
+    np.testing.assert_allclose(gaussian.sigma, np.cov(features.T), rtol=1e-11, atol=1e-12)
+
+
+def test_sums_grow_on_after_a_look_at_them(features: np.ndarray) -> None:
+    statistics = collect([features[:30]])
+    statistics.finalize()
+    statistics.update(torch.from_numpy(features[30:]))
+    np.testing.assert_allclose(statistics.finalize().sigma, np.cov(features.T), rtol=1e-11)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_noticed(features: np.ndarray, value: float) -> None:
+    features[50, 3] = value
+    with pytest.raises(AssertionError, match="not finite"):
+        collect([features]).finalize()
+
+
+@pytest.mark.parametrize(("size", "rows"), [(64, 2048), (2048, 2048), (4096, 1024), (16384, 512)])
+def test_features_that_wait_to_be_added_are_bounded(size: int, rows: int) -> None:
+    assert worthwhile_rows(size) == rows
 
 
 @given(cuts=st.lists(st.integers(0, 100), max_size=8), seed=st.integers(0, 2**32 - 1))
