@@ -6,15 +6,18 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from tests.preloaded import Preloaded, Program
+from tests.preloaded import Preloaded, Program, Wanted
 
 ROOT = Path(__file__).parents[1]
 # two cores are shared by many small processes: more threads than cores would only spin
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone"]
 
 
 _TIMEOUT = 300  # seconds
@@ -41,7 +44,7 @@ def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
     """
     if _of_start() != _OF_START:
         return run_afresh(script, *args)
-    return _preloaded().run(ROOT / script, [*map(str, args)], ENVIRONMENT, _TIMEOUT)
+    return _preloaded().run(_wanted(script, args), _TIMEOUT)
 
 
 def run_afresh(script: str, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -79,23 +82,55 @@ def call(script: str, *args: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start(script: str, *args: object) -> Program:
-    """Start a script of ours and return at once; see tests/preloaded.py."""
-    return _preloaded().start(ROOT / script, [*map(str, args)], ENVIRONMENT)
+def start(
+    script: str, *args: object, processes: int = 0, site: Path | None = None, **variables: str
+) -> Program:
+    """Start a script of ours and return at once; see tests/preloaded.py.
+
+    Args:
+        script: the script.
+        args: its arguments.
+        processes: how many processes of one run, under a launcher; 0 for one without.
+        site: a file that each process runs first.
+        variables: of its environment, beside the usual ones.
+    """
+    return _preloaded().start(_wanted(script, args, variables, processes, site))
 
 
-def torchrun(processes: int, script: str, *args: object) -> subprocess.CompletedProcess[str]:
-    """Run a script of ours in several processes on this machine."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, f"--nproc_per_node={processes}", "--", str(ROOT / script)]
+def torchrun(
+    processes: int, script: str, *args: object, real: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a script of ours in several processes on this machine.
+
+    Args:
+        processes: their number.
+        script: the script.
+        args: its arguments.
+        real: start PyTorch's own launcher, and interpreters; else see tests/launching.py.
+    """
+    if not real and _of_start() == _OF_START:
+        return _preloaded().run(_wanted(script, args, processes=processes), _TIMEOUT)
+    command = [*LAUNCHER, f"--nproc_per_node={processes}", "--", str(ROOT / script)]
     return subprocess.run(
-        [*command, *map(str, args)],
+        [sys.executable, *command, *map(str, args)],
         capture_output=True,
         text=True,
         cwd=ROOT,
         env=ENVIRONMENT,
-        timeout=300,
+        timeout=_TIMEOUT,
     )
+
+
+def _wanted(
+    script: str,
+    args: Iterable[object],
+    variables: Mapping[str, str] = MappingProxyType({}),
+    processes: int = 0,
+    site: Path | None = None,
+) -> Wanted:
+    words = [str(ROOT / script), *map(str, args)]
+    first = None if site is None else str(site)
+    return Wanted(words, {**ENVIRONMENT, **variables}, processes, first)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:

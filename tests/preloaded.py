@@ -3,11 +3,13 @@
 An interpreter that imports PyTorch takes seconds, and the suite runs hundreds of programs. Here one
 process has imported everything; for every program that is asked for it forks a child, which becomes
 that program: streams, folder, environment and arguments of its own, and an ordinary end with its
-exit code. What a program does before its imports is not seen this way: tests of that start real
-interpreters. Run as `python -m tests.preloaded FD` by `Preloaded`.
+exit code. Several processes of one run are forks of such a child (tests/launching.py). What a
+program does before its imports is not seen this way: tests of that start real interpreters. Run as
+`python -m tests.preloaded FD` by `Preloaded`.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,8 +22,11 @@ import tempfile
 import threading
 import types
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
+
+from tests.launching import launch
 
 ROOT = Path(__file__).parents[1]
 _SCRIPTS = ("driftless", "train", "generate", "fid", "dataset_tool", "snapshot_tool")
@@ -36,6 +41,23 @@ _OTHERS = (
 _LONGEST = 1 << 20  # bytes of a request
 _NUM_FILES = 4  # input, output, errors, and where the end is told
 _KEPT: list[types.ModuleType] = []
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A program that is asked for.
+
+    Attributes:
+        words: its script and its arguments.
+        env: its environment.
+        processes: how many processes of one run; 0 for a program without a launcher.
+        site: a file that each process runs before the script, if any.
+    """
+
+    words: Sequence[str]
+    env: Mapping[str, str]
+    processes: int = 0
+    site: str | None = None
 
 
 class Program:
@@ -117,54 +139,42 @@ class Preloaded:
         )
         theirs.close()
 
-    def start(self, script: Path, args: Sequence[str], env: Mapping[str, str]) -> Program:
-        """Start a script from the repository's root, its output and errors in one pipe."""
+    def start(self, wanted: Wanted) -> Program:
+        """Start a program in the repository's root, its output and errors in one pipe."""
         reading, writing = os.pipe()
         try:
-            return self._start(
-                [os.fspath(script), *args], env, (writing, writing), open(reading, encoding="utf-8")
-            )
+            return self._start(wanted, (writing, writing), open(reading, encoding="utf-8"))
         finally:
             os.close(writing)
 
-    def run(
-        self, script: Path, args: Sequence[str], env: Mapping[str, str], timeout: float
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a script from the repository's root and wait for it.
+    def run(self, wanted: Wanted, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Run a program in the repository's root and wait for it.
 
         Raises:
-            TimeoutExpired: it was still running, and has been killed.
+            TimeoutExpired: it was still running, and has been ended.
         """
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8") as output,
             tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
         ):
-            program = self._start(
-                [os.fspath(script), *args], env, (output.fileno(), errors.fileno()), None
-            )
+            program = self._start(wanted, (output.fileno(), errors.fileno()), None)
             try:
                 code = program.wait(timeout)
             except subprocess.TimeoutExpired:
-                program.kill()
+                # a launcher that is killed leaves its processes behind
+                program.send_signal(signal.SIGTERM if wanted.processes else signal.SIGKILL)
                 program.wait()
                 raise
             output.seek(0)
             errors.seek(0)
             return subprocess.CompletedProcess(program.args, code, output.read(), errors.read())
 
-    def _start(
-        self,
-        words: Sequence[str],
-        env: Mapping[str, str],
-        files: tuple[int, int],
-        stdout: TextIO | None,
-    ) -> Program:
-        request = {"argv": words, "cwd": os.fspath(ROOT), "env": dict(env)}
+    def _start(self, wanted: Wanted, files: tuple[int, int], stdout: TextIO | None) -> Program:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, open(os.devnull, encoding="utf-8") as nothing:
             numbers = [nothing.fileno(), *files, theirs.fileno()]
-            socket.send_fds(self._socket, [json.dumps(request).encode()], numbers)
-        return Program(words, ours, stdout)
+            socket.send_fds(self._socket, [json.dumps(asdict(wanted)).encode()], numbers)
+        return Program(wanted.words, ours, stdout)
 
 
 def _load() -> None:
@@ -178,11 +188,13 @@ def _load() -> None:
         with contextlib.suppress(ImportError):  # an optional library
             importlib.import_module(name)
     sys.modules["PIL.Image"].init()
+    gc.collect()
+    gc.freeze()  # or a child that looks for garbage, as at its end, would copy all this memory
     num = len(os.listdir("/proc/self/task"))
     assert num == 1, f"{num} threads"
 
 
-def _serve(channel: socket.socket) -> dict[str, Any] | None:
+def _serve(channel: socket.socket) -> Wanted | None:
     """Fork for every request; returns the request in the child, None at the end in the parent.
 
     Between the two is a process that waits for the child and tells how it ended.
@@ -201,7 +213,7 @@ def _serve(channel: socket.socket) -> dict[str, Any] | None:
                 pass
 
 
-def _watched(message: bytes, files: Sequence[int]) -> dict[str, Any]:
+def _watched(message: bytes, files: Sequence[int]) -> Wanted:
     """Fork once more: returns in the child, and stays to report its end."""
     pid = os.fork()
     if pid == 0:
@@ -209,8 +221,7 @@ def _watched(message: bytes, files: Sequence[int]) -> dict[str, Any]:
             os.dup2(file, number)
         for file in files:
             os.close(file)
-        request: dict[str, Any] = json.loads(message)
-        return request
+        return Wanted(**json.loads(message))
     for file in files[:-1]:
         os.close(file)
     with socket.socket(fileno=files[-1]) as status, contextlib.suppress(OSError):
@@ -220,20 +231,28 @@ def _watched(message: bytes, files: Sequence[int]) -> dict[str, Any]:
     os._exit(0)
 
 
-def _become(request: dict[str, Any]) -> None:
-    """Be the program of a request, to its end."""
-    script = request["argv"][0]
+def _become(wanted: Wanted) -> None:
+    """Be the program that is wanted, to its end."""
     os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["cwd"])
-    sys.argv = request["argv"]
-    sys.path[0] = os.path.dirname(script)
+    os.environ.update(wanted.env)
+    os.chdir(ROOT)
     tempfile.tempdir = None
+    if wanted.processes:
+        launch(wanted.processes)
+    if wanted.site is not None:
+        _execute(wanted.site, {"__name__": "site"})
+    script = wanted.words[0]
+    sys.argv = list(wanted.words)
+    sys.path[0] = os.path.dirname(script)
     module = types.ModuleType("__main__")
     module.__file__ = script
     _KEPT.append(sys.modules["__main__"])  # or its names would become None
     sys.modules["__main__"] = module
-    exec(compile(Path(script).read_text(encoding="utf-8"), script, "exec"), module.__dict__)
+    _execute(script, module.__dict__)
+
+
+def _execute(script: str, names: dict[str, Any]) -> None:
+    exec(compile(Path(script).read_text(encoding="utf-8"), script, "exec"), names)
 
 
 if __name__ == "__main__":
