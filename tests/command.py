@@ -133,6 +133,12 @@ def _wanted(
     return Wanted(words, {**ENVIRONMENT, **variables}, processes, first)
 
 
+def children_of(process: Program) -> list[int]:
+    """Numbers of the processes that a launcher of `start` has forked."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(number) for number in path.read_text().split()]
+
+
 def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """The run ended with exit code 2 and one clear line that holds the words."""
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)

@@ -5,14 +5,14 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.command import ENVIRONMENT, ROOT, assert_refused, run, start, torchrun
+from tests.command import assert_refused, call, children_of, run, start, torchrun
+from tests.preloaded import Program
 from tests.training.runs import OVERRIDES, assert_equal_states
 from torch_utils.files import replacing
 from training.state import load_state, newest_state
@@ -57,10 +57,9 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on_to_the_same_bits(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    options = [f"--outdir={folder}", "--nosubdir", *TINY, "run.duration=3000it", "run.tick=1000it"]
-    process = start("train.py", *options, "run.dump=3000it")
-    wait_for(folder / "stats.jsonl", process)
-    time.sleep(0.5)
+    options = [f"--outdir={folder}", "--nosubdir", *TINY, "run.tick=1it", "run.snap=3000it"]
+    process = start("train.py", *options, "run.duration=3000it", "run.dump=3000it")
+    wait_for(folder / "stats.jsonl", process, lines=3)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75, output
@@ -73,7 +72,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on_to_the_same_bits(
     resumed = run("train.py", f"--resume={folder}", goal)
     assert resumed.returncode == 0, resumed.stderr
     other = tmp_path / "other"
-    through = run("train.py", f"--outdir={other}", "--nosubdir", *TINY, goal, "run.tick=1000it")
+    through = run("train.py", f"--outdir={other}", "--nosubdir", *options[2:], goal)
     assert through.returncode == 0, through.stderr
     a, b = final_state(folder)["trainer"], final_state(other)["trainer"]
     for kind in ("denoiser", "average", "optimizer"):
@@ -83,33 +82,21 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on_to_the_same_bits(
 def test_all_processes_stop_after_the_same_step(tmp_path: Path) -> None:
     """The signal reaches only one of them."""
     folder = tmp_path / "run"
-    command = [
-        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--", "train.py"),
-        *(f"--outdir={folder}", "--nosubdir", *TINY, "run.duration=20000it", "run.tick=5000it"),
-    ]
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-    )
+    options = [f"--outdir={folder}", "--nosubdir", *TINY, "run.duration=20000it"]
+    process = start("train.py", *options, "run.tick=5000it", processes=2)
     wait_for(folder / "stats.jsonl", process)
-    children = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-f", "train.py"], capture_output=True, text=True
-    ).stdout.split()
+    children = children_of(process)
     assert len(children) == 2
-    os.kill(int(children[1]), signal.SIGTERM)
+    os.kill(children[1], signal.SIGTERM)
     output, _ = process.communicate(timeout=90)
     assert "state saved" in output, output
     assert final_state(folder)["trainer"]["seen"] < 20000 * 16
 
 
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    """Wait until a run has written a file."""
+def wait_for(path: Path, process: Program, lines: int = 1) -> None:
+    """Wait until a run has written so many lines of a file."""
     for _ in range(1200):
-        if path.exists() and path.stat().st_size:
+        if path.exists() and path.read_bytes().count(b"\n") >= lines:
             return
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
@@ -117,42 +104,45 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 
 
 # states at every step and pictures in between: many kills hit the moment of saving
-BUSY = [*TINY, "run.dump=1it", "run.tick=1it", "run.duration=150it", "run.snap=10it"]
+BUSY = [*TINY, "run.dump=1it", "run.tick=1it", "run.duration=3000it", "run.snap=10it"]
 
 
-def kill_and_resume(folder: Path, kills: int, seed: int) -> int:
-    """Run one command again and again, killed at random moments; how often it was killed."""
+def progress(folder: Path, pattern: str) -> tuple[str, int]:
+    """Name and size of the newest file of a kind, both of which grow."""
+    newest = max(folder.rglob(pattern), default=None)
+    return ("", 0) if newest is None else (newest.name, newest.stat().st_size)
+
+
+def kill_again_and_again(options: list[str], folder: Path, kills: int, seed: int) -> None:
+    """Run one command so often, killed at random moments: about its first step, or after it."""
     moments = random.Random(seed)
-    options = [f"--outdir={folder}", "--resume=latest", *BUSY]
-    killed = 0
-    while killed < kills:
+    for number in range(kills):
+        pattern = ("training-state-*.pt", "log.txt")[number % 2]
+        before = progress(folder, pattern)
         process = start("train.py", *options)
         wait = time.monotonic() + 60
-        log = max(folder.rglob("log.txt"), default=None)
-        before = log.stat().st_size if log else 0
-        while time.monotonic() < wait and process.poll() is None:  # until training has begun
-            log = max(folder.rglob("log.txt"), default=None)
-            if log is not None and log.stat().st_size > before:
-                break
+        while time.monotonic() < wait and progress(folder, pattern) == before:
+            assert process.poll() is None, process.communicate()[0]
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.25))
-        if process.poll() is not None:
-            assert process.returncode == 0, process.communicate()[0]
-            break
+        assert process.poll() is None, process.communicate()[0]
         process.kill()
         process.communicate()
-        killed += 1
-    done = run("train.py", *options)
-    assert done.returncode == 0, done.stderr + done.stdout
-    return killed
 
 
 def check_kills(folder: Path, kills: int, seed: int) -> None:
     """However often it was killed, one command ends at the bits of an uninterrupted run."""
-    assert kill_and_resume(folder / "killed", kills, seed) == kills
-    whole = folder / "whole"
-    assert run("train.py", f"--outdir={whole}", *BUSY).returncode == 0
+    options = [f"--outdir={folder / 'killed'}", "--resume=latest", *BUSY]
+    kill_again_and_again(options, folder / "killed", kills, seed)
     (killed_run,) = (folder / "killed").iterdir()  # one run directory, however often it was killed
+    seen = final_state(killed_run)["trainer"]["seen"]
+    goal = f"run.duration={seen + 48}img"
+    done = run("train.py", *options, goal)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert f"from {seen} images" in done.stdout
+    whole = folder / "whole"
+    assert run("train.py", f"--outdir={whole}", *BUSY, goal).returncode == 0
+    assert list((folder / "killed").iterdir()) == [killed_run]
     (whole_run,) = whole.iterdir()
     a, b = (final_state(run_dir)["trainer"] for run_dir in (killed_run, whole_run))
     assert_equal_states(a, b)
@@ -222,7 +212,7 @@ def test_a_read_only_outdir_is_refused_before_any_work(tmp_path: Path) -> None:
         pytest.skip("mounting a tmpfs needs privileges")
     try:
         for options in ([f"--outdir={disk}"], [f"--outdir={disk}", "--nosubdir"]):
-            assert_refused(run("train.py", *options, *TINY), "cannot write", "Read-only")
+            assert_refused(call("train.py", *options, *TINY), "cannot write", "Read-only")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
