@@ -133,7 +133,7 @@ def _wanted(
     return Wanted(words, {**ENVIRONMENT, **variables}, processes, first)
 
 
-def children_of(process: Program) -> list[int]:
+def forked_by(process: Program) -> list[int]:
     """Numbers of the processes that a launcher of `start` has forked."""
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return [int(number) for number in path.read_text().split()]

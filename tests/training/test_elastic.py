@@ -18,7 +18,7 @@ import torch
 
 from tests.command import run, torchrun
 from tests.training.runs import OVERRIDES, assert_equal_states
-from tests.training.test_jobs import children_of, has_state, started, wait_until
+from tests.training.test_jobs import children_of, has_state, launched, wait_until
 from training.state import newest_state, seen_of
 
 RUN = [
@@ -80,8 +80,7 @@ def test_one_process_two_and_one_again_train_what_one_trains(whole: Path, tmp_pa
 
 def restarted(folder: Path, *options: str) -> str:
     """Run two processes one of which is killed after the first state; the log."""
-    process = started(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+    process = launched(
         *("--max-restarts=1", "--", "train.py", f"--outdir={folder}", "--nosubdir"),
         *("--resume=latest", *RUN, *options),
     )

@@ -25,7 +25,7 @@ from scoring.judge import Criteria, Subject
 from scoring.judging import judge_of
 from scoring.network import open_network, score_network
 from scoring.results import Scores
-from tests.command import assert_refused, call, torchrun
+from tests.command import assert_refused, call, forked_by, start, torchrun
 from tests.training.runs import (
     CPU,
     RECIPE,
@@ -35,7 +35,7 @@ from tests.training.runs import (
     tiny_recipe,
     train_tiny,
 )
-from tests.training.test_jobs import LAUNCHER, TINY, children_of, has_state, started, wait_until
+from tests.training.test_jobs import TINY, has_state, wait_until
 from torch_utils.errors import UserError
 from training.best import best_snapshot
 from training.changes import differences
@@ -259,12 +259,11 @@ def test_a_signal_during_a_score_drops_it_in_all_processes(num: int, tmp_path: P
     """The score would take hours. With two processes the signal reaches only one of them."""
     options = [f"--outdir={tmp_path}", "--nosubdir", *TINY, "run.tick=1it", "preview=off"]
     slow = ["sampler.steps=100000", "evaluate.detector=digits", "evaluate.num_images=64"]
-    launcher = LAUNCHER if num == 2 else []
-    process = started(*launcher, "train.py", *options, *slow)
+    process = start("train.py", *options, *slow, processes=num if num > 1 else 0)
     wait_until(lambda: has_state(tmp_path), process)
     time.sleep(1.5)  # into the score
     assert process.poll() is None
-    target = children_of(process)[-1] if num == 2 else process.pid
+    target = forked_by(process)[-1] if num == 2 else process.pid
     os.kill(target, signal.SIGINT if num == 1 else signal.SIGHUP)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == (75 if num == 1 else 1), output  # the launcher knows only 1

@@ -1,6 +1,7 @@
 """What job scripts, schedulers and terminals do to a run, with real processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.command import ENVIRONMENT, ROOT, run
+from tests.command import ENVIRONMENT, LAUNCHER, ROOT, forked_by, run, start
+from tests.preloaded import Program
 from tests.training.runs import (
     CPU,
     OVERRIDES,
@@ -27,22 +29,25 @@ from training.run_log import RunLog
 from training.state import newest_state, seen_of
 
 TINY = ["--config=configs/digits-tiny.yaml", *OVERRIDES]
-LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--"]
 
 
-def started(*command: str, **variables: str) -> subprocess.Popen[str]:
-    """A Python process in the repository's root, its output in one pipe."""
+def launched(*options: str) -> subprocess.Popen[str]:
+    """PyTorch's own launcher with two processes, in the repository's root, its output in a pipe.
+
+    Args:
+        options: of the launcher, the script and its arguments.
+    """
     return subprocess.Popen(
-        [sys.executable, *command],
+        [sys.executable, *LAUNCHER, "--nproc_per_node=2", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
-        env={**ENVIRONMENT, **variables},
+        env=ENVIRONMENT,
     )
 
 
-def wait_until(condition: Any, process: subprocess.Popen[str] | None = None) -> None:
+def wait_until(condition: Any, process: subprocess.Popen[str] | Program | None = None) -> None:
     """Wait for something that must become true."""
     end = time.monotonic() + 120
     while not condition():
@@ -56,6 +61,7 @@ def has_state(folder: Path) -> bool:
 
 
 def children_of(process: subprocess.Popen[str]) -> list[int]:
+    """Numbers of the processes that PyTorch's launcher has started."""
     found = subprocess.run(
         ["pgrep", "-P", str(process.pid), "-f", "train.py"], capture_output=True, text=True
     )
@@ -79,12 +85,11 @@ def test_a_signal_during_a_preview_drops_it_and_the_state_is_there_already(
     """
     options = [f"--outdir={tmp_path}", "--nosubdir", *TINY, "run.tick=1it"]
     slow = ["preview.steps=100000", "preview.num_images=64"]
-    launcher = LAUNCHER if num == 2 else []
-    process = started(*launcher, "train.py", *options, *slow)
+    process = start("train.py", *options, *slow, processes=num if num > 1 else 0)
     wait_until(lambda: has_state(tmp_path), process)
     time.sleep(1)  # into the preview
     assert process.poll() is None
-    target = children_of(process)[-1] if num == 2 else process.pid
+    target = forked_by(process)[-1] if num == 2 else process.pid
     os.kill(target, signal.SIGINT if num == 1 else signal.SIGHUP)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == (75 if num == 1 else 1), output  # the launcher knows only 1
@@ -96,7 +101,7 @@ def test_a_signal_during_a_preview_drops_it_and_the_state_is_there_already(
 
 
 def test_a_reader_that_goes_away_and_a_closed_terminal_end_no_run(tmp_path: Path) -> None:
-    process = started("train.py", f"--outdir={tmp_path}", "--nosubdir", *TINY, "run.tick=1it")
+    process = start("train.py", f"--outdir={tmp_path}", "--nosubdir", *TINY, "run.tick=1it")
     assert process.stdout is not None
     assert process.stdout.readline()
     process.stdout.close()
@@ -110,7 +115,7 @@ def test_a_reader_that_goes_away_and_a_closed_terminal_end_no_run(tmp_path: Path
 
 def test_processes_whose_launcher_was_killed_save_and_end(tmp_path: Path) -> None:
     options = [f"--outdir={tmp_path}", "--nosubdir", *TINY, "run.duration=100000it"]
-    process = started(*LAUNCHER, "train.py", *options)
+    process = launched("train.py", *options)
     wait_until(lambda: has_state(tmp_path), process)
     children = children_of(process)
     assert len(children) == 2
@@ -131,14 +136,12 @@ def test_a_process_that_sees_new_files_late_goes_on_from_the_same_state(tmp_path
     """Rank 1 sees no state at first; looking for itself, it would start from the beginning."""
     folder, whole = tmp_path / "late", tmp_path / "whole"
     options = [*TINY, "run.duration=6it", "preview=off"]
-    for target in (folder, whole):
-        done = run("train.py", f"--outdir={target}", "--nosubdir", *options)
-        assert done.returncode == 0, done.stderr
-    late = ROOT / "tests" / "training" / "late_listing"
-    process = started(
-        *LAUNCHER, "train.py", f"--resume={folder}", "run.duration=8it",
-        PYTHONPATH=f"{late}{os.pathsep}{ROOT}",
-    )  # fmt: skip
+    done = run("train.py", f"--outdir={folder}", "--nosubdir", *options)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(folder, whole)
+    late = ROOT / "tests" / "training" / "late_listing" / "sitecustomize.py"
+    more = [f"--resume={folder}", "run.duration=8it"]
+    process = start("train.py", *more, processes=2, site=late)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert run("train.py", f"--resume={whole}", "run.duration=8it").returncode == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.command import assert_refused, call, children_of, run, start, torchrun
+from tests.command import assert_refused, call, forked_by, run, start, torchrun
 from tests.preloaded import Program
 from tests.training.runs import OVERRIDES, assert_equal_states
 from torch_utils.files import replacing
@@ -85,7 +85,7 @@ def test_all_processes_stop_after_the_same_step(tmp_path: Path) -> None:
     options = [f"--outdir={folder}", "--nosubdir", *TINY, "run.duration=20000it"]
     process = start("train.py", *options, "run.tick=5000it", processes=2)
     wait_for(folder / "stats.jsonl", process)
-    children = children_of(process)
+    children = forked_by(process)
     assert len(children) == 2
     os.kill(children[1], signal.SIGTERM)
     output, _ = process.communicate(timeout=90)

@@ -1,26 +1,25 @@
 """Runs on a disk that takes seconds to flush a state: they train on, and a stop waits for it."""
 
-import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
-from tests.command import ROOT
+from tests.command import ROOT, start
+from tests.preloaded import Program
 from tests.training.runs import OVERRIDES
-from tests.training.test_jobs import started, wait_until
+from tests.training.test_jobs import wait_until
 from training.state import newest_state, seen_of
 
 FAULTS = ROOT / "tests" / "machines" / "faults"
 ENDLESS = ("run.duration=1000000it", "run.tick=1it", "run.snap=1000000it", "preview=off")
 
 
-def slow_run(folder: Path, seconds: float, *options: str) -> subprocess.Popen[str]:
+def slow_run(folder: Path, seconds: float, *options: str) -> Program:
     """Start an endless run whose states take so long."""
-    return started(
+    return start(
         *("train.py", "--config=configs/digits-tiny.yaml", f"--outdir={folder}", "--nosubdir"),
         *(*OVERRIDES, *ENDLESS, *options),
-        PYTHONPATH=f"{FAULTS}{os.pathsep}{ROOT}",
+        site=FAULTS / "sitecustomize.py",
         FAULTS=f"fsync_state:{seconds}",
     )
 
