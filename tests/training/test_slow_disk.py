@@ -37,10 +37,10 @@ def num_ticks(folder: Path) -> int:
 def test_training_goes_on_while_a_state_is_written_and_sigterm_waits_for_it(
     tmp_path: Path,
 ) -> None:
-    process = slow_run(tmp_path, 4, "run.dump=1000000it")
+    process = slow_run(tmp_path, 2.5, "run.dump=1000000it")
     wait_until(lambda: is_writing(tmp_path), process)
     ticks = num_ticks(tmp_path)
-    wait_until(lambda: num_ticks(tmp_path) >= ticks + 5, process)
+    wait_until(lambda: num_ticks(tmp_path) >= ticks + 3, process)
     assert is_writing(tmp_path), "the steps waited for the disk"
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
