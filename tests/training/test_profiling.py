@@ -30,7 +30,9 @@ from training.run_log import LOG_FILE
 from training.state import newest_state
 
 TINY = ROOT / "configs" / "digits-tiny.yaml"
-FEW = ("run.duration=6it", "preview=off")
+# few events a step
+PLAIN = ("preview=off", "loss.terms=[denoising]", "run.batch=8", "run.dump=9it", "run.tick=9it")
+FEW = (*PLAIN, "run.duration=6it")
 
 
 def profile_in(folder: Path) -> tuple[Path, list[str], dict[str, object]]:
@@ -50,7 +52,7 @@ def test_a_profile_has_the_steps_asked_for_and_changes_no_bit(tmp_path: Path) ->
     assert state is not None
     assert_equal_states(state, plain)
     found, table, trace = profile_in(folder)
-    assert found.name == f"profile-{3 * 16:010d}"  # after two steps, and one to warm up
+    assert found.name == f"profile-{3 * 8:010d}"  # after two steps, and one to warm up
     assert table[0].startswith("a step, on average over 2: ")
     rows = {line.split()[0]: line.split() for line in table[4:]}
     # one update of the average a step: what was watched is the steps, all of them and no more
@@ -65,7 +67,7 @@ def test_a_profile_has_the_steps_asked_for_and_changes_no_bit(tmp_path: Path) ->
 def test_a_run_that_ends_before_is_profiled_as_far_as_it_goes(tmp_path: Path) -> None:
     for name, steps in (("short", 5), ("none", 3)):
         (tmp_path / name).mkdir()
-        config = tiny_config(f"run.duration={steps}it", "preview=off")
+        config = tiny_config(f"run.duration={steps}it", *PLAIN)
         train(config, tiny_data(), tmp_path / name, CPU, profile=9)
     assert profile_in(tmp_path / "short")[1][0].startswith("a step, on average over 2: ")
     assert not list((tmp_path / "none").glob("profile-*"))
