@@ -37,14 +37,21 @@ def _of_start() -> dict[str, str]:
 _OF_START = _of_start()
 
 
-def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
+def run(
+    script: str, *args: object, site: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a script of ours from the repository's root and wait for it; see tests/preloaded.py.
 
     Where a test changes what acts on an interpreter's start, it gets one of its own.
+
+    Args:
+        script: the script.
+        args: its arguments.
+        site: a file that the process runs first.
     """
-    if _of_start() != _OF_START:
+    if site is None and _of_start() != _OF_START:
         return run_afresh(script, *args)
-    return _preloaded().run(_wanted(script, args), _TIMEOUT)
+    return _preloaded().run(_wanted(script, args, site=site), _TIMEOUT)
 
 
 def run_afresh(script: str, *args: object, **options: object) -> subprocess.CompletedProcess[str]:

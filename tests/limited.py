@@ -23,13 +23,18 @@ def mapped() -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmSize:"))
 
 
+def limit(mebibytes: int) -> None:
+    """Let this process map so much more than it has."""
+    torch.ones(1, requires_grad=True).sum().backward()  # starts autograd's threads
+    most = mapped() + mebibytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 if __name__ == "__main__":
     mebibytes, *sys.argv = sys.argv[1:]
     rank = None
     if sys.argv[0].startswith("--rank="):
         rank = sys.argv.pop(0).removeprefix("--rank=")
     if rank in (None, os.environ.get("RANK")):
-        torch.ones(1, requires_grad=True).sum().backward()  # starts autograd's threads
-        limit = mapped() + int(mebibytes) * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        limit(int(mebibytes))
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -21,6 +21,7 @@ import yaml
 import driftless
 import train
 from samplers.generate import to_uint8
+from tests import command
 from tests.command import call
 from tests.test_generate_cli import write_snapshot
 
@@ -405,8 +406,10 @@ def test_all_of_it_works_in_a_thread(tmp_path: Path, run: driftless.Run) -> None
 
 def test_a_signal_during_training_is_the_callers(tmp_path: Path) -> None:
     """Ctrl-C is an exception at once; the states that were saved go on."""
-    code = (
-        "import os, signal, threading, time, driftless\n"
+    script = tmp_path / "interrupted.py"
+    script.write_text(
+        "import os, signal, sys, threading, time, driftless\n"
+        "os.chdir(sys.argv[1])\n"
         "folder = driftless.Path(os.getcwd())\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "def interrupt():\n"
@@ -419,7 +422,7 @@ def test_a_signal_during_training_is_the_callers(tmp_path: Path) -> None:
         "except KeyboardInterrupt:\n"
         "    print('caught')\n"
     )
-    done = python(code, tmp_path)
+    done = command.run(str(script), tmp_path)
     assert done.stdout.endswith("caught\n"), done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     changed = ("run.duration=40it",)
@@ -445,7 +448,7 @@ def test_the_block_in_the_readme_runs(
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     for long, short in (
         ("50_000", "70"),
-        ('600it"', '2it", "preview=off"'),
+        ('600it"', '2it", "preview=off", "evaluate.num_images=10"'),
         ("steps=50", "steps=9"),
     ):
         assert long in block

@@ -103,7 +103,9 @@ def python(*command: object, env: dict[str, str] = ENVIRONMENT) -> subprocess.Co
 @needs_limits
 def test_training_on_the_host_says_what_to_change(tmp_path: Path) -> None:
     outdir, size = f"--outdir={tmp_path / 'run'}", "--batch-gpu=16384"
-    done = python("-m", "tests.limited", 200, "train.py", *HUGE, outdir, size)
+    site = tmp_path / "limit.py"
+    site.write_text("from tests.limited import limit\nlimit(200)\n")
+    done = run("train.py", *HUGE, outdir, size, site=site)
     assert_out_of_memory(done, "--batch-gpu", "--remat=1", "what was saved before is intact")
 
 

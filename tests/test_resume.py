@@ -22,7 +22,7 @@ import generate
 from data.sources import open_source
 from samplers.destination import destination_of
 from samplers.records import NAME
-from tests.command import ENVIRONMENT, ROOT, assert_refused, call, start, torchrun
+from tests.command import assert_refused, call, run, start, torchrun
 from tests.test_generate_cli import write_snapshot
 from torch_utils.grids import is_grid
 
@@ -102,6 +102,7 @@ def test_two_processes_share_what_is_missing(form: str, network: Path, tmp_path:
     done = torchrun(
         *(2, "generate.py", f"--network={network}", f"--outdir={out}", "--seeds=0-2,999-1001"),
         *(*each, "--resume", f"--grid={grid}"),
+        real=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-3:] == [
@@ -248,11 +249,7 @@ def test_small_and_read_only_disks_are_found_out(network: Path, tmp_path: Path) 
             assert_refused(done, "cannot write", "Read-only file system")
 
 
-LIMITED = """
-import resource, sys, generate
-resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-generate.main(sys.argv[1:])
-"""
+LIMIT = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of resources")
@@ -260,21 +257,18 @@ generate.main(sys.argv[1:])
 def test_a_file_that_cannot_be_packed_fails_the_command_and_loses_no_image(
     form: str, network: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / f"out{form}"
+    folder, limit = tmp_path / "images", tmp_path / "limit.py"
+    folder.mkdir()
+    limit.write_text(LIMIT)
+    out = folder / f"out{form}"
     words = [f"--network={network}", f"--outdir={out}", "--seeds=0-99", "--batch=100"]
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-    )
+    done = run("generate.py", *words, site=limit)
     assert done.returncode == 1, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: cannot write to {out}: File too large")
-    assert os.listdir(tmp_path) == [f".{out.name}.parts"]
+    assert os.listdir(folder) == [f".{out.name}.parts"]
     assert make(network, out, "--seeds=0-99", "--resume").endswith("(100 were there)\n")
-    assert os.listdir(tmp_path) == [out.name]
+    assert os.listdir(folder) == [out.name]
 
 
 def test_a_write_that_fails_in_the_second_process_fails_the_command(
@@ -331,7 +325,7 @@ def test_the_bar_moves_within_a_batch(network: Path, tmp_path: Path) -> None:
     screen = Terminal()
     words = [f"--network={network}", f"--outdir={tmp_path}", "--seeds=0-7", "--batch=8"]
     with contextlib.redirect_stderr(screen), contextlib.redirect_stdout(io.StringIO()):
-        generate.main.main([*words, "--sampler=euler", "--steps=1000"], standalone_mode=False)
+        generate.main.main([*words, "--sampler=euler", "--steps=400"], standalone_mode=False)
     parts = [part for part in screen.getvalue().split("\r") if "/8" in part]
     found = {int(part.split("/8")[0].split()[-1]) for part in parts}
     assert len(found - {0, 8}) >= 3, found

@@ -1,13 +1,12 @@
 """Processes wait for each other as long as it takes, and notice when one is gone."""
 
 import socket
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.command import ENVIRONMENT, ROOT
+from tests.command import start
 from torch_utils.distributed import World, world
 from torch_utils.errors import UserError
 
@@ -15,7 +14,7 @@ BEGINNING = """
 import sys, time
 from datetime import timedelta
 from torch_utils import distributed
-distributed.COLLECTIVE_LIMIT = timedelta(seconds=3)
+distributed.COLLECTIVE_LIMIT = timedelta(seconds=2)
 from torch_utils.command import Command
 import click
 
@@ -27,56 +26,53 @@ ENDING = "\nmain()\n"
 NAMES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def processes(body: str, num: int = 2) -> list[subprocess.Popen[str]]:
-    """Processes of one group that run some lines with `here`, started without a launcher."""
+def ended(folder: Path, body: str, num: int = 2) -> list[tuple[int, str]]:
+    """Run some lines with `here` in processes of one group, started without a launcher.
+
+    Returns:
+        (exit code, output) of each.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     lines = "".join(f"        {line}\n" for line in body.strip().splitlines())
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", BEGINNING + lines + ENDING],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={
-                **ENVIRONMENT,
-                **{"RANK": str(rank), "WORLD_SIZE": str(num), "LOCAL_RANK": str(rank)},
-                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-            },
+    script = folder / "processes.py"
+    script.write_text(BEGINNING + lines + ENDING)
+    started = [
+        start(
+            str(script),
+            **{"RANK": str(rank), "WORLD_SIZE": str(num), "LOCAL_RANK": str(rank)},
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
         )
         for rank in range(num)
     ]
+    texts = [process.communicate(timeout=120)[0] for process in started]
+    return [(process.wait(), text) for process, text in zip(started, texts, strict=True)]
 
 
-def ended(started: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    """(exit code, output, errors) of each."""
-    texts = [process.communicate(timeout=120) for process in started]
-    return [(p.returncode, *text) for p, text in zip(started, texts, strict=True)]
-
-
-def test_a_meeting_outlasts_the_limit_of_collectives_and_says_the_same_to_all() -> None:
+def test_a_meeting_outlasts_the_limit_of_collectives_and_says_the_same_to_all(
+    tmp_path: Path,
+) -> None:
     body = """
 if here.rank == 1:
-    time.sleep(5)
+    time.sleep(3)
     here.board.post("late")
 here.meet()
 assert here.board.has("late") and not here.board.has("early")
 assert here.any(here.is_main, False, True) == [True, False, True]
 print("met", flush=True)
 """
-    for code, output, errors in ended(processes(body)):
-        assert (code, output) == (0, "met\n"), errors
+    for code, output in ended(tmp_path, body):
+        assert (code, output) == (0, "met\n")
 
 
-def test_who_waits_for_a_process_that_failed_fails_too() -> None:
+def test_who_waits_for_a_process_that_failed_fails_too(tmp_path: Path) -> None:
     body = """
 if here.rank == 1:
     raise distributed.Failure("no disk")
 here.meet()
 """
-    (first, _, errors), (second, _, cause) = ended(processes(body))
+    (first, errors), (second, cause) = ended(tmp_path, body)
     assert (first, second) == (1, 1)
     assert errors == "error: another process of this run has failed\n"
     assert cause == "error: no disk\n"

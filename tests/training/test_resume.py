@@ -27,12 +27,21 @@ from training.source import MicroBatches
 from training.state import load_state, newest_state, save_state, state_path
 
 
+FEW = "run.duration=4it"
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """An uninterrupted run of 12 steps."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / CONFIG_FILE).write_text(dump_config(tiny_config()))
     return folder, train_tiny(folder)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What four steps train."""
+    return dict(train_tiny(tmp_path_factory.mktemp("few"), FEW)["trainer"])
 
 
 def copy_until(source: Path, target: Path, images: int) -> None:
@@ -87,11 +96,11 @@ def test_a_kill_before_the_first_state_leaves_no_line_twice(
     ["network.dropout=0", "run.label_dropout=0", "run.seed=1", "data.xflip=false", "augment.p=0.2"],
 )
 def test_everything_random_matters_to_the_result(
-    override: str, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+    override: str, few: dict[str, Any], tmp_path: Path
 ) -> None:
     """Else the test above would prove little."""
-    weights = whole[1]["trainer"]["denoiser"]
-    changed = train_tiny(tmp_path / "run", override)["trainer"]["denoiser"]
+    weights = few["denoiser"]
+    changed = train_tiny(tmp_path / "run", FEW, override)["trainer"]["denoiser"]
     assert any(not torch.equal(changed[name], weights[name]) for name in weights)
 
 
@@ -229,24 +238,24 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_end_the_run(tmp_path:
     assert last["Loss/loss"]["mean"] is None
 
 
-def test_checkpointing_activations_changes_nothing(
-    whole: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    final = train_tiny(tmp_path / "run", "run.remat=true")
-    assert_equal_states(final["trainer"], whole[1]["trainer"])
+def test_checkpointing_activations_changes_nothing(few: dict[str, Any], tmp_path: Path) -> None:
+    final = train_tiny(tmp_path / "run", FEW, "run.remat=true")
+    assert_equal_states(final["trainer"], few)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_trains_like_fp32(precision: str, tmp_path: Path) -> None:
-    train_tiny(tmp_path / "fp32", "run.precision=fp32")
+def test_mixed_precision_trains_like_fp32(
+    precision: str, whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    assert tiny_config().run.precision == "fp32"
     train_tiny(tmp_path / precision, f"run.precision={precision}", "run.loss_scaling=64")
 
     def losses(folder: Path) -> list[float]:
         lines = (folder / "stats.jsonl").read_text().splitlines()
         return [json.loads(line)["Loss/loss"]["mean"] for line in lines]
 
-    assert losses(tmp_path / precision) == pytest.approx(losses(tmp_path / "fp32"), rel=0.05)
-    assert losses(tmp_path / precision) != losses(tmp_path / "fp32")
+    assert losses(tmp_path / precision) == pytest.approx(losses(whole[0]), rel=0.05)
+    assert losses(tmp_path / precision) != losses(whole[0])
 
 
 def test_clipping_bounds_the_gradient() -> None:
@@ -259,8 +268,10 @@ def test_clipping_bounds_the_gradient() -> None:
     assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_the_learned_uncertainty_is_trained_and_part_of_the_state(tmp_path: Path) -> None:
-    (values,) = train_tiny(tmp_path / "run")["trainer"]["uncertainty"]
+def test_the_learned_uncertainty_is_trained_and_part_of_the_state(
+    few: dict[str, Any], tmp_path: Path
+) -> None:
+    (values,) = few["uncertainty"]
     assert values["weight"].abs().max() > 0
-    plain = train_tiny(tmp_path / "plain", "loss.uncertainty=false")["trainer"]
+    plain = train_tiny(tmp_path / "plain", FEW, "loss.uncertainty=false")["trainer"]
     assert plain["uncertainty"] == []

@@ -2,8 +2,6 @@
 
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.command import ENVIRONMENT, ROOT
+from tests.command import start
 from tests.training.runs import OVERRIDES, RECIPE, tiny_config, tiny_wish, train_tiny
 from torch_utils.errors import UserError
 from training.choice import old_run
@@ -23,14 +21,16 @@ from training.wanted import wanted_config
 
 # holds a run as a process does that trains there; once told to, it saves a last state and ends
 HOLDER = """
-import sys
+import sys, time
 from pathlib import Path
 from training.run_dir import locked
 
-with locked(Path(sys.argv[2]).parent):
+last, state, told = map(Path, sys.argv[1:])
+with locked(state.parent):
     print("held", flush=True)
-    sys.stdin.readline()
-    Path(sys.argv[1]).rename(sys.argv[2])
+    while not told.exists():
+        time.sleep(0.01)
+    last.rename(state)
 """
 
 
@@ -40,10 +40,9 @@ def test_a_state_is_chosen_only_when_no_other_process_can_still_write_one(tmp_pa
     (folder / CONFIG_FILE).write_text(dump_config(tiny_config()))
     state_path(folder, 96).rename(last)
     wanted, done = tiny_wish(), tiny_wish("run.duration=5it")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(last), str(state_path(folder, 96))],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT,
-    )  # fmt: skip
+    script, told = tmp_path / "holder.py", tmp_path / "told"
+    script.write_text(HOLDER)
+    holder = start(str(script), last, state_path(folder, 96), told)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     for resume in (str(folder), "latest"):
@@ -56,7 +55,9 @@ def test_a_state_is_chosen_only_when_no_other_process_can_still_write_one(tmp_pa
         chosen, _ = old_run(done, str(folder), lock=lock)
         assert chosen is not None
         assert chosen.is_complete
-    holder.communicate("save\n", timeout=60)
+    told.touch()
+    output, _ = holder.communicate(timeout=60)
+    assert holder.returncode == 0, output
     with ExitStack() as lock:
         chosen, _ = old_run(wanted, str(folder), lock=lock)
         assert chosen is not None

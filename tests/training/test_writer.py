@@ -150,11 +150,15 @@ def test_every_part_of_a_state_counts_for_its_checksum() -> None:
     assert sums[0] == checksum(state_of(1, 1.0))
 
 
-def test_a_tree_that_never_ends_has_no_checksum() -> None:
+def test_a_tree_that_never_ends_has_no_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(ValueError, match="nested too deeply"):
         checksum(endless)
+    assert checksum([0] * 2**17)
+    monkeypatch.setattr("training.checksum.MAX_LEAVES", 2**17)  # of millions, which take long
+    with pytest.raises(ValueError, match="more than 131,072 parts"):
+        checksum([0] * 2**17)  # the list is a part, too
     wide: Any = "leaf"
     for _ in range(24):
         wide = [wide, wide]
