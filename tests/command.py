@@ -37,9 +37,7 @@ def _of_start() -> dict[str, str]:
 _OF_START = _of_start()
 
 
-def run(
-    script: str, *args: object, site: Path | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(script: str, *args: object, site: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a script of ours from the repository's root and wait for it; see tests/preloaded.py.
 
     Where a test changes what acts on an interpreter's start, it gets one of its own.

@@ -3,12 +3,11 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.command import ENVIRONMENT, LAUNCHER, ROOT, start, torchrun
+from tests.command import ROOT, start, torchrun
 
 SHOW = """
 import json, os

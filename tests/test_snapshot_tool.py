@@ -29,6 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     score = ["evaluate.detector=pixels", "evaluate.num_images=20", "evaluate.every=16"]
     lively = ["run.duration=48it", "run.snap=1it", "run.tick=1it", "run.dump=16it"]
     plain = ["loss.terms=[denoising]", "optimizer.warmup=0", "optimizer.lr=1e-2"]
+    plain += ["run.batch_gpu=16", "preview=off"]
     train_tiny(folder, "ema.posthoc=[0.05,0.1,0.15]", *score, *lively, *plain)
     return folder
 

@@ -26,7 +26,6 @@ from training.setup import checked_model, create_trainer, model_of, transfer, tr
 from training.source import MicroBatches
 from training.state import load_state, newest_state, save_state, state_path
 
-
 FEW = "run.duration=4it"
 
 
