@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import PROGRAMS, Program, run_one
 from benchmarks.bench_generate import PRECISIONS
-from tests.command import ROOT, run
+from tests.command import ROOT, call
 
 # beside the list: what makes pictures for the manual, or judges `make demo`
 TINY = ("--channels=8", "--resolution=16")
@@ -47,10 +47,10 @@ def test_committed_results_of_listed_programs_say_what_they_were_measured_on() -
 
 
 def test_the_list_can_be_printed_and_an_unknown_benchmark_is_one_line() -> None:
-    shown = run("benchmarks/__main__.py", "--list")
+    shown = call("benchmarks.__main__", "--list")
     assert shown.returncode == 0, shown.stderr
     assert [line.split()[0] for line in shown.stdout.splitlines()] == [p.stem for p in PROGRAMS]
-    wrong = run("benchmarks/__main__.py", "--only=trainings")
+    wrong = call("benchmarks.__main__", "--only=trainings")
     assert wrong.returncode == 2
     assert "trainings" in wrong.stderr
     assert "training" in wrong.stderr.replace("trainings", "")

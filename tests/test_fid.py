@@ -1,4 +1,7 @@
-"""fid.py as a user runs it: a real process, real zips, one line for every mistake."""
+"""fid.py as a user runs it: real zips, one line for every mistake.
+
+References are made by real processes; most other command lines are run within this one.
+"""
 
 import re
 import subprocess
@@ -9,22 +12,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.command import ROOT, call, run, run_afresh, torchrun
 from torch_utils.grids import save_grid
 
-ROOT = Path(__file__).resolve().parents[1]
 DATASET = str(ROOT / "assets" / "digits-8x8.zip")
 
 
-def fid(*args: str) -> subprocess.CompletedProcess[str]:
-    """Run fid.py in the repository's root."""
-    command = [sys.executable, "fid.py", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 def calc(ref: Path | str, *args: str, detector: str = "pixels") -> subprocess.CompletedProcess[str]:
-    """Run fid.py calc on the shipped digits; later options override earlier ones."""
+    """Call fid.py calc on the shipped digits; later options override earlier ones."""
     options = [f"--images={DATASET}", f"--ref={ref}", f"--detector={detector}", "--num=100"]
-    return fid("calc", *options, *args)
+    return call("fid.py", "calc", *options, *args)
 
 
 def assert_one_error(done: subprocess.CompletedProcess[str], message: str) -> None:
@@ -41,7 +38,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("fid") / "refs"
     paths = {name: folder / f"{name}.npz" for name in ("pixels", "digits")}
     for name, path in paths.items():
-        done = fid("ref", f"--data={DATASET}", f"--dest={path}", f"--detector={name}")
+        done = run("fid.py", "ref", f"--data={DATASET}", f"--dest={path}", f"--detector={name}")
         assert done.returncode == 0, done.stderr
         assert f"({name}) of 1797 images" in done.stdout
         assert done.stderr == ""
@@ -125,7 +122,7 @@ def test_only_images_of_one_shape_are_compared(tmp_path: Path) -> None:
     """As many pixels, turned: the number would mean nothing."""
     ref = tmp_path / "wide.npz"
     wide, tall = pictures(tmp_path / "wide", 4, 16), pictures(tmp_path / "tall", 16, 4)
-    made = fid("ref", f"--data={wide}", f"--dest={ref}", "--detector=pixels")
+    made = call("fid.py", "ref", f"--data={wide}", f"--dest={ref}", "--detector=pixels")
     assert made.returncode == 0, made.stderr
     assert "the reference's 10 images are too few for 64 features" in made.stderr
     same = calc(ref, f"--images={wide}", "--num=10")
@@ -147,7 +144,7 @@ def test_our_own_grids_are_left_out(references: dict[str, Path], tmp_path: Path)
     assert first == "left out: a-grid.png, of one size.png (grids of generate.py)"
     assert rest == plain.stdout
     dest = f"--dest={tmp_path / 'ref.npz'}"
-    made = fid("ref", f"--data={folder}", dest, "--detector=pixels")
+    made = call("fid.py", "ref", f"--data={folder}", dest, "--detector=pixels")
     assert made.stdout.startswith(first)
     assert "of 10 images" in made.stdout
 
@@ -177,12 +174,13 @@ def test_mistakes_on_the_command_line_are_one_line_each(tmp_path: Path) -> None:
     assert_one_error(calc("x.npz", "--metrics=,"), "--metrics=,: give some of fid, is, kid, pr")
     assert_one_error(calc("x.npz", "--metrics=is"), "'is' needs classes, and detector 'pixels'")
     assert_one_error(calc("x.npz", "--weights=w.pth"), "--weights=w.pth: detector 'pixels' has")
-    without = fid("calc", f"--images={DATASET}", "--num=100", "--detector=pixels")
+    without = call("fid.py", "calc", f"--images={DATASET}", "--num=100", "--detector=pixels")
     assert_one_error(without, "metric 'fid' needs a reference to compare with: give --ref")
-    assert_one_error(fid("calk"), "did you mean 'calc'")
-    dest = f"--dest={tmp_path / 'ref.pkl'}"
-    assert_one_error(fid("ref", f"--data={DATASET}", dest, "--detector=pixels"), r"\*\.npz")
-    absent = fid("ref", "--data=absent.zip", f"--dest={tmp_path / 'a.npz'}", "--detector=pixels")
+    assert_one_error(run_afresh("fid.py", "calk"), "did you mean 'calc'")
+    ref = ("fid.py", "ref", "--detector=pixels")
+    other = call(*ref, f"--data={DATASET}", f"--dest={tmp_path / 'ref.pkl'}")
+    assert_one_error(other, r"\*\.npz")
+    absent = call(*ref, "--data=absent.zip", f"--dest={tmp_path / 'a.npz'}")
     assert_one_error(absent, "absent.zip")
     assert not list(tmp_path.iterdir())
 
@@ -202,16 +200,14 @@ def test_help_answers_without_torch(args: list[str]) -> None:
 
 
 def test_two_processes_find_what_one_does(tmp_path: Path) -> None:
-    from tests.command import ROOT, run, torchrun
-
     data = ROOT / "assets" / "digits-8x8.zip"
     common = [f"--images={data}", "--num=301", "--detector=digits", "--device=cpu"]
     outputs = []
-    for name, call in (("one", run), ("two", lambda *words: torchrun(2, *words))):
+    for name, by in (("one", run), ("two", lambda *words: torchrun(2, *words))):
         ref = tmp_path / f"{name}.npz"
-        made = call("fid.py", "ref", f"--data={data}", f"--dest={ref}", *common[2:])
+        made = by("fid.py", "ref", f"--data={data}", f"--dest={ref}", *common[2:])
         assert made.returncode == 0, made.stderr
-        done = call("fid.py", "calc", f"--ref={ref}", *common)
+        done = by("fid.py", "calc", f"--ref={ref}", *common)
         assert done.returncode == 0, done.stderr
         numbers, _, made_with = done.stdout.rpartition(", reference ")  # the hash of its file
         assert len(made_with) == 13

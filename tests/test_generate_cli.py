@@ -194,8 +194,8 @@ def test_classes_and_tags_have_names(conditional: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["--tags=bee,cow"], found["--tags=cow,bee"])
     assert len({image.tobytes() for image in found.values()}) == 3
     options = [f"--network={tagged}", f"--outdir={tmp_path / 'x'}"]
-    assert_refused(run("generate.py", *options, "--tags=bea"), "bea", "bee")
-    assert_refused(run("generate.py", *options, "--class=1"), "use --tags")
+    assert_refused(call("generate.py", *options, "--tags=bea"), "bea", "bee")
+    assert_refused(call("generate.py", *options, "--class=1"), "use --tags")
 
 
 def test_options_beat_the_snapshots_settings(conditional: Path, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_bad_input_is_one_line(
 
     if "--rng-device=cuda" in arguments and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    done = run("generate.py", f"--network={conditional}", f"--outdir={tmp_path / 'o'}", *arguments)
+    done = call("generate.py", f"--network={conditional}", f"--outdir={tmp_path / 'o'}", *arguments)
     assert_refused(done, *words)
     assert not (tmp_path / "o").exists()
 
@@ -259,19 +259,19 @@ def test_what_cannot_be_written_is_found_out_before_the_work(
     network, good = f"--network={conditional}", f"--outdir={tmp_path / 'o'}"
     bad = tmp_path / "file" / "o"
     assert_refused(run("generate.py", network, f"--outdir={bad}"), f"cannot write {bad}")
-    done = run("generate.py", network, good, f"--grid={bad}/grid.png")
+    done = call("generate.py", network, good, f"--grid={bad}/grid.png")
     assert_refused(done, f"cannot write {bad}")
-    assert_refused(run("generate.py", network, good, "--grid=grid.gif"), "grid.gif", ".png")
+    assert_refused(call("generate.py", network, good, "--grid=grid.gif"), "grid.gif", ".png")
     two = write_snapshot(tmp_path / "two.safetensors", 0, channels=2)
-    assert_refused(run("generate.py", f"--network={two}", good), "1 or 3 channels", "2")
+    assert_refused(call("generate.py", f"--network={two}", good), "1 or 3 channels", "2")
     assert not list((tmp_path / "o").iterdir())
 
 
 def test_an_unconditional_model_has_no_classes(unconditional: Path, tmp_path: Path) -> None:
     options = [f"--network={unconditional}", f"--outdir={tmp_path / 'o'}"]
-    assert_refused(run("generate.py", *options, "--class=0"), "unconditional")
-    assert_refused(run("generate.py", *options, "--class=each"), "unconditional")
-    assert_refused(run("generate.py", *options, "--guidance=2"), "guidance 2", "unconditional")
+    assert_refused(call("generate.py", *options, "--class=0"), "unconditional")
+    assert_refused(call("generate.py", *options, "--class=each"), "unconditional")
+    assert_refused(call("generate.py", *options, "--guidance=2"), "guidance 2", "unconditional")
     assert not (tmp_path / "o").exists()
 
 
@@ -358,7 +358,7 @@ def test_a_signal_ends_generating_with_whole_images(conditional: Path, tmp_path:
 def test_samplers_from_the_command_line(conditional: Path, tmp_path: Path) -> None:
     """Another sampler drops the snapshot's own options; what was changed or is idle is said."""
     stored = write_snapshot(tmp_path / "churned.safetensors", 3, S_churn=2.0, S_max=50.0)
-    done = run(
+    done = call(
         *("generate.py", f"--network={stored}", f"--outdir={tmp_path / 'a'}", "--seeds=3"),
         *("--sampler=ddim", "--eta=0.5", "--spacing=trailing", "--solver-dtype=float32"),
         *("--guidance-interval=1,2",),
@@ -390,16 +390,16 @@ def test_half_precision_from_the_command_line_is_recorded_and_not_mixed(
     whole, half = generate(conditional, tmp_path / "whole", "--seeds=0-3"), pictures(out)
     difference = np.stack([half[name].astype(float) - whole[name] for name in whole])
     assert 0 < np.abs(difference).mean() < 3
-    refused = run(*words, "--resume")
+    refused = call(*words, "--resume")
     assert_refused(refused, "precision was bf16, now it is fp32")
-    assert run(*words, "--resume", "--precision=bf16").returncode == 0
+    assert call(*words, "--resume", "--precision=bf16").returncode == 0
 
 
 def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     other.write_text("x")
     for network, word in [(other, "not a snapshot"), ("absent", "no snapshot"), (tmp_path, "no ")]:
-        done = run("generate.py", f"--network={network}", f"--outdir={tmp_path / 'o'}")
+        done = call("generate.py", f"--network={network}", f"--outdir={tmp_path / 'o'}")
         assert_refused(done, word)
 
 

@@ -280,11 +280,15 @@ def test_two_processes_do_over_nccl_what_one_does(
     commands: tuple[Path, str], tmp_path: Path
 ) -> None:
     root, _ = commands
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    train = f"{TRAIN} --outdir={tmp_path / 'run'} --duration=3it".split(" ")
-    run(*launcher, *train, devices=2, computing=True)
-    generate = f"{GENERATE} --network={root / 'run'} --device=cuda --outdir={tmp_path / 'images'}"
-    run(*launcher, *generate.split(" "), devices=2, computing=True)
+    generate = f"{GENERATE} --network={root / 'run'} --device=cuda"
+    run(
+        *programs(
+            f"--ranks=2 {TRAIN} --outdir={tmp_path / 'run'} --duration=3it",
+            f"--ranks=2 {generate} --outdir={tmp_path / 'images'}",
+        ),
+        devices=2,
+        computing=True,
+    )
     assert pictures(tmp_path / "images") == pictures(root / "cuda")
     name = "network-snapshot-0000000096.safetensors"
     ours, theirs = (load_file(folder / "run" / name) for folder in (tmp_path, root))

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from importers.checkpoint import load_checkpoint
-from tests.command import assert_refused, run
+from tests.command import assert_refused, call, run
 from tests.importers.foreign import ddpm_xyf, numbered, sa_dpm
 from torch_utils.errors import UserError
 
@@ -216,19 +216,19 @@ def test_the_command_prints_what_a_file_holds(tmp_path: Path) -> None:
     assert found["model"]["network"]["channel_mult"] == [1, 2]
     assert found["parameters"] == sum(tensor.numel() for tensor in STATE.values())
     path.with_suffix(".yaml").unlink()
-    assert_refused(run("snapshot_tool.py", "info", path), "img_resolution", "--model-config")
-    assert_refused(run("snapshot_tool.py", "info", tmp_path / "absent.pth"), "no snapshot at")
-    assert_refused(run("snapshot_tool.py", "inform"), "inform", "info")
+    assert_refused(call("snapshot_tool.py", "info", path), "img_resolution", "--model-config")
+    assert_refused(call("snapshot_tool.py", "info", tmp_path / "absent.pth"), "no snapshot at")
+    assert_refused(call("snapshot_tool.py", "inform"), "inform", "info")
 
 
 def test_the_command_reads_our_snapshots(tmp_path: Path) -> None:
     from tests.test_generate_cli import write_snapshot
 
     path = write_snapshot(tmp_path / "net.safetensors", 3)
-    found = yaml.safe_load(run("snapshot_tool.py", "info", path).stdout)
+    found = yaml.safe_load(call("snapshot_tool.py", "info", path).stdout)
     assert found["model"]["label_dim"] == 3
     for images in (3, 20):  # of a run the newest
         write_snapshot(tmp_path / f"network-snapshot-{images:010d}.safetensors", images)
-    found = yaml.safe_load(run("snapshot_tool.py", "info", tmp_path).stdout)
+    found = yaml.safe_load(call("snapshot_tool.py", "info", tmp_path).stdout)
     assert found["model"]["label_dim"] == 20
     assert found["label_names"] == ["ant", "bee", "cow"]

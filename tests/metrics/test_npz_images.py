@@ -4,8 +4,6 @@ import io
 import math
 import os
 import struct
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 
 from metrics.npz_images import NpzImages, is_npz
-from tests.command import ENVIRONMENT, ROOT
+from tests.command import run
 from torch_utils.errors import UserError
 from torch_utils.subsets import subset_indices
 
@@ -188,8 +186,7 @@ def write_with_a_hole(path: Path, start: bytes, size: int, end: bytes) -> None:
 def run_with_little_memory(tmp_path: Path, script: str, path: Path) -> str:
     """What a script prints that is run with 300 MiB and the path as its argument."""
     (tmp_path / "script.py").write_text(script)
-    command = [sys.executable, "-m", "tests.limited", "300", str(tmp_path / "script.py"), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT)
+    done = run("tests/limited.py", 300, tmp_path / "script.py", path)
     path.unlink()
     assert done.returncode == 0, done.stderr
     return done.stdout

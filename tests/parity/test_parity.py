@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.command import ENVIRONMENT
+from tests.command import ENVIRONMENT, call
 from tests.parity.harness import Case, read_cases, relative_error, run_case
 from tests.parity.kinds import KINDS
 from tests.parity.kinds.few_step import SAMPLERS as FEW_STEP_SAMPLERS
@@ -92,16 +92,13 @@ def test_the_harness_works_from_any_folder_and_on_any_cases(tmp_path: Path) -> N
         json.dumps({"kind": "strange", "tolerance": 1, "cases": [{"name": "x"}]})
     )
 
-    def harness(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tests.parity", str(cases), *arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-        )
-
-    done = harness()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.parity", str(cases)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+    )
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert lines[0].startswith("samplers edm-heun-18 ")
@@ -109,9 +106,8 @@ def test_the_harness_works_from_any_folder_and_on_any_cases(tmp_path: Path) -> N
     assert lines[1].startswith("samplers ddim-eta0.0-quad-50 ")
     assert lines[1].endswith(" 1e-06 ok")
     assert lines[2] == "strange x inf 1 FAIL"
-    assert harness("--cases=edm-heun-18").returncode == 0
-    assert harness("--kinds=strange").returncode == 1
-    assert harness("--kinds=absent").returncode == 2
+    for chosen, code in (("--cases=edm-heun-18", 0), ("--kinds=strange", 1), ("--kinds=absent", 2)):
+        assert call("tests.parity.__main__", cases, chosen).returncode == code, chosen
 
 
 def test_a_wrong_number_fails() -> None:

@@ -1,20 +1,21 @@
 """Run several command lines one after the other: `... programs train.py ARGS -- fid.py ref ARGS`.
 
 Each runs in a child of one process that has imported what all of them need, which takes longer than
-the programs themselves.
+the programs themselves. One that begins with --ranks=N runs in N processes, see tests/launching.py.
 """
 
+import gc
 import importlib
 import os
 import runpy
 import sys
 
+from tests.launching import launch
+
 _IMPORTED = (
-    "torch._dynamo",
-    "torch.distributed",
-    "data.dataset",
-    "training.loop",
-    "metrics.frechet",
+    *("torch._dynamo", "torch.distributed", "torch.utils.tensorboard", "data.dataset"),
+    *("generation.setup", "metrics.frechet", "samplers.command_line", "scoring.command_line"),
+    *("training.loop", "training.recipes"),
 )
 
 
@@ -28,9 +29,13 @@ def main() -> None:
             programs.append([])
         else:
             programs[-1].append(word)
+    gc.collect()
+    gc.freeze()  # or a child that looks for garbage, as at its end, would copy all this memory
     for program in programs:
         child = os.fork()
         if child == 0:
+            if program[0].startswith("--ranks="):
+                launch(int(program.pop(0).removeprefix("--ranks=")))
             sys.argv = program
             runpy.run_path(program[0], run_name="__main__")  # our scripts end the process
             raise AssertionError(f"{program[0]} returned")

@@ -24,7 +24,7 @@ from samplers.requests import LabelWords
 from samplers.room import check_room, other_pictures
 from samplers.settings import generation_settings
 from samplers.starts import Sample
-from tests.command import ENVIRONMENT, ROOT
+from tests.command import run, start
 from torch_utils.command import IntList
 from torch_utils.errors import Failure, UserError
 from torch_utils.grid_layout import Names
@@ -164,15 +164,12 @@ with PictureWriter(destination_of(sys.argv[1])) as writer:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of resources")
 def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-    )
+    program, images = tmp_path / "program.py", tmp_path / "images"
+    program.write_text(LIMITED)
+    images.mkdir()
+    done = run(str(program), images)
     assert "File too large; what is there is whole" in done.stderr.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []
+    assert list(images.iterdir()) == []
 
 
 SLOW = """
@@ -195,13 +192,16 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 @pytest.mark.parametrize("number", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
 def test_a_signal_leaves_whole_images_only(number: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SLOW, str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT)
-    while process.poll() is None and len(list(tmp_path.glob("*.png"))) < 5:
+    program, images = tmp_path / "program.py", tmp_path / "images"
+    program.write_text(SLOW)
+    images.mkdir()
+    process = start(str(program), images)
+    while process.poll() is None and len(list(images.glob("*.png"))) < 5:
         time.sleep(0.02)
     process.send_signal(getattr(signal, number))
-    assert process.wait(timeout=60) == 7
-    found = list(tmp_path.iterdir())
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 7, output
+    found = list(images.iterdir())
     assert len(found) >= 5
     for path in found:
         assert path.name[0] != "."
