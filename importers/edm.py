@@ -20,7 +20,8 @@ from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo
 from networks.blocks import UNetBlock
-from networks.layers import GroupNorm, PositionalEmbedding, Resample
+from networks.layers import PositionalEmbedding, Resample
+from networks.norms import GroupNorm
 from torch_utils.errors import UserError
 from torch_utils.numbers import is_number
 from torch_utils.text import some

@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 from networks.dropout import dropout
 from networks.layers import (
     Conv2d,
-    GroupNorm,
     Init,
     Linear,
     Resample,
@@ -26,6 +25,7 @@ from networks.layers import (
     widen,
 )
 from networks.layout import Entry
+from networks.norms import GroupNorm
 from torch_utils.errors import UserError
 
 
@@ -214,12 +214,11 @@ class UNetBlock(nn.Module):
         """The block's arithmetic, as `forward`, without remat and compiler."""
         parts = torch.split(condition[:, :, None, None], self.condition_widths, dim=1)
         p, bias, attn_bias = parts
-        h = F.silu(self.norm0(x))
+        h = self.norm0(x, silu=True)
         if self.adaptive_scale:
-            scale, shift = p.chunk(2, dim=1)
-            h = F.silu(torch.addcmul(shift, self.norm1(self.conv0(h)), scale + 1))
+            h = self.norm1(self.conv0(h), scale_shift=p, silu=True)
         else:
-            h = F.silu(self.norm1(self.conv0.without_bias(h) + p))
+            h = self.norm1(self.conv0.without_bias(h), added=p, silu=True)
         h = self.conv1.without_bias(dropout(h, self.dropout, self.training))
         y = self._sum(h, self._shortcut(x), bias)
         return self._sum(self._attend(y), y, attn_bias) if self.heads else y

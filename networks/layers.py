@@ -1,7 +1,7 @@
-"""The primitive layers of the U-Nets: initialisers, linear, convolution, group norm, embeddings.
+"""The primitive layers of the U-Nets: initialisers, linear, convolution, embeddings.
 
-Parameters are float32. Under autocast, what is sensitive to rounding (norms, linear layers of the
-embedding) still runs in float32. Every layer has a forward-mode derivative.
+Parameters are float32. Under autocast, linear layers, which make up the embedding, still run in
+float32, being sensitive to rounding. Every layer has a forward-mode derivative.
 """
 
 import math
@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-
-from networks.layout import num_groups
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
@@ -233,39 +231,6 @@ class StridedConv2d(Conv2d):
         if self.pad_end:
             return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, stride=2)
         return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)
-
-
-class GroupNorm(nn.Module):
-    """Group norm in float32 (Wu & He 2018); by default a group has four channels or more."""
-
-    def __init__(self, channels: int, *, groups: int | None = None, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.num_groups = groups or num_groups(channels)
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise x; the result has x's dtype."""
-        if self._needs_elementary(x):
-            return self._elementary(widen(x)).to(x.dtype)
-        return F.group_norm(widen(x), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
-
-    def _needs_elementary(self, x: Tensor) -> bool:
-        # The native kernel has a derivative rule in eager mode, but not when jvp is compiled.
-        if torch.compiler.is_compiling():
-            return has_tangent(x)
-        # On CUDA it answers channels_last with NCHW, which the next convolution turns around again.
-        return x.is_cuda and is_channels_last(x)
-
-    def _elementary(self, x: Tensor) -> Tensor:
-        """The definition, in operations that keep the memory layout."""
-        n, c, height, width = x.shape
-        groups = x.view(n, self.num_groups, c // self.num_groups, height, width)
-        centred = groups - groups.mean(dim=(2, 3, 4), keepdim=True)
-        inverse_std = (centred.square().mean(dim=(2, 3, 4), keepdim=True) + self.eps).rsqrt()
-        normed = (centred * inverse_std).flatten(1, 2)
-        return normed * self.weight[:, None, None] + self.bias[:, None, None]
 
 
 class PositionalEmbedding(nn.Module):

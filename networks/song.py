@@ -17,15 +17,14 @@ from networks.inputs import ConditionalNetwork, zeroed_labels
 from networks.layers import (
     Conv2d,
     FourierEmbedding,
-    GroupNorm,
     Init,
     Linear,
     PositionalEmbedding,
     Resample,
     full_precision,
-    widen,
 )
 from networks.layout import Entry, check_widths, decoder_entries, encoder_entries, make_levels
+from networks.norms import GroupNorm
 from torch_utils.errors import UserError
 
 _INIT = Init("xavier_uniform")
@@ -179,7 +178,7 @@ class SongUNet(ConditionalNetwork):
                 if entry.kind == "aux_up":
                     image = layer(image)
                 elif entry.kind == "aux_norm":
-                    features = F.silu(layer(widen(x)))
+                    features = layer(x, silu=True, widens=True)
                 else:
                     output = layer(features)
                     image = output if image is None else image + output

@@ -16,14 +16,12 @@ from networks.conditions import blocks_of, conditions
 from networks.inputs import ConditionalNetwork, zeroed_labels
 from networks.layers import (
     Conv2d,
-    GroupNorm,
     Init,
     Linear,
     PositionalEmbedding,
     Resample,
     StridedConv2d,
     full_precision,
-    widen,
 )
 from networks.layout import (
     Entry,
@@ -33,6 +31,7 @@ from networks.layout import (
     encoder_entries,
     make_levels,
 )
+from networks.norms import GroupNorm
 from torch_utils.errors import UserError
 
 NUM_GROUPS = 32  # of every norm in `ddpm` and `vdiff`, whatever the width
@@ -219,7 +218,7 @@ class UNet(ConditionalNetwork):
             x = torch.cat([x, skips.pop()], dim=1) if entry.skip_channels else x
             x = layer(x, next(own)) if entry.kind == "block" else layer(x)
         with full_precision(x):
-            output: Tensor = self.out_conv(F.silu(self.out_norm(widen(x))))
+            output: Tensor = self.out_conv(self.out_norm(x, silu=True, widens=True))
         return output
 
 

@@ -19,8 +19,9 @@ from models.build import build
 from models.config import ModelConfig
 from networks.adm import DhariwalUNet
 from networks.blocks import UNetBlock
-from networks.layers import Conv2d, FourierEmbedding, GroupNorm, Linear, PositionalEmbedding
+from networks.layers import Conv2d, FourierEmbedding, Linear, PositionalEmbedding
 from networks.layers import Resample as Resampler
+from networks.norms import GroupNorm
 from networks.song import SongUNet
 from tests.parity.weights import fill_by_rule
 from torch_utils.sections import validated

@@ -13,7 +13,6 @@ from networks.conditions import conditions
 from networks.layers import (
     Conv2d,
     FourierEmbedding,
-    GroupNorm,
     Init,
     Linear,
     PositionalEmbedding,
@@ -21,6 +20,7 @@ from networks.layers import (
     StridedConv2d,
     weight_init,
 )
+from networks.norms import GroupNorm
 from tests.networks.small import images
 from tests.parity.weights import fill_by_rule
 from torch_utils.errors import UserError

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from networks.blocks import UNetBlock, set_remat
-from networks.layers import GroupNorm
+from networks.norms import GroupNorm
 from tests.networks.small import DEVICES, conditions, images, small_net
 from tests.networks.test_contract import FAMILIES, VARIANTS
 

@@ -27,7 +27,7 @@ from metrics.kernel import kernel_distance
 from metrics.manifold import precision_recall
 from metrics.statistics import FeatureStatistics
 from models.snapshot import SnapshotInfo, save_snapshot
-from networks.layers import GroupNorm
+from networks.norms import GroupNorm
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
 from tests.inception import save_weights

@@ -1,0 +1,345 @@
+"""Kernels of group norm with a condition and SiLU, in Triton, and what launches them.
+
+With u = x + added, group means m and variances v of u (Wu & He 2018), r = 1/sqrt(v + eps),
+
+    xhat = (u - m) r,    z = a xhat + b,    y = z sigmoid(z)  or  y = z,
+
+where a = weight (1 + scale) and b = bias (1 + scale) + shift in each channel. Backwards, with
+dz = dy sigmoid(z) (1 + z (1 - sigmoid(z))) and D elements in a group,
+
+    dx = r (a dz - sum(a dz)/D - xhat sum(a dz xhat)/D),
+
+the sums over the group. What the gradients of weight, bias and condition take is sums over the
+pixels of a channel, which the same kernel has: A = sum dz, B = sum dz xhat, X = sum xhat.
+
+A program computes one group of one image: a tile of channels and pixels, at once where it fits,
+else pixel block by pixel block. Arithmetic is in float32; tensors keep their dtypes. It needs
+triton, so that only `networks.fused_norm` imports it, where a GPU is at hand.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MAX_WIDTH = 256  # channels of a group
+_WHOLE_FORWARD = 16384  # elements of a tile at most, for a group to be computed at once
+_WHOLE_BACKWARD = 8192  # here two tiles are kept
+_BLOCK = 4096  # elements of a tile of larger groups
+
+_NOTHING, _ADDED, _SCALE_SHIFT = 0, 1, 2
+# the same for the kernels, which read no other globals
+NOTHING, ADDED, SCALE_SHIFT = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+
+
+@triton.jit
+def _channel(pointer, channel, is_channel):
+    """Numbers of the channels of a group, in float32; zero beyond its last one."""
+    return tl.load(pointer + channel, mask=is_channel, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _place(c, is_channel, p, width, pixels):
+    """Offsets of a tile in its group, and which of them exist."""
+    return c[:, None] * pixels + p[None, :], is_channel[:, None] & (p < pixels)[None, :]
+
+
+@triton.jit
+def _tile(pointer, offset, mask):
+    """A tile in float32; zero where there is nothing."""
+    return tl.load(pointer + offset, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _activated(z, SILU: tl.constexpr):
+    if SILU:
+        z = z * tl.sigmoid(z)
+    return z
+
+
+@triton.jit
+def _deactivated(gradient, z, SILU: tl.constexpr):
+    """The gradient of z from that of the result."""
+    if SILU:
+        s = tl.sigmoid(z)
+        gradient = gradient * s * (1.0 + z * (1.0 - s))
+    return gradient
+
+
+@triton.jit
+def forward_kernel(
+    x,  # [N, groups * width, pixels]
+    weight,  # [groups * width]
+    bias,
+    condition,  # rows of groups * width, or twice as many, numbers
+    y,
+    mean,  # [N, groups]
+    rstd,
+    groups,
+    width,  # channels of a group
+    pixels,
+    condition_stride,  # between rows
+    eps,
+    MODULATION: tl.constexpr,
+    SILU: tl.constexpr,
+    WHOLE: tl.constexpr,
+    CHANNELS: tl.constexpr,  # size of a tile
+    PIXELS: tl.constexpr,
+):
+    """The forward pass of one group of one image."""
+    row = tl.program_id(0).to(tl.int64)
+    sample, group = row // groups, row % groups
+    c, p = tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
+    is_channel = c < width
+    channel = group * width + c
+    a, b = _channel(weight, channel, is_channel), _channel(bias, channel, is_channel)
+    added = tl.zeros_like(a)
+    own = condition + sample * condition_stride
+    if MODULATION == ADDED:
+        added = _channel(own, channel, is_channel)
+    if MODULATION == SCALE_SHIFT:
+        factor = 1.0 + _channel(own, channel, is_channel)
+        a = a * factor
+        b = b * factor + _channel(own + groups * width, channel, is_channel)
+    x += row * width * pixels
+    y += row * width * pixels
+    size = width * pixels * 1.0
+    if WHOLE:
+        offset, mask = _place(c, is_channel, p, width, pixels)
+        u = tl.where(mask, _tile(x, offset, mask) + added[:, None], 0.0)
+        m = tl.sum(u) / size
+        centred = tl.where(mask, u - m, 0.0)
+        r = tl.rsqrt(tl.sum(centred * centred) / size + eps)
+        z = centred * r * a[:, None] + b[:, None]
+        tl.store(y + offset, _activated(z, SILU), mask=mask)
+    else:
+        # mean and squared deviations of each place of the tile, joined at the end: the updates of
+        # Welford (1962) and Chan et al. (1979), which lose nothing where the mean is large
+        means = tl.zeros([CHANNELS, PIXELS], tl.float32)
+        squares = tl.zeros([CHANNELS, PIXELS], tl.float32)
+        nums = tl.zeros([CHANNELS, PIXELS], tl.float32)
+        num_blocks = 0.0
+        for first in range(0, pixels, PIXELS):
+            offset, mask = _place(c, is_channel, first + p, width, pixels)
+            u = _tile(x, offset, mask) + added[:, None]
+            nums += mask.to(tl.float32)
+            delta = tl.where(mask, u - means, 0.0)
+            num_blocks += 1.0
+            means += delta / num_blocks
+            squares += delta * (u - means)
+        m = tl.sum(nums * means) / size
+        apart = means - m
+        r = tl.rsqrt(tl.sum(squares + nums * apart * apart) / size + eps)
+        for first in range(0, pixels, PIXELS):
+            offset, mask = _place(c, is_channel, first + p, width, pixels)
+            u = _tile(x, offset, mask) + added[:, None]
+            z = (u - m) * r * a[:, None] + b[:, None]
+            tl.store(y + offset, _activated(z, SILU), mask=mask)
+    tl.store(mean + row, m)
+    tl.store(rstd + row, r)
+
+
+@triton.jit
+def backward_kernel(
+    gradient,  # of the result
+    x,
+    weight,
+    bias,
+    condition,
+    mean,
+    rstd,
+    dx,
+    dweight,  # [N, groups * width]: what each image gives
+    dbias,
+    dcondition,
+    groups,
+    width,
+    pixels,
+    condition_stride,
+    dcondition_stride,
+    MODULATION: tl.constexpr,
+    SILU: tl.constexpr,
+    WHOLE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """The backward pass of one group of one image."""
+    row = tl.program_id(0).to(tl.int64)
+    sample, group = row // groups, row % groups
+    c, p = tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
+    is_channel = c < width
+    channel = group * width + c
+    num_channels = groups * width
+    w, v = _channel(weight, channel, is_channel), _channel(bias, channel, is_channel)
+    a, b = w, v
+    added = tl.zeros_like(w)
+    factor = added + 1.0
+    own = condition + sample * condition_stride
+    if MODULATION == ADDED:
+        added = _channel(own, channel, is_channel)
+    if MODULATION == SCALE_SHIFT:
+        factor += _channel(own, channel, is_channel)
+        a = w * factor
+        b = v * factor + _channel(own + num_channels, channel, is_channel)
+    gradient += row * width * pixels
+    x += row * width * pixels
+    dx += row * width * pixels
+    size = width * pixels * 1.0
+    m, r = tl.load(mean + row), tl.load(rstd + row)
+    if WHOLE:
+        offset, mask = _place(c, is_channel, p, width, pixels)
+        xhat = tl.where(mask, (_tile(x, offset, mask) + added[:, None] - m) * r, 0.0)
+        dz = _deactivated(_tile(gradient, offset, mask), xhat * a[:, None] + b[:, None], SILU)
+        sum_dz, sum_dz_xhat = tl.sum(dz, axis=1), tl.sum(dz * xhat, axis=1)
+        sum_xhat = tl.sum(xhat, axis=1)
+    else:
+        of_dz = tl.zeros([CHANNELS, PIXELS], tl.float32)
+        of_dz_xhat = tl.zeros([CHANNELS, PIXELS], tl.float32)
+        of_xhat = tl.zeros([CHANNELS, PIXELS], tl.float32)
+        for first in range(0, pixels, PIXELS):
+            offset, mask = _place(c, is_channel, first + p, width, pixels)
+            xhat = tl.where(mask, (_tile(x, offset, mask) + added[:, None] - m) * r, 0.0)
+            z = xhat * a[:, None] + b[:, None]
+            dz = _deactivated(_tile(gradient, offset, mask), z, SILU)
+            of_dz += dz
+            of_dz_xhat += dz * xhat
+            if MODULATION == ADDED:
+                of_xhat += xhat
+        sum_dz, sum_dz_xhat = tl.sum(of_dz, axis=1), tl.sum(of_dz_xhat, axis=1)
+        sum_xhat = tl.sum(of_xhat, axis=1)
+    of_mean, of_std = tl.sum(a * sum_dz) / size, tl.sum(a * sum_dz_xhat) / size
+    if WHOLE:
+        found = r * (dz * a[:, None] - of_mean - xhat * of_std)
+        tl.store(dx + offset, found, mask=mask)
+    else:
+        for first in range(0, pixels, PIXELS):
+            offset, mask = _place(c, is_channel, first + p, width, pixels)
+            xhat = (_tile(x, offset, mask) + added[:, None] - m) * r
+            z = xhat * a[:, None] + b[:, None]
+            dz = _deactivated(_tile(gradient, offset, mask), z, SILU)
+            found = r * (dz * a[:, None] - of_mean - xhat * of_std)
+            tl.store(dx + offset, found, mask=mask)
+    place = sample * num_channels + channel
+    tl.store(dweight + place, factor * sum_dz_xhat, mask=is_channel)
+    tl.store(dbias + place, factor * sum_dz, mask=is_channel)
+    own = dcondition + sample * dcondition_stride + channel
+    if MODULATION == ADDED:
+        found = r * (a * sum_dz - pixels * of_mean - of_std * sum_xhat)
+        tl.store(own, found, mask=is_channel)
+    if MODULATION == SCALE_SHIFT:
+        tl.store(own, w * sum_dz_xhat + v * sum_dz, mask=is_channel)
+        tl.store(own + num_channels, sum_dz, mask=is_channel)
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    condition: Tensor | None,
+    groups: int,
+    eps: float,
+    silu: bool,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The result [N, C, H, W] in `dtype`, mean and 1/sqrt(variance + eps) of the groups.
+
+    Args:
+        x: features [N, C, H, W], contiguous.
+        weight, bias: [C].
+        condition: [N, C, 1, 1] or [1, C, 1, 1] is added before, twice as wide it is scale and
+            shift after; contiguous along its channels.
+        groups: number of groups, of at most `MAX_WIDTH` channels.
+        eps: added to the variance.
+        silu: whether SiLU follows.
+        dtype: of the result.
+    """
+    y = torch.empty_like(x, dtype=dtype)
+    mean, rstd = torch.empty(2, len(x), groups, dtype=torch.float32, device=x.device)
+    with _device_of(x):
+        forward_kernel[len(x) * groups,](
+            x,
+            weight,
+            bias,
+            weight if condition is None else condition,
+            *(y, mean, rstd),
+            *(groups, x.shape[1] // groups, x.shape[2] * x.shape[3], _row_stride(condition), eps),
+            MODULATION=_modulation(x, condition),
+            SILU=silu,
+            **_tiles(x, groups, _WHOLE_FORWARD),
+        )
+    return y, mean, rstd
+
+
+def backward(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    condition: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, of weight and bias by each image [2, N, C], and of the condition.
+
+    The last has a row for each image, in float32 if the condition has but one row; it is empty
+    without a condition.
+
+    Args:
+        gradient: of the result, contiguous.
+        x, weight, bias, condition, silu: as in `forward`.
+        mean, rstd: of the groups, from `forward`.
+    """
+    n, channels = x.shape[:2]
+    groups = mean.shape[1]
+    dx = torch.empty_like(x)
+    dweight = torch.empty(2, n, channels, dtype=torch.float32, device=x.device)
+    dcondition = x.new_empty(0)
+    if condition is not None:
+        dtype = condition.dtype if len(condition) == n else torch.float32
+        dcondition = condition.new_empty(n, *condition.shape[1:], dtype=dtype)
+    with _device_of(x):
+        backward_kernel[n * groups,](
+            gradient,
+            x,
+            weight,
+            bias,
+            weight if condition is None else condition,
+            *(mean, rstd, dx, dweight[0], dweight[1], dcondition),
+            *(groups, channels // groups, x.shape[2] * x.shape[3]),
+            *(_row_stride(condition), _row_stride(dcondition)),
+            MODULATION=_modulation(x, condition),
+            SILU=silu,
+            **_tiles(x, groups, _WHOLE_BACKWARD),
+        )
+    return dx, dweight, dcondition
+
+
+def _device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Where kernels are launched; the interpreter of triton computes on the CPU."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _modulation(x: Tensor, condition: Tensor | None) -> int:
+    if condition is None:
+        return _NOTHING
+    return _ADDED if condition.shape[1] == x.shape[1] else _SCALE_SHIFT
+
+
+def _row_stride(condition: Tensor | None) -> int:
+    """Numbers from a row to the next; 0 repeats the only one."""
+    return condition.stride(0) if condition is not None and len(condition) > 1 else 0
+
+
+def _tiles(x: Tensor, groups: int, whole: int) -> dict[str, int]:
+    """The size of the tiles, and threads that have 16 or 32 elements of one each."""
+    width, pixels = x.shape[1] // groups, x.shape[2] * x.shape[3]
+    channels, block = triton.next_power_of_2(width), triton.next_power_of_2(pixels)
+    is_whole = channels * block <= whole
+    block = block if is_whole else _BLOCK // channels
+    warps = min(max(channels * block // 512, 1), 16)
+    return {"CHANNELS": channels, "PIXELS": block, "WHOLE": is_whole, "num_warps": warps}
