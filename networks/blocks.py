@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from networks.dropout import dropout
 from networks.layers import (
     Conv2d,
     Init,
@@ -26,6 +25,7 @@ from networks.layers import (
 )
 from networks.layout import Entry
 from networks.norms import GroupNorm
+from networks.sums import residual_sum
 from torch_utils.errors import UserError
 
 
@@ -214,14 +214,14 @@ class UNetBlock(nn.Module):
         """The block's arithmetic, as `forward`, without remat and compiler."""
         parts = torch.split(condition[:, :, None, None], self.condition_widths, dim=1)
         p, bias, attn_bias = parts
-        h = self.norm0(x, silu=True)
+        rate = self.dropout if self.training else 0.0
+        h, x = self.norm0.with_input(x, silu=True)
         if self.adaptive_scale:
-            h = self.norm1(self.conv0(h), scale_shift=p, silu=True)
+            h = self.norm1(self.conv0(h), scale_shift=p, silu=True, dropout=rate)
         else:
-            h = self.norm1(self.conv0.without_bias(h), added=p, silu=True)
-        h = self.conv1.without_bias(dropout(h, self.dropout, self.training))
-        y = self._sum(h, self._shortcut(x), bias)
-        return self._sum(self._attend(y), y, attn_bias) if self.heads else y
+            h = self.norm1(self.conv0.without_bias(h), added=p, silu=True, dropout=rate)
+        y = self._sum(self.conv1.without_bias(h), self._shortcut(x), bias)
+        return self._attended(y, attn_bias) if self.heads else y
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if isinstance(self.skip, Conv2d):
@@ -229,12 +229,18 @@ class UNetBlock(nn.Module):
         return x if self.skip is None else self.skip(x)
 
     def _sum(self, branch: Tensor, x: Tensor, bias: Tensor) -> Tensor:
-        return torch.add(bias, branch + x, alpha=self.skip_scale)
+        return residual_sum(branch, x, bias, self.skip_scale)
 
-    def _attend(self, y: Tensor) -> Tensor:
+    def _attended(self, y: Tensor, bias: Tensor) -> Tensor:
+        normed = y
+        if isinstance(self.norm2, GroupNorm):
+            normed, y = self.norm2.with_input(y)
+        return self._sum(self._attend(normed, y), y, bias)
+
+    def _attend(self, normed: Tensor, y: Tensor) -> Tensor:
         n, _, height, width = y.shape
         # Output channel (head * c + i) * 3 + {0: q, 1: k, 2: v}, as in published weights.
-        qkv = self.qkv(self.norm2(y)).reshape(n, self.heads, -1, 3, height * width)
+        qkv = self.qkv(normed).reshape(n, self.heads, -1, 3, height * width)
         attended = attention(qkv, self.fused)
         # Return to the memory layout of y. The fused kernels answer pixel by pixel; a plain reshape
         # may be a view of that, and all later layers would take that layout.

@@ -1,50 +1,29 @@
-"""`GroupNorm` as one operation a direction on a GPU, in eager mode: fewer launches, fewer bytes.
+"""`GroupNorm` as one operation a direction on a GPU, in eager mode; see `networks.fused`.
 
-The kernels are in `networks.norm_kernels`. What PyTorch does in about ten of them, with a copy in
-float32 for half precision, they do in two, and keep x alone for the backward pass. Before they are
-used for a dtype on a device they must agree there with PyTorch's operations, in values and
-gradients. Where they do not, where triton or its compiler is missing, or anything fails, a line
-says so and PyTorch's operations go on.
+What PyTorch does in about ten kernels, with copies in float32 for half precision, two do: they keep
+x, two numbers a group and, for dropout, a byte an element for the backward pass.
 """
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
-from networks.layers import full_precision, has_tangent
-from networks.norms import composed, native
-from torch_utils.no_memory import is_out_of_memory
-from torch_utils.notes import warn
+from networks.fused import LIBRARY, Fusion, is_condition, is_plain, relative_errors
+from networks.norms import GroupNorm, composed, native
 
-if TYPE_CHECKING:
-    from networks.norms import GroupNorm
-
-VARIABLE = "DRIFTLESS_FUSED_NORM"  # 0 in the environment switches the kernels off
 MAX_WIDTH = 256  # channels of a group: the kernels' tiles have all of them
 
-# dtype -> relative error of a result and of each gradient, against float32
-_BOUNDS = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}
-# images, channels, groups, height, width, condition (channels and rows), SiLU, wide result: with
-# the ways to compute a group, at once and in blocks; all are odd where they can be
-_CASES: tuple[tuple[int, int, int, int, int, tuple[int, int] | None, bool, bool], ...] = (
-    (2, 12, 4, 5, 7, None, True, False),
-    (2, 66, 2, 24, 25, (66, 2), True, False),
-    (3, 10, 2, 3, 5, (20, 1), True, False),
-    (2, 8, 2, 1, 3, None, False, True),
+LIBRARY.define(
+    "fused_group_norm(Tensor x, Tensor weight, Tensor bias, Tensor? condition, Tensor? kept,"
+    " int groups, float eps, bool silu, float factor, ScalarType dtype)"
+    " -> (Tensor, Tensor, Tensor)"
 )
-
-# operations of PyTorch, so that profilers and whatever else watches operations see them
-_LIBRARY = torch.library.Library("driftless", "FRAGMENT")
-_LIBRARY.define(
-    "group_norm(Tensor x, Tensor weight, Tensor bias, Tensor? condition, int groups, float eps,"
-    " bool silu, ScalarType dtype) -> (Tensor, Tensor, Tensor)"
-)
-_LIBRARY.define(
-    "group_norm_backward(Tensor gradient, Tensor x, Tensor weight, Tensor bias, Tensor? condition,"
-    " Tensor mean, Tensor rstd, bool silu) -> (Tensor, Tensor, Tensor)"
+LIBRARY.define(
+    "fused_group_norm_backward(Tensor gradient, Tensor? through, Tensor x, Tensor weight,"
+    " Tensor bias, Tensor? condition, Tensor? kept, Tensor mean, Tensor rstd, bool silu,"
+    " float factor)"
+    " -> (Tensor, Tensor, Tensor)"
 )
 
 
@@ -60,53 +39,66 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return norm_kernels.backward(*arguments)
 
 
-_LIBRARY.impl("group_norm", _forward, "CUDA")
-_LIBRARY.impl("group_norm_backward", _backward, "CUDA")
+LIBRARY.impl("fused_group_norm", _forward, "CUDA")
+LIBRARY.impl("fused_group_norm_backward", _backward, "CUDA")
 
-# device and dtype -> whether the kernels agreed there and have not failed since
-_verdicts: dict[tuple[torch.device, torch.dtype], bool] = {}
+
+class Options(NamedTuple):
+    """The numbers of a norm.
+
+    Attributes:
+        groups: how many, of at most `MAX_WIDTH` channels.
+        eps: added to the variance.
+        silu: whether SiLU follows.
+        factor: on what dropout keeps.
+        dtype: of the result, x's or float32.
+    """
+
+    groups: int
+    eps: float
+    silu: bool
+    factor: float
+    dtype: torch.dtype
 
 
 def attempt(
-    norm: "GroupNorm", x: Tensor, condition: Tensor | None, *, silu: bool, widens: bool
-) -> Tensor | None:
-    """What `GroupNorm.forward` returns, by the kernels; None where PyTorch must compute it.
+    norm: GroupNorm,
+    x: Tensor,
+    condition: Tensor | None,
+    *,
+    silu: bool,
+    dropout: float,
+    widens: bool,
+) -> tuple[Tensor, Tensor] | None:
+    """What `GroupNorm.with_input` returns, by the kernels; None where PyTorch must compute it.
 
     Args:
         norm: the layer.
-        x: its input, on a GPU.
+        x: its input.
         condition: what is added before, or scale and shift after; their widths tell.
-        silu, widens: as there.
+        silu, dropout, widens: as there.
     """
-    if not _fits(norm, x, condition) or not is_trusted(x.device, x.dtype):
-        return None
-    dtype = torch.float32 if widens else x.dtype
-    try:
-        return fused(x, norm.weight, norm.bias, condition, norm.num_groups, norm.eps, silu, dtype)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        _give_up(x.device, x.dtype, _in_a_line(error))
-        return None
-
-
-def _fits(norm: "GroupNorm", x: Tensor, condition: Tensor | None) -> bool:
-    """Whether the kernels can compute this, and nobody wants what they have not."""
     width = x.shape[1] // norm.num_groups
-    return (
-        type(x) is Tensor  # not a tensor without values, say
-        and x.dtype in _BOUNDS
-        and x.ndim == 4
-        and x.numel() > 0
-        and x.is_contiguous()
+    fits = (
+        is_plain(x)
+        and is_condition(condition, x)
         and width <= MAX_WIDTH
         and width * x.shape[2] * x.shape[3] < 2**31
         and norm.weight.dtype == torch.float32
-        and (condition is None or (condition.dtype == x.dtype and condition.stride(1) == 1))
-        # no forward-mode derivatives, vmap, or gradients of torch.func
-        and not torch._C._are_functorch_transforms_active()
-        and not any(t is not None and has_tangent(t) for t in (x, norm.weight, condition))
+        and dropout < 1
     )
+    if not fits:
+        return None
+    dtype = torch.float32 if widens else x.dtype
+    options = Options(norm.num_groups, norm.eps, silu, 1 / (1 - dropout), dtype)
+
+    def compute() -> tuple[Tensor, Tensor]:
+        kept = None
+        if dropout > 0:
+            kept = torch.empty_like(x, dtype=torch.uint8).bernoulli_(1 - dropout)
+        return fused(x, norm.weight, norm.bias, condition, kept, options)
+
+    return FUSION.attempt(x, compute)
 
 
 def fused(
@@ -114,25 +106,21 @@ def fused(
     weight: Tensor,
     bias: Tensor,
     condition: Tensor | None,
-    groups: int,
-    eps: float,
-    silu: bool,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The norm by the kernels, differentiable any number of times.
+    kept: Tensor | None,
+    options: Options,
+) -> tuple[Tensor, Tensor]:
+    """The norm by the kernels, and x itself; differentiable any number of times.
 
     Args:
         x: features [N, C, H, W], contiguous.
         weight, bias: [C], float32.
         condition: [N, C, 1, 1] or [1, C, 1, 1] is added to x before, [N, 2C, 1, 1] or
             [1, 2C, 1, 1] is scale and shift after; contiguous along its channels.
-        groups: number of groups, of at most `MAX_WIDTH` channels.
-        eps: added to the variance.
-        silu: whether SiLU follows.
-        dtype: of the result, x's or float32.
+        kept: of x's shape, uint8: 0 where dropout drops, 1 elsewhere; None without dropout.
+        options: the rest.
     """
-    result: Tensor = _Fused.apply(x, weight, bias, condition, groups, eps, silu, dtype)
-    return result
+    found: tuple[Tensor, Tensor] = _Fused.apply(x, weight, bias, condition, kept, options)
+    return found
 
 
 def formula(
@@ -140,143 +128,143 @@ def formula(
     weight: Tensor,
     bias: Tensor,
     condition: Tensor | None,
-    groups: int,
-    eps: float,
-    silu: bool,
-    dtype: torch.dtype,
+    kept: Tensor | None,
+    options: Options,
 ) -> Tensor:
-    """What `fused` computes, in PyTorch's operations."""
+    """The norm that `fused` computes, in PyTorch's operations."""
     is_added = condition is not None and condition.shape[1] == x.shape[1]
     added, scale_shift = (condition, None) if is_added else (None, condition)
 
     def normalise(h: Tensor) -> Tensor:
-        return native(h, groups, weight, bias, eps)
+        return native(h, options.groups, weight, bias, options.eps)
 
-    return composed(normalise, x.to(dtype), added, scale_shift, silu)
+    h = composed(normalise, x.to(options.dtype), added, scale_shift, options.silu)
+    return h if kept is None else h * (kept.to(h.dtype) * options.factor)
 
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        result, mean, rstd = torch.ops.driftless.group_norm(*arguments)
-        ctx.save_for_backward(*arguments[:4], mean, rstd)
-        ctx.options = arguments[4:]
-        return result  # type: ignore[no-any-return]
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        *tensors, options = arguments
+        result, mean, rstd = torch.ops.driftless.fused_group_norm(*tensors, *options)
+        ctx.save_for_backward(*tensors, mean, rstd)
+        ctx.options = options
+        ctx.set_materialize_grads(False)
+        return result, tensors[0]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, condition, mean, rstd = ctx.saved_tensors
-        silu = ctx.options[2]
-        # gradients that have gradients themselves: the formula's have
+    def backward(ctx: Any, gradient: Tensor | None, through: Tensor | None) -> Any:
+        if gradient is None:
+            return through, None, None, None, None, None
+        # gradients that have gradients themselves: those of the formula have
         if torch.is_grad_enabled():
-            return _formula_backward(ctx, gradient)
+            return _formula_backward(ctx, gradient, through)
+        tensors, options = ctx.saved_tensors, ctx.options
         try:
-            dx, by_image, dcondition = torch.ops.driftless.group_norm_backward(
-                gradient.contiguous(), x, weight, bias, condition, mean, rstd, silu
+            dx, by_image, dcondition = torch.ops.driftless.fused_group_norm_backward(
+                gradient.contiguous(),
+                None if through is None else through.contiguous(),
+                *tensors,
+                options.silu,
+                options.factor,
             )
         except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            _give_up(x.device, x.dtype, _in_a_line(error))
-            return _formula_backward(ctx, gradient)
+            FUSION.failed(tensors[0], error)
+            return _formula_backward(ctx, gradient, through)
         dweight = dbias = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             dweight, dbias = by_image.sum(dim=1)
+        condition = tensors[3]
         if condition is None:
             dcondition = None
         elif len(condition) < len(dcondition):
             dcondition = dcondition.sum(dim=0, keepdim=True).to(condition.dtype)
-        return dx, dweight, dbias, dcondition, *(None for _ in ctx.options)
+        return dx, dweight, dbias, dcondition, None, None
 
 
-def _formula_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+def _formula_backward(ctx: Any, gradient: Tensor, through: Tensor | None) -> Any:
     """Gradients by `formula`, differentiable themselves if gradients are recorded."""
-    inputs = ctx.saved_tensors[:4]
-    is_needed = ctx.needs_input_grad[:4]
+    inputs, is_needed = ctx.saved_tensors[:4], ctx.needs_input_grad[:4]
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        result = formula(*inputs, *ctx.options)
+        result = formula(*ctx.saved_tensors[:5], ctx.options)
         wanted = [tensor for tensor, needed in zip(inputs, is_needed, strict=True) if needed]
         found = iter(torch.autograd.grad(result, wanted, gradient, create_graph=create_graph))
     gradients = [next(found) if needed else None for needed in is_needed]
-    return *gradients, *(None for _ in ctx.options)
+    if gradients[0] is not None and through is not None:
+        gradients[0] = gradients[0] + through
+    return *gradients, None, None
 
 
-def is_trusted(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels may compute; the first question for a device and dtype tries them."""
-    verdict = _verdicts.get((device, dtype))
-    if verdict is not None:
-        return verdict
-    if os.environ.get(VARIABLE) == "0":
-        _verdicts[device, dtype] = False
-    elif torch.cuda.is_current_stream_capturing():
-        return False  # what is captured gives no values to compare: to be asked again
-    else:
-        _verdicts[device, dtype] = True
-        reason = _disagreement(device, dtype)
-        if reason is not None:
-            _give_up(device, dtype, reason)
-    return _verdicts[device, dtype]
+class _Case(NamedTuple):
+    """A norm that is tried; sizes are odd where they can be."""
+
+    num: int
+    channels: int
+    groups: int
+    height: int
+    width: int
+    condition: tuple[int, int] | None = None  # rows, channels
+    silu: bool = True
+    drops: bool = False
+    widens: bool = False
 
 
-def _give_up(device: torch.device, dtype: torch.dtype, reason: str) -> None:
-    _verdicts[device, dtype] = False
-    name = str(dtype).removeprefix("torch.")
-    warn(f"group norms in {name} on {device} take PyTorch's kernels, not the fused ones: {reason}")
+CASES = (
+    _Case(2, 12, 4, 5, 7),
+    _Case(2, 66, 2, 24, 25, condition=(2, 66), drops=True),  # too large to be computed at once
+    _Case(3, 10, 2, 3, 5, condition=(1, 20), drops=True),
+    _Case(2, 8, 2, 1, 3, silu=False, widens=True),
+)
 
 
-def _in_a_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def case_errors(case: Any, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Relative errors of the kernels' result and gradients in one case, against float32."""
+    source = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=source).to(device)
+
+    shape = case.num, case.channels, case.height, case.width
+    rows, columns = case.condition or (0, 0)
+    inputs = [
+        (drawn(*shape) + 1).to(dtype),  # a mean that is not zero
+        drawn(case.channels),
+        drawn(case.channels),
+        *([drawn(rows, columns, 1, 1).to(dtype)] if case.condition else []),
+    ]
+    kept = (drawn(*shape) > -1).to(torch.uint8) if case.drops else None
+    to = torch.float32 if case.widens else dtype
+    options = Options(case.groups, 1e-5, case.silu, 1.2 if case.drops else 1.0, to)
+    gradients = [drawn(*shape).to(to), drawn(*shape).to(dtype)]
+
+    def gradients_and_result(function: Any, inputs: list[Tensor], to: torch.dtype) -> list[Tensor]:
+        inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+        four = inputs if case.condition else [*inputs, None]
+        outputs = function(*four, kept, options._replace(dtype=to))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs, inputs[0] + 0)
+        given = [g.to(o.dtype) for g, o in zip(gradients, outputs, strict=True)]
+        return [outputs[0].detach(), *torch.autograd.grad(outputs, inputs, given)]
+
+    return relative_errors(
+        gradients_and_result(fused, inputs, to),
+        gradients_and_result(formula, [tensor.float() for tensor in inputs], torch.float32),
+        (
+            "result",
+            "gradient of x",
+            "gradient of the weight",
+            "gradient of the bias",
+            "gradient of the condition",
+        ),
+    )
 
 
-def _disagreement(device: torch.device, dtype: torch.dtype) -> str | None:
-    """In what the kernels differ from the formula on small inputs; None if in nothing."""
-    generator = torch.Generator().manual_seed(0)
-    try:
-        # apart from what the caller is in the middle of: an activation checkpoint, say
-        with saved_tensors_hooks(_same, _same), torch.inference_mode(False), torch.enable_grad():
-            errors = torch.stack([_errors(case, device, dtype, generator) for case in _CASES])
-            worst = errors.amax(dim=0).tolist()
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        return _in_a_line(error)
-    for name, value in zip(_COMPARED, worst, strict=True):
-        if not value <= _BOUNDS[dtype]:  # also if it is no number
-            return f"their {name} differs by {value:.1g}"
-    return None
+def _trial(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    worst: dict[str, Tensor] = {}
+    for case in CASES:
+        for name, error in case_errors(case, device, dtype).items():
+            worst[name] = torch.maximum(worst.get(name, error), error)
+    return worst
 
 
-_COMPARED = ("result", "gradient of x", "gradient of the weight", "gradient of the bias",
-             "gradient of the condition")  # fmt: skip
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _errors(case: Any, device: torch.device, dtype: torch.dtype, source: torch.Generator) -> Tensor:
-    """Relative errors of one case, in the order of `_COMPARED`."""
-    num, channels, groups, height, width, condition, silu, widens = case
-    shapes = [(num, channels, height, width), (channels,), (channels,)]
-    shapes += [(condition[1], condition[0], 1, 1)] if condition else []
-    drawn = [torch.randn(shape, generator=source).to(device) for shape in shapes]
-    halves = [drawn[0] + 1, *drawn[3:]]  # a mean that is not zero
-    inputs = [t.to(dtype) for t in halves]
-    inputs[1:1] = drawn[1:3]
-    to = torch.float32 if widens else dtype
-    gradient = torch.randn(shapes[0], generator=source).to(device, to)
-    with full_precision(drawn[0]):
-        ours = _results(fused, inputs, (groups, 1e-5, silu, to), gradient)
-        wide = [t.float() for t in inputs]
-        theirs = _results(formula, wide, (groups, 1e-5, silu, torch.float32), gradient.float())
-        errors = [(a.float() - b).norm() / b.norm() for a, b in zip(ours, theirs, strict=True)]
-    return torch.stack(errors + [errors[0]] * (len(_COMPARED) - len(errors)))
-
-
-def _results(function: Any, inputs: list[Tensor], options: Any, gradient: Tensor) -> list[Tensor]:
-    """A result and the gradients of the inputs."""
-    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
-    result = function(*(inputs if len(inputs) == 4 else [*inputs, None]), *options)
-    return [result.detach(), *torch.autograd.grad(result, inputs, gradient)]
+FUSION = Fusion("group norms", _trial)

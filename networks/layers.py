@@ -155,7 +155,9 @@ class Resample(nn.Module):
 
     def _up(self, x: Tensor) -> Tensor:
         if self.is_box:
-            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+            # exact, but on a GPU autocast would have it in float32, and copies before and after
+            with full_precision(x) if x.is_cuda else nullcontext():
+                return F.interpolate(x, scale_factor=2.0, mode="nearest")
         assert self.resample_filter is not None
         kernel = (4 * self.resample_filter).expand(x.shape[1], -1, -1, -1)
         return F.conv_transpose2d(

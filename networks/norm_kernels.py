@@ -4,13 +4,14 @@ With u = x + added, group means m and variances v of u (Wu & He 2018), r = 1/sqr
 
     xhat = (u - m) r,    z = a xhat + b,    y = z sigmoid(z)  or  y = z,
 
-where a = weight (1 + scale) and b = bias (1 + scale) + shift in each channel. Backwards, with
+where a = weight (1 + scale) and b = bias (1 + scale) + shift in each channel, and what dropout does
+not keep is 0, the rest of y multiplied by a factor. Backwards, with
 dz = dy sigmoid(z) (1 + z (1 - sigmoid(z))) and D elements in a group,
 
     dx = r (a dz - sum(a dz)/D - xhat sum(a dz xhat)/D),
 
-the sums over the group. What the gradients of weight, bias and condition take is sums over the
-pixels of a channel, which the same kernel has: A = sum dz, B = sum dz xhat, X = sum xhat.
+the sums over the group; the gradient of x from elsewhere may be added. Those of weight, bias and
+condition take the sums of dz, dz xhat and xhat over the pixels of a channel, which are at hand.
 
 A program computes one group of one image: a tile of channels and pixels, at once where it fits,
 else pixel block by pixel block. Arithmetic is in float32; tensors keep their dtypes. It needs
@@ -26,7 +27,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MAX_WIDTH = 256  # channels of a group
 _WHOLE_FORWARD = 16384  # elements of a tile at most, for a group to be computed at once
 _WHOLE_BACKWARD = 8192  # here two tiles are kept
 _BLOCK = 4096  # elements of a tile of larger groups
@@ -55,6 +55,14 @@ def _tile(pointer, offset, mask):
 
 
 @triton.jit
+def _dropped(values, kept, offset, mask, factor, DROPS: tl.constexpr):
+    """Values or gradients after dropout."""
+    if DROPS:
+        values *= factor * tl.load(kept + offset, mask=mask, other=0).to(tl.float32)
+    return values
+
+
+@triton.jit
 def _activated(z, SILU: tl.constexpr):
     if SILU:
         z = z * tl.sigmoid(z)
@@ -76,6 +84,7 @@ def forward_kernel(
     weight,  # [groups * width]
     bias,
     condition,  # rows of groups * width, or twice as many, numbers
+    kept,  # like x: 0 or 1
     y,
     mean,  # [N, groups]
     rstd,
@@ -84,8 +93,10 @@ def forward_kernel(
     pixels,
     condition_stride,  # between rows
     eps,
+    factor,  # on what is kept
     MODULATION: tl.constexpr,
     SILU: tl.constexpr,
+    DROPS: tl.constexpr,
     WHOLE: tl.constexpr,
     CHANNELS: tl.constexpr,  # size of a tile
     PIXELS: tl.constexpr,
@@ -102,11 +113,12 @@ def forward_kernel(
     if MODULATION == ADDED:
         added = _channel(own, channel, is_channel)
     if MODULATION == SCALE_SHIFT:
-        factor = 1.0 + _channel(own, channel, is_channel)
-        a = a * factor
-        b = b * factor + _channel(own + groups * width, channel, is_channel)
+        scale = 1.0 + _channel(own, channel, is_channel)
+        a = a * scale
+        b = b * scale + _channel(own + groups * width, channel, is_channel)
     x += row * width * pixels
     y += row * width * pixels
+    kept += row * width * pixels
     size = width * pixels * 1.0
     if WHOLE:
         offset, mask = _place(c, is_channel, p, width, pixels)
@@ -115,7 +127,8 @@ def forward_kernel(
         centred = tl.where(mask, u - m, 0.0)
         r = tl.rsqrt(tl.sum(centred * centred) / size + eps)
         z = centred * r * a[:, None] + b[:, None]
-        tl.store(y + offset, _activated(z, SILU), mask=mask)
+        result = _dropped(_activated(z, SILU), kept, offset, mask, factor, DROPS)
+        tl.store(y + offset, result, mask=mask)
     else:
         # mean and squared deviations of each place of the tile, joined at the end: the updates of
         # Welford (1962) and Chan et al. (1979), which lose nothing where the mean is large
@@ -138,7 +151,8 @@ def forward_kernel(
             offset, mask = _place(c, is_channel, first + p, width, pixels)
             u = _tile(x, offset, mask) + added[:, None]
             z = (u - m) * r * a[:, None] + b[:, None]
-            tl.store(y + offset, _activated(z, SILU), mask=mask)
+            result = _dropped(_activated(z, SILU), kept, offset, mask, factor, DROPS)
+            tl.store(y + offset, result, mask=mask)
     tl.store(mean + row, m)
     tl.store(rstd + row, r)
 
@@ -146,10 +160,12 @@ def forward_kernel(
 @triton.jit
 def backward_kernel(
     gradient,  # of the result
+    through,  # gradient of x from elsewhere
     x,
     weight,
     bias,
     condition,
+    kept,
     mean,
     rstd,
     dx,
@@ -161,8 +177,11 @@ def backward_kernel(
     pixels,
     condition_stride,
     dcondition_stride,
+    factor,
     MODULATION: tl.constexpr,
     SILU: tl.constexpr,
+    DROPS: tl.constexpr,
+    ADDS: tl.constexpr,  # whether there is one from elsewhere
     WHOLE: tl.constexpr,
     CHANNELS: tl.constexpr,
     PIXELS: tl.constexpr,
@@ -177,15 +196,17 @@ def backward_kernel(
     w, v = _channel(weight, channel, is_channel), _channel(bias, channel, is_channel)
     a, b = w, v
     added = tl.zeros_like(w)
-    factor = added + 1.0
+    scale = added + 1.0
     own = condition + sample * condition_stride
     if MODULATION == ADDED:
         added = _channel(own, channel, is_channel)
     if MODULATION == SCALE_SHIFT:
-        factor += _channel(own, channel, is_channel)
-        a = w * factor
-        b = v * factor + _channel(own + num_channels, channel, is_channel)
+        scale += _channel(own, channel, is_channel)
+        a = w * scale
+        b = v * scale + _channel(own + num_channels, channel, is_channel)
     gradient += row * width * pixels
+    through += row * width * pixels
+    kept += row * width * pixels
     x += row * width * pixels
     dx += row * width * pixels
     size = width * pixels * 1.0
@@ -193,7 +214,8 @@ def backward_kernel(
     if WHOLE:
         offset, mask = _place(c, is_channel, p, width, pixels)
         xhat = tl.where(mask, (_tile(x, offset, mask) + added[:, None] - m) * r, 0.0)
-        dz = _deactivated(_tile(gradient, offset, mask), xhat * a[:, None] + b[:, None], SILU)
+        dy = _dropped(_tile(gradient, offset, mask), kept, offset, mask, factor, DROPS)
+        dz = _deactivated(dy, xhat * a[:, None] + b[:, None], SILU)
         sum_dz, sum_dz_xhat = tl.sum(dz, axis=1), tl.sum(dz * xhat, axis=1)
         sum_xhat = tl.sum(xhat, axis=1)
     else:
@@ -203,8 +225,8 @@ def backward_kernel(
         for first in range(0, pixels, PIXELS):
             offset, mask = _place(c, is_channel, first + p, width, pixels)
             xhat = tl.where(mask, (_tile(x, offset, mask) + added[:, None] - m) * r, 0.0)
-            z = xhat * a[:, None] + b[:, None]
-            dz = _deactivated(_tile(gradient, offset, mask), z, SILU)
+            dy = _dropped(_tile(gradient, offset, mask), kept, offset, mask, factor, DROPS)
+            dz = _deactivated(dy, xhat * a[:, None] + b[:, None], SILU)
             of_dz += dz
             of_dz_xhat += dz * xhat
             if MODULATION == ADDED:
@@ -214,18 +236,22 @@ def backward_kernel(
     of_mean, of_std = tl.sum(a * sum_dz) / size, tl.sum(a * sum_dz_xhat) / size
     if WHOLE:
         found = r * (dz * a[:, None] - of_mean - xhat * of_std)
+        if ADDS:
+            found += _tile(through, offset, mask)
         tl.store(dx + offset, found, mask=mask)
     else:
         for first in range(0, pixels, PIXELS):
             offset, mask = _place(c, is_channel, first + p, width, pixels)
             xhat = (_tile(x, offset, mask) + added[:, None] - m) * r
-            z = xhat * a[:, None] + b[:, None]
-            dz = _deactivated(_tile(gradient, offset, mask), z, SILU)
+            dy = _dropped(_tile(gradient, offset, mask), kept, offset, mask, factor, DROPS)
+            dz = _deactivated(dy, xhat * a[:, None] + b[:, None], SILU)
             found = r * (dz * a[:, None] - of_mean - xhat * of_std)
+            if ADDS:
+                found += _tile(through, offset, mask)
             tl.store(dx + offset, found, mask=mask)
     place = sample * num_channels + channel
-    tl.store(dweight + place, factor * sum_dz_xhat, mask=is_channel)
-    tl.store(dbias + place, factor * sum_dz, mask=is_channel)
+    tl.store(dweight + place, scale * sum_dz_xhat, mask=is_channel)
+    tl.store(dbias + place, scale * sum_dz, mask=is_channel)
     own = dcondition + sample * dcondition_stride + channel
     if MODULATION == ADDED:
         found = r * (a * sum_dz - pixels * of_mean - of_std * sum_xhat)
@@ -240,9 +266,11 @@ def forward(
     weight: Tensor,
     bias: Tensor,
     condition: Tensor | None,
+    kept: Tensor | None,
     groups: int,
     eps: float,
     silu: bool,
+    factor: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result [N, C, H, W] in `dtype`, mean and 1/sqrt(variance + eps) of the groups.
@@ -252,23 +280,28 @@ def forward(
         weight, bias: [C].
         condition: [N, C, 1, 1] or [1, C, 1, 1] is added before, twice as wide it is scale and
             shift after; contiguous along its channels.
-        groups: number of groups, of at most `MAX_WIDTH` channels.
+        kept: of x's shape, contiguous, uint8: 0 where dropout drops the result, else 1.
+        groups: number of groups.
         eps: added to the variance.
         silu: whether SiLU follows.
+        factor: on what dropout keeps.
         dtype: of the result.
     """
     y = torch.empty_like(x, dtype=dtype)
     mean, rstd = torch.empty(2, len(x), groups, dtype=torch.float32, device=x.device)
-    with _device_of(x):
+    with device_of(x):
         forward_kernel[len(x) * groups,](
             x,
             weight,
             bias,
             weight if condition is None else condition,
+            x if kept is None else kept,
             *(y, mean, rstd),
-            *(groups, x.shape[1] // groups, x.shape[2] * x.shape[3], _row_stride(condition), eps),
+            *(groups, x.shape[1] // groups, x.shape[2] * x.shape[3], row_stride(condition)),
+            *(eps, factor),
             MODULATION=_modulation(x, condition),
             SILU=silu,
+            DROPS=kept is not None,
             **_tiles(x, groups, _WHOLE_FORWARD),
         )
     return y, mean, rstd
@@ -276,13 +309,16 @@ def forward(
 
 def backward(
     gradient: Tensor,
+    through: Tensor | None,
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
     condition: Tensor | None,
+    kept: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
     silu: bool,
+    factor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, of weight and bias by each image [2, N, C], and of the condition.
 
@@ -291,7 +327,8 @@ def backward(
 
     Args:
         gradient: of the result, contiguous.
-        x, weight, bias, condition, silu: as in `forward`.
+        through: what is added to the gradient of x, contiguous, in x's dtype.
+        x, weight, bias, condition, kept, silu, factor: as in `forward`.
         mean, rstd: of the groups, from `forward`.
     """
     n, channels = x.shape[:2]
@@ -302,24 +339,28 @@ def backward(
     if condition is not None:
         dtype = condition.dtype if len(condition) == n else torch.float32
         dcondition = condition.new_empty(n, *condition.shape[1:], dtype=dtype)
-    with _device_of(x):
+    with device_of(x):
         backward_kernel[n * groups,](
             gradient,
+            x if through is None else through,
             x,
             weight,
             bias,
             weight if condition is None else condition,
+            x if kept is None else kept,
             *(mean, rstd, dx, dweight[0], dweight[1], dcondition),
             *(groups, channels // groups, x.shape[2] * x.shape[3]),
-            *(_row_stride(condition), _row_stride(dcondition)),
+            *(row_stride(condition), row_stride(dcondition), factor),
             MODULATION=_modulation(x, condition),
             SILU=silu,
+            DROPS=kept is not None,
+            ADDS=through is not None,
             **_tiles(x, groups, _WHOLE_BACKWARD),
         )
     return dx, dweight, dcondition
 
 
-def _device_of(x: Tensor) -> AbstractContextManager[object]:
+def device_of(x: Tensor) -> AbstractContextManager[object]:
     """Where kernels are launched; the interpreter of triton computes on the CPU."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
@@ -330,7 +371,7 @@ def _modulation(x: Tensor, condition: Tensor | None) -> int:
     return _ADDED if condition.shape[1] == x.shape[1] else _SCALE_SHIFT
 
 
-def _row_stride(condition: Tensor | None) -> int:
+def row_stride(condition: Tensor | None) -> int:
     """Numbers from a row to the next; 0 repeats the only one."""
     return condition.stride(0) if condition is not None and len(condition) > 1 else 0
 

@@ -1,4 +1,4 @@
-"""Group norm (Wu & He 2018) with what U-Nets do around it: a condition, and SiLU.
+"""Group norm (Wu & He 2018) with what U-Nets do around it: a condition, SiLU, dropout.
 
 On a GPU in eager mode all of it is one kernel a direction, see `networks.fused_norm`; elsewhere it
 is PyTorch's operations, one after the other.
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.dropout import dropout as dropped
 from networks.layers import has_tangent, is_channels_last, widen
 from networks.layout import num_groups
 
@@ -31,6 +32,7 @@ class GroupNorm(nn.Module):
         added: Tensor | None = None,
         scale_shift: Tensor | None = None,
         silu: bool = False,
+        dropout: float = 0.0,
         widens: bool = False,
     ) -> Tensor:
         """Normalise x.
@@ -42,10 +44,29 @@ class GroupNorm(nn.Module):
                 [N, 2C, 1, 1] or [1, 2C, 1, 1] (Dhariwal & Nichol 2021, section 3). Not with
                 `added`.
             silu: whether SiLU follows (Elfwing et al. 2018).
+            dropout: probability that an element of that is dropped.
             widens: whether the result of half precision is in float32.
 
         Returns:
             Features of x's shape and, unless `widens`, its dtype.
+        """
+        return self.with_input(
+            x, added=added, scale_shift=scale_shift, silu=silu, dropout=dropout, widens=widens
+        )[0]
+
+    def with_input(
+        self,
+        x: Tensor,
+        *,
+        added: Tensor | None = None,
+        scale_shift: Tensor | None = None,
+        silu: bool = False,
+        dropout: float = 0.0,
+        widens: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """`forward`, and x for whoever else reads it.
+
+        On a GPU the gradients of the two uses of x are then added by the norm's own kernel.
         """
         assert added is None or scale_shift is None, "added before or modulated after, not both"
         # dynamo takes the first question for a constant, so that compiled graphs have no branch
@@ -53,11 +74,14 @@ class GroupNorm(nn.Module):
             from networks import fused_norm
 
             condition = scale_shift if added is None else added
-            found = fused_norm.attempt(self, x, condition, silu=silu, widens=widens)
+            found = fused_norm.attempt(
+                self, x, condition, silu=silu, dropout=dropout, widens=widens
+            )
             if found is not None:
                 return found
-        x = widen(x) if widens else x
-        return composed(self._normalised, x, added, scale_shift, silu)
+        h = widen(x) if widens else x
+        h = composed(self._normalised, h, added, scale_shift, silu)
+        return dropped(h, dropout, dropout > 0), x
 
     def _normalised(self, x: Tensor) -> Tensor:
         if self._needs_elementary(x):

@@ -17,6 +17,7 @@ ROOT = HERE.parents[1]
 SOURCES = HERE / "runtime"
 # the driver's place is empty on a machine without one: its name makes ours the one that is found
 DRIVER = "libcuda.so.1"
+VARIABLE = "DRIFTLESS_FUSED"  # of networks.fused, which would import PyTorch
 _FLAGS = ["-std=gnu11", "-shared", "-fPIC", "-O1", "-w", "-fno-strict-aliasing"]
 
 
@@ -131,8 +132,10 @@ def environment(
         "LD_PRELOAD": " ".join(map(str, libraries())),
         "PYTHONPATH": os.pathsep.join([str(HERE / "site"), str(ROOT)]),
         "OMP_NUM_THREADS": "1",
+        "TRITON_LIBCUDA_PATH": str(libraries()[0].parent),  # what its launcher is linked with
         "TORCH_CUDNN_V8_API_DISABLED": "1",  # of cuDNN's two interfaces the older is pretended
         "PRETEND_CUDA_DEVICES": str(devices),
-        "PRETEND_COMPUTING" if computing else "PRETEND_LAZY": "1",
+        # fused kernels are tried first, which shows nothing where none computes
+        **({"PRETEND_COMPUTING": "1"} if computing else {"PRETEND_LAZY": "1", VARIABLE: "0"}),
         **({} if memory is None else {"PRETEND_CUDA_MEMORY": str(memory)}),
     }

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from networks.dropout import dropout
 from tests.pretend.attention import EFFICIENT_ATTENTION
+from tests.pretend.fused import FUSED
 
 # operations that make, move or look at tensors without computing values
 _WITHOUT_VALUES = (
@@ -105,7 +106,7 @@ def _native_dropout(x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Te
     return x * mask, mask != 0
 
 
-_ON_HOST = {**EFFICIENT_ATTENTION, "native_dropout.default": _native_dropout}
+_ON_HOST = {**EFFICIENT_ATTENTION, **FUSED, "native_dropout.default": _native_dropout}
 
 
 def leaves(value: Any) -> list[Any]:
@@ -143,7 +144,11 @@ def _has_values_to_fill(func: Any, given: list[Any], made: list[Any]) -> bool:
     name, tensors = func.__name__, [leaf for leaf in made if isinstance(leaf, Tensor)]
     if not any(_is_on_device(leaf) for leaf in [*given, *tensors]):
         return False
-    if func.namespace != "aten" or "empty" in name or name.startswith(_WITHOUT_VALUES):
+    if (
+        func.namespace not in ("aten", "driftless")
+        or "empty" in name
+        or name.startswith(_WITHOUT_VALUES)
+    ):
         return False
     if name.startswith(("_to_copy", "copy_")) and not all(t.is_cuda for t in tensors):
         return False  # to the host: a real copy

@@ -47,10 +47,17 @@ def measured(recipe: str) -> Counts:
     }
 
 
-def ledger(recipe: str, *overrides: str) -> "Ledger":
-    """The costs of a training step in this process, which must see a pretended GPU."""
+def ledger(recipe: str, *overrides: str, is_fused: bool = True) -> "Ledger":
+    """The costs of a training step in this process, which must see a pretended GPU.
+
+    Args:
+        recipe: name of a recipe.
+        overrides: of its options.
+        is_fused: whether norms take their fused kernels.
+    """
     from tests.pretend.ledger import Ledger
 
+    _choose_norms(is_fused)
     _clear()
     step = _step_of(*_published(recipe, *overrides))
     step()
@@ -125,6 +132,15 @@ def _of_call(config: Any, data: Any) -> Counts:
             denoiser(x, 1.0, labels)
 
     return _counted(call)
+
+
+def _choose_norms(is_fused: bool) -> None:
+    """Choose the kernels of norms: with none that computes they cannot be tried."""
+    import torch
+
+    from networks import fused
+
+    fused.choose(torch.device("cuda", 0), is_fused)
 
 
 def _clear() -> None:

@@ -3,6 +3,8 @@
 #include <string.h>
 
 int cudaDeviceGetAttribute(int *value, int attribute, int index);
+int cudaDriverGetVersion(int *version);
+int cudaGetDevice(int *index);
 
 int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *is_active) {
     *flags = 0;
@@ -13,6 +15,8 @@ int cuGetErrorString(int error, const char **text) {
     *text = "pretended";
     return OK;
 }
+int cuDriverGetVersion(int *version) { return cudaDriverGetVersion(version); }
+int cuCtxGetDevice(int *device) { return cudaGetDevice(device); }
 int cuDeviceGet(int *device, int index) {
     *device = index;
     return OK;
@@ -24,7 +28,12 @@ int cuPointerGetAttribute(void **value, int attribute, void *pointer) {
     *value = new_handle();
     return OK;
 }
+int cuCtxGetLimit(size_t *value, int limit) {
+    *value = 0;
+    return OK;
+}
 MAKE(cuCtxGetCurrent)
+NOTHING(cuCtxSetLimit)
 NOTHING(cuInit)
 NOTHING(cuCtxSetCurrent)
 NOTHING(cuDevicePrimaryCtxRetain)
@@ -37,11 +46,18 @@ int cuLaunchKernel() {
     event(LAUNCH, "cuLaunchKernel", 0);
     return OK;
 }
+int cuLaunchKernelEx() { /* Triton's */
+    event(LAUNCH, "cuLaunchKernelEx", 0);
+    return OK;
+}
 int cuLaunchCooperativeKernel() {
     event(LAUNCH, "cuLaunchCooperativeKernel", 0);
     return OK;
 }
-NOTHING(cuFuncGetAttribute)
+int cuFuncGetAttribute(int *value, int attribute, void *function) {
+    *value = attribute == 0 ? 1024 : 0; /* the first is the most threads of a block */
+    return OK;
+}
 NOTHING(cuFuncSetAttribute)
 NOTHING(cuFuncSetCacheConfig)
 NOTHING(cuLinkAddData_v2)

@@ -1,0 +1,169 @@
+"""Kernels of ours in place of PyTorch's operations: where they may compute, and whether they agree.
+
+Before kernels are used for a dtype on a device they must agree there with PyTorch's operations, in
+values and gradients. Where they do not, where triton or its compiler is missing, or anything
+fails, a line says so and PyTorch's operations go on. Each process finds out for itself.
+"""
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from networks.layers import full_precision, has_tangent
+from torch_utils.no_memory import is_out_of_memory
+from torch_utils.notes import warn
+
+T = TypeVar("T")
+
+VARIABLE = "DRIFTLESS_FUSED"  # 0 in the environment switches all kernels off
+# dtype -> relative error of a result and of each gradient, against float32
+BOUNDS = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}
+
+# operations of PyTorch, so that profilers and whatever else watches operations see them
+LIBRARY = torch.library.Library("driftless", "FRAGMENT")
+
+# device -> what `choose` said
+_chosen: dict[torch.device, bool] = {}
+
+
+class Fusion:
+    """Some kernels, and what is known of them.
+
+    Args:
+        what: name for messages, in the plural.
+        trial: device and dtype -> what is compared, and its relative error.
+    """
+
+    def __init__(
+        self, what: str, trial: Callable[[torch.device, torch.dtype], dict[str, Tensor]]
+    ) -> None:
+        self._what, self._trial = what, trial
+        self._verdicts: dict[tuple[torch.device, torch.dtype], bool] = {}
+
+    def attempt(self, x: Tensor, compute: Callable[[], T]) -> T | None:
+        """What the kernels compute; None where PyTorch's operations must do it.
+
+        Args:
+            x: tensor whose device and dtype decide.
+            compute: calls the kernels.
+        """
+        if not self.is_trusted(x.device, x.dtype):
+            return None
+        try:
+            return compute()
+        except Exception as error:
+            self.failed(x, error)
+            return None
+
+    def is_trusted(self, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether the kernels may compute; the first question for a device and dtype tries them."""
+        verdict = _chosen.get(device, self._verdicts.get((device, dtype)))
+        if verdict is not None:
+            return verdict
+        if os.environ.get(VARIABLE) == "0":
+            self._verdicts[device, dtype] = False
+        elif torch.cuda.is_current_stream_capturing():
+            return False  # what is captured gives no values to compare: to be asked again
+        else:
+            self._verdicts[device, dtype] = True
+            self._try(device, dtype)
+        return self._verdicts[device, dtype]
+
+    def failed(self, x: Tensor, error: Exception) -> None:
+        """Do without the kernels from now on, unless memory ran out, which is no fault of theirs.
+
+        Raises:
+            Exception: the error that says so.
+        """
+        if is_out_of_memory(error):
+            raise error
+        lines = str(error).strip().splitlines()
+        name = type(error).__name__
+        self._give_up(x.device, x.dtype, f"{name}: {lines[0]}" if lines else name)
+
+    def _try(self, device: torch.device, dtype: torch.dtype) -> None:
+        anything = torch.empty(0, dtype=dtype, device=device)
+        try:
+            # apart from what the caller is in the middle of: an activation checkpoint, say
+            with (
+                saved_tensors_hooks(_same, _same),
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                full_precision(anything),
+            ):
+                errors = self._trial(device, dtype)
+                values = torch.stack(list(errors.values())).tolist()
+        except Exception as error:
+            self.failed(anything, error)
+            return
+        for name, value in zip(errors, values, strict=True):
+            if not value <= BOUNDS[dtype]:  # also if it is no number
+                self._give_up(device, dtype, f"their {name} differs by {value:.1g}")
+                return
+
+    def _give_up(self, device: torch.device, dtype: torch.dtype, reason: str) -> None:
+        self._verdicts[device, dtype] = False
+        name = str(dtype).removeprefix("torch.")
+        warn(f"fused {self._what} in {name} are not used on {device}: {reason}")
+
+
+def choose(device: torch.device, verdict: bool | None) -> None:
+    """Say whether kernels compute on a device, untried; None to let them be tried again.
+
+    For what compares the two ways, or counts the launches of either.
+    """
+    if verdict is None:
+        _chosen.pop(device, None)
+    else:
+        _chosen[device] = verdict
+
+
+def is_plain(*tensors: Tensor | None) -> bool:
+    """Whether all are images that kernels can read, with nothing that only PyTorch can do.
+
+    Images lie channel by channel in one piece. PyTorch alone has forward-mode derivatives, the
+    transforms of torch.func, and tensors without values.
+    """
+    return not torch._C._are_functorch_transforms_active() and all(
+        x is None
+        or (
+            type(x) is Tensor
+            and x.is_cuda
+            and x.dtype in BOUNDS
+            and x.ndim == 4
+            and x.numel() > 0
+            and x.is_contiguous()
+            and not has_tangent(x)
+        )
+        for x in tensors
+    )
+
+
+def is_condition(condition: Tensor | None, x: Tensor) -> bool:
+    """Whether a condition [N or 1, k, 1, 1] of images x, if there is one, can be read likewise."""
+    return condition is None or (
+        type(condition) is Tensor
+        and condition.dtype == x.dtype
+        and condition.shape[2:] == (1, 1)
+        and condition.stride(1) == 1
+        and not has_tangent(condition)
+    )
+
+
+def relative_errors(
+    found: list[Tensor], expected: list[Tensor], names: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Root mean square error of each tensor in units of what is expected."""
+    errors = [
+        (a.float() - b.float()).norm() / b.float().norm()
+        for a, b in zip(found, expected, strict=True)
+    ]
+    return dict(zip(names, errors, strict=False))
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor

@@ -1,0 +1,109 @@
+"""Residual sums as one operation a direction on a GPU, in eager mode; see `networks.fused`.
+
+PyTorch takes two kernels forwards, the second to add a bias and scale, and two backwards.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from networks.fused import LIBRARY, Fusion, is_condition, is_plain, relative_errors
+from networks.sums import composed
+
+LIBRARY.define("fused_sum(Tensor branch, Tensor x, Tensor bias, float scale) -> Tensor")
+LIBRARY.define(
+    "fused_sum_backward(Tensor gradient, float scale, ScalarType dtype) -> (Tensor, Tensor)"
+)
+
+
+def _forward(*arguments: Any) -> Tensor:
+    from networks import sum_kernels
+
+    return sum_kernels.forward(*arguments)
+
+
+def _backward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    from networks import sum_kernels
+
+    return sum_kernels.backward(*arguments)
+
+
+LIBRARY.impl("fused_sum", _forward, "CUDA")
+LIBRARY.impl("fused_sum_backward", _backward, "CUDA")
+
+
+def attempt(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor | None:
+    """bias + scale (branch + x) by the kernels; None where PyTorch must compute it.
+
+    Args:
+        branch, x: features [N, C, H, W].
+        bias: [N, C, 1, 1] or [1, C, 1, 1].
+        scale: a number.
+    """
+    fits = (
+        is_plain(branch, x)
+        and branch.shape == x.shape
+        and branch.dtype == x.dtype
+        and is_condition(bias, x)
+    )
+    return FUSION.attempt(x, lambda: fused(branch, x, bias, scale)) if fits else None
+
+
+def fused(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """The sum by the kernels, differentiable any number of times."""
+    result: Tensor = _Fused.apply(branch, x, bias, scale)
+    return result
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
+        ctx.scale, ctx.bias_shape, ctx.bias_dtype = scale, bias.shape, bias.dtype
+        result: Tensor = torch.ops.driftless.fused_sum(branch, x, bias, scale)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        is_own = ctx.bias_shape[0] == len(gradient)  # else what all images give is summed up
+        dtype = ctx.bias_dtype if is_own else torch.float32
+        scaled, sums = _scaled_and_summed(gradient, ctx.scale, dtype)
+        dbias = sums if is_own else sums.sum(dim=0, keepdim=True).to(ctx.bias_dtype)
+        return scaled, scaled, dbias, None
+
+
+def _scaled_and_summed(gradient: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The gradient times scale, and its sums over pixels: a kernel's if it saves one."""
+    if scale != 1 and not torch.is_grad_enabled():
+        try:
+            # a gradient of joined channels is a part of theirs, and may stay one
+            whole = gradient if gradient[:1].is_contiguous() else gradient.contiguous()
+            found: tuple[Tensor, Tensor] = torch.ops.driftless.fused_sum_backward(
+                whole, scale, dtype
+            )
+            return found
+        except Exception as error:
+            FUSION.failed(gradient, error)
+    scaled = gradient if scale == 1 else gradient * scale
+    return scaled, gradient.sum(dim=(2, 3), keepdim=True, dtype=dtype)
+
+
+def _trial(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Relative errors of a sum and its gradients; sizes are odd."""
+    source = torch.Generator().manual_seed(0)
+    shapes = [(3, 5, 7, 9), (3, 5, 7, 9), (3, 5, 1, 1), (3, 5, 7, 9)]
+    *inputs, gradient = (torch.randn(s, generator=source).to(device, dtype) for s in shapes)
+
+    def results(function: Any, inputs: list[Tensor], gradient: Tensor) -> list[Tensor]:
+        inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+        result = function(*inputs, 0.7)
+        return [result.detach(), *torch.autograd.grad(result, inputs, gradient)]
+
+    return relative_errors(
+        results(fused, inputs, gradient),
+        results(composed, [tensor.float() for tensor in inputs], gradient.float()),
+        ("result", "gradient of the branch", "gradient of x", "gradient of the bias"),
+    )
+
+
+FUSION = Fusion("residual sums", _trial)

@@ -1,0 +1,116 @@
+"""Kernels of a residual sum bias + scale (branch + x), in Triton, and what launches them.
+
+Backwards, one kernel scales the gradient, which is that of branch and of x, and sums it up over the
+pixels for the bias. A program computes a tile of image rows, a row being a channel of an image.
+Arithmetic is in float32. It needs triton, so that only `networks.fused_sum` imports it.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from networks.norm_kernels import device_of, row_stride
+
+_TILE = 4096  # elements
+
+
+@triton.jit
+def forward_kernel(
+    branch,  # [rows, pixels]
+    x,
+    bias,  # of an image and channel, `stride` from image to image
+    y,
+    rows,
+    channels,
+    pixels,
+    stride,
+    scale,
+    ROWS: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """A tile of the sum."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    p = tl.program_id(1) * PIXELS + tl.arange(0, PIXELS)
+    b = tl.load(bias + row // channels * stride + row % channels, mask=row < rows, other=0.0)
+    offset = row[:, None] * pixels + p[None, :]
+    mask = (row < rows)[:, None] & (p < pixels)[None, :]
+    first = tl.load(branch + offset, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(x + offset, mask=mask, other=0.0).to(tl.float32)
+    tl.store(y + offset, b.to(tl.float32)[:, None] + scale * (first + second), mask=mask)
+
+
+@triton.jit
+def backward_kernel(
+    gradient,  # [N, channels, pixels], `stride` from image to image
+    scaled,  # [rows, pixels]
+    sums,  # [rows]
+    rows,
+    channels,
+    pixels,
+    stride,
+    scale,
+    ROWS: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """Some rows of the gradient, scaled, and their sums."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    start = row // channels * stride + row % channels * pixels
+    total = tl.zeros([ROWS, PIXELS], tl.float32)
+    for first in range(0, pixels, PIXELS):
+        p = first + tl.arange(0, PIXELS)
+        mask = (row < rows)[:, None] & (p < pixels)[None, :]
+        place = start[:, None] + p[None, :]
+        dy = tl.load(gradient + place, mask=mask, other=0.0).to(tl.float32)
+        total += dy
+        tl.store(scaled + row[:, None] * pixels + p[None, :], scale * dy, mask=mask)
+    tl.store(sums + row, tl.sum(total, axis=1), mask=row < rows)
+
+
+def forward(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """bias + scale (branch + x).
+
+    Args:
+        branch, x: [N, C, H, W], contiguous.
+        bias: [N, C, 1, 1] or [1, C, 1, 1], contiguous along its channels.
+        scale: a number.
+    """
+    y = torch.empty_like(x)
+    rows, pixels = x.shape[0] * x.shape[1], x.shape[2] * x.shape[3]
+    tiles = _tiles(pixels)
+    grid = triton.cdiv(rows, tiles["ROWS"]), triton.cdiv(pixels, tiles["PIXELS"])
+    with device_of(x):
+        forward_kernel[grid](
+            *(branch, x, bias, y, rows, x.shape[1], pixels, row_stride(bias), scale),
+            **tiles,
+        )
+    return y
+
+
+def backward(gradient: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The gradient [N, C, H, W] times `scale`, and its sums over the pixels, [N, C, 1, 1].
+
+    Args:
+        gradient: each image contiguous; a part of joined channels is read where it lies.
+        scale: a number.
+        dtype: of the sums.
+    """
+    n, channels, height, width = gradient.shape
+    scaled = gradient.new_empty(gradient.shape)
+    sums = torch.empty(n, channels, 1, 1, dtype=dtype, device=gradient.device)
+    tiles = _tiles(height * width)
+    with device_of(gradient):
+        backward_kernel[triton.cdiv(n * channels, tiles["ROWS"]),](
+            *(gradient, scaled, sums, n * channels, channels, height * width),
+            *(gradient.stride(0), scale),
+            **tiles,
+        )
+    return scaled, sums
+
+
+def _tiles(pixels: int) -> dict[str, int]:
+    """The size of the tiles, and threads that have 16 elements of one each."""
+    block = min(triton.next_power_of_2(pixels), _TILE)
+    return {"ROWS": _TILE // block, "PIXELS": block, "num_warps": _TILE // 512}
