@@ -19,6 +19,7 @@ from networks.dropout import dropout
 from tests.pretend.attention import EFFICIENT_ATTENTION
 from tests.pretend.fused import FUSED
 
+_COMPUTING = ("aten", "driftless")  # namespaces of operations that compute values
 # operations that make, move or look at tensors without computing values
 _WITHOUT_VALUES = (
     "_local_scalar_dense",
@@ -144,11 +145,7 @@ def _has_values_to_fill(func: Any, given: list[Any], made: list[Any]) -> bool:
     name, tensors = func.__name__, [leaf for leaf in made if isinstance(leaf, Tensor)]
     if not any(_is_on_device(leaf) for leaf in [*given, *tensors]):
         return False
-    if (
-        func.namespace not in ("aten", "driftless")
-        or "empty" in name
-        or name.startswith(_WITHOUT_VALUES)
-    ):
+    if func.namespace not in _COMPUTING or "empty" in name or name.startswith(_WITHOUT_VALUES):
         return False
     if name.startswith(("_to_copy", "copy_")) and not all(t.is_cuda for t in tensors):
         return False  # to the host: a real copy

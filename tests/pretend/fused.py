@@ -40,7 +40,7 @@ def _group_norm_backward(
     factor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, of weight and bias by each image, and of the condition."""
-    n, channels, height, width = x.shape
+    n, channels = x.shape[:2]
     is_added = condition is not None and condition.shape[1] == channels
     factors, shift = torch.ones(1, channels, 1, 1), torch.zeros(1, channels, 1, 1)
     if condition is not None and not is_added:
