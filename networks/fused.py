@@ -7,7 +7,7 @@ fails, a line says so and PyTorch's operations go on. Each process finds out for
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,11 +23,23 @@ VARIABLE = "DRIFTLESS_FUSED"  # 0 in the environment switches all kernels off
 # dtype -> relative error of a result and of each gradient, against float32
 BOUNDS = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
-# operations of PyTorch, so that profilers and whatever else watches operations see them
-LIBRARY = torch.library.Library("driftless", "FRAGMENT")
+_LIBRARY: Any = torch.library.Library("driftless", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 # device -> what `choose` said
 _chosen: dict[torch.device, bool] = {}
+
+
+def register(schema: str, function: Callable[..., Any]) -> None:
+    """Make a function an operation of PyTorch on GPUs, torch.ops.driftless.NAME.
+
+    Profilers see it then, and whatever else watches operations.
+
+    Args:
+        schema: name, arguments and results, as PyTorch writes them.
+        function: computes it.
+    """
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(schema.partition("(")[0], function, "CUDA")
 
 
 class Fusion:
@@ -66,7 +78,7 @@ class Fusion:
             return verdict
         if os.environ.get(VARIABLE) == "0":
             self._verdicts[device, dtype] = False
-        elif torch.cuda.is_current_stream_capturing():
+        elif device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return False  # what is captured gives no values to compare: to be asked again
         else:
             self._verdicts[device, dtype] = True

@@ -9,22 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from networks.fused import LIBRARY, Fusion, is_condition, is_plain, relative_errors
+from networks.fused import Fusion, is_condition, is_plain, register, relative_errors
 from networks.norms import GroupNorm, composed, native
 
 MAX_WIDTH = 256  # channels of a group: the kernels' tiles have all of them
-
-LIBRARY.define(
-    "fused_group_norm(Tensor x, Tensor weight, Tensor bias, Tensor? condition, Tensor? kept,"
-    " int groups, float eps, bool silu, float factor, ScalarType dtype)"
-    " -> (Tensor, Tensor, Tensor)"
-)
-LIBRARY.define(
-    "fused_group_norm_backward(Tensor gradient, Tensor? through, Tensor x, Tensor weight,"
-    " Tensor bias, Tensor? condition, Tensor? kept, Tensor mean, Tensor rstd, bool silu,"
-    " float factor)"
-    " -> (Tensor, Tensor, Tensor)"
-)
 
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,8 +27,18 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return norm_kernels.backward(*arguments)
 
 
-LIBRARY.impl("fused_group_norm", _forward, "CUDA")
-LIBRARY.impl("fused_group_norm_backward", _backward, "CUDA")
+register(
+    "fused_group_norm(Tensor x, Tensor weight, Tensor bias, Tensor? condition, Tensor? kept,"
+    " int groups, float eps, bool silu, float factor, ScalarType dtype)"
+    " -> (Tensor, Tensor, Tensor)",
+    _forward,
+)
+register(
+    "fused_group_norm_backward(Tensor gradient, Tensor? through, Tensor x, Tensor weight,"
+    " Tensor bias, Tensor? condition, Tensor? kept, Tensor mean, Tensor rstd, bool silu,"
+    " float factor) -> (Tensor, Tensor, Tensor)",
+    _backward,
+)
 
 
 class Options(NamedTuple):
@@ -187,7 +185,8 @@ def _formula_backward(ctx: Any, gradient: Tensor, through: Tensor | None) -> Any
     inputs, is_needed = ctx.saved_tensors[:4], ctx.needs_input_grad[:4]
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        result = formula(*ctx.saved_tensors[:5], ctx.options)
+        x, weight, bias, condition, kept = ctx.saved_tensors[:5]
+        result = formula(x, weight, bias, condition, kept, ctx.options)
         wanted = [tensor for tensor, needed in zip(inputs, is_needed, strict=True) if needed]
         found = iter(torch.autograd.grad(result, wanted, gradient, create_graph=create_graph))
     gradients = [next(found) if needed else None for needed in is_needed]

@@ -8,13 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from networks.fused import LIBRARY, Fusion, is_condition, is_plain, relative_errors
+from networks.fused import Fusion, is_condition, is_plain, register, relative_errors
 from networks.sums import composed
-
-LIBRARY.define("fused_sum(Tensor branch, Tensor x, Tensor bias, float scale) -> Tensor")
-LIBRARY.define(
-    "fused_sum_backward(Tensor gradient, float scale, ScalarType dtype) -> (Tensor, Tensor)"
-)
 
 
 def _forward(*arguments: Any) -> Tensor:
@@ -29,8 +24,11 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor]:
     return sum_kernels.backward(*arguments)
 
 
-LIBRARY.impl("fused_sum", _forward, "CUDA")
-LIBRARY.impl("fused_sum_backward", _backward, "CUDA")
+register("fused_sum(Tensor branch, Tensor x, Tensor bias, float scale) -> Tensor", _forward)
+register(
+    "fused_sum_backward(Tensor gradient, float scale, ScalarType dtype) -> (Tensor, Tensor)",
+    _backward,
+)
 
 
 def attempt(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor | None:

@@ -19,10 +19,17 @@ from tests.pretend.build import ROOT, environment, why_not
 reason = why_not()
 pytestmark = pytest.mark.skipif(reason is not None, reason=reason or "")
 
+FUSED_CHECKS = (
+    "a_step_by_fused_kernels_is_that_of_the_cpu",
+    "sampling_by_fused_kernels_is_that_of_the_cpu",
+    "fused_kernels_are_tried_before_they_compute",
+    "what_fused_kernels_cannot_do_is_left_to_pytorch",
+)
 CHECKS = (
     "a_step_does_not_wait",
     "a_step_does_not_wait_for_a_state",
     "a_step_is_that_of_the_cpu",
+    *FUSED_CHECKS,
     "data_are_uploaded_once",
     "sampling_does_not_wait",
     "sampling_is_that_of_the_cpu",
@@ -165,7 +172,13 @@ def test_a_ledger_tells_launches_and_bytes_of_operations() -> None:
     assert lines["total"].split()[1] == str(moved)
 
 
-@pytest.mark.parametrize("check", CHECKS)
+WITHOUT_TRITON = pytest.mark.skipif(not counts.has_triton(), reason="there is no triton")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(name, marks=WITHOUT_TRITON if name in FUSED_CHECKS else []) for name in CHECKS],
+)
 def test_on_a_pretended_gpu(check: str, errors: dict[str, str | None]) -> None:
     assert errors[check] is None, errors[check]
 

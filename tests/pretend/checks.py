@@ -9,7 +9,8 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_leaves
 
 import driftless
@@ -27,7 +29,10 @@ from metrics.kernel import kernel_distance
 from metrics.manifold import precision_recall
 from metrics.statistics import FeatureStatistics
 from models.snapshot import SnapshotInfo, save_snapshot
+from networks import fused, fused_norm, fused_sum
+from networks.fused import Fusion
 from networks.norms import GroupNorm
+from networks.sums import residual_sum
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
 from tests.inception import save_weights
@@ -49,6 +54,7 @@ from training.state import newest_state
 from training.writer import StateWriter
 
 DEVICE = "cuda:0"
+TRITON = "cuLaunchKernelEx"  # what launches its kernels
 LITTLE = 1 << 16  # bytes: indices and augmentation parameters, but no images
 
 
@@ -95,6 +101,80 @@ def a_step_is_that_of_the_cpu() -> None:
         options = ("optimizer.warmup=0img", "run.batch=16", *overrides)
         expected, found = _losses("cpu", *options), run(partial(_losses, DEVICE, *options))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=0, msg=name)
+
+
+def a_step_by_fused_kernels_is_that_of_the_cpu() -> None:
+    """So it is with norms and sums by the operations of ours, whose kernels are launched."""
+    with _fused(True):
+        for name, overrides in STEPS.items():
+            options = ("optimizer.warmup=0img", "run.batch=16", *overrides)
+            expected = _losses("cpu", *options)
+            with Events(names=True) as events:
+                found = run(partial(_losses, DEVICE, *options))
+            assert events.kernels[TRITON] > 10, name
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=0, msg=name)
+
+
+def sampling_by_fused_kernels_is_that_of_the_cpu() -> None:
+    """So are images, also guided, and where a second derivative or a graph is made."""
+    with _fused(True):
+        sampling_is_that_of_the_cpu()
+        a_denoiser_call_can_be_captured()
+
+
+def fused_kernels_are_tried_before_they_compute() -> None:
+    """Where values are computed they agree; where kernels do nothing they are not used."""
+    os.environ.pop(fused.VARIABLE, None)
+    device = torch.device(DEVICE)
+    for fusion in (fused_norm.FUSION, fused_sum.FUSION):
+        for dtype in fused.BOUNDS:
+            assert run(partial(fusion.is_trusted, device, dtype)), (fusion, dtype)
+            idle = Fusion("things that nothing computes", fusion._trial)
+            assert not idle.is_trusted(device, dtype), (fusion, dtype)
+
+
+def what_fused_kernels_cannot_do_is_left_to_pytorch() -> None:
+    """Other layouts and dtypes, forward-mode derivatives, and transforms of torch.func."""
+    norm, x = GroupNorm(8).to(DEVICE), torch.ones(2, 8, 4, 6, device=DEVICE)
+    bias = torch.ones(2, 8, 1, 1, device=DEVICE)
+
+    def both(x: Tensor) -> Tensor:
+        normed, x = norm.with_input(x, added=bias.to(x.dtype), silu=True)
+        return residual_sum(normed, x, bias.to(x.dtype), 0.5)
+
+    def dual(x: Tensor) -> None:
+        with forward_ad.dual_level():
+            both(forward_ad.make_dual(x, torch.ones_like(x)))
+
+    calls: dict[str, tuple[Callable[[], object], int]] = {
+        "float32": (lambda: both(x), 2),
+        "bfloat16": (lambda: both(x.bfloat16()), 2),
+        "float64": (lambda: both(x.double()), 0),
+        "channels_last": (lambda: both(x.to(memory_format=torch.channels_last)), 0),
+        "nothing": (lambda: both(x[:0]), 0),
+        "jvp": (lambda: torch.func.jvp(both, (x,), (x,)), 0),
+        "vmap": (lambda: torch.func.vmap(both)(x[None]), 0),
+        "grad": (lambda: torch.func.grad(lambda x: both(x).sum())(x), 0),
+        "dual": (lambda: dual(x), 0),
+    }
+    with _fused(True), torch.no_grad():
+        for name, (call, expected) in calls.items():
+            with Events(names=True) as events:
+                call()
+            assert events.kernels[TRITON] == expected, (name, events.kernels[TRITON])
+    with _fused(False), Events(names=True) as events:
+        both(x)
+    assert not events.kernels[TRITON]
+
+
+@contextmanager
+def _fused(verdict: bool) -> Iterator[None]:
+    """The fused kernels compute, or do not, untried."""
+    fused.choose(torch.device(DEVICE), verdict)
+    try:
+        yield
+    finally:
+        fused.choose(torch.device(DEVICE), None)
 
 
 def _losses(device: str, *overrides: str) -> Tensor:
@@ -318,6 +398,10 @@ CHECKS: dict[str, Callable[[], None]] = {
         a_step_does_not_wait,
         a_step_does_not_wait_for_a_state,
         a_step_is_that_of_the_cpu,
+        a_step_by_fused_kernels_is_that_of_the_cpu,
+        sampling_by_fused_kernels_is_that_of_the_cpu,
+        fused_kernels_are_tried_before_they_compute,
+        what_fused_kernels_cannot_do_is_left_to_pytorch,
         data_are_uploaded_once,
         sampling_does_not_wait,
         sampling_is_that_of_the_cpu,

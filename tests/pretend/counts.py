@@ -1,13 +1,15 @@
 """Launches, waits and peak memory of every published recipe: `python -m tests.pretend.counts`.
 
 Kernels do nothing here and memory stays untouched, so networks of full width are cheap. What is
-counted depends on the code, the recipe and the version of PyTorch, not on the machine. The expected
+counted depends on the code, the recipe and the version of PyTorch, not on the machine. A step and a
+call are counted twice: by PyTorch's operations alone, and with the fused kernels. The expected
 numbers are in counts.json; where a change is wanted, `--write` renews those of this PyTorch, and
 the difference is reviewed like any other line.
 """
 
 import argparse
 import gc
+import importlib.util
 import json
 import subprocess
 import sys
@@ -32,19 +34,32 @@ NUM_LABELS = {"cifar10": 10, "imagenet": 1000, "celeba148": 40}  # the last are 
 GIB = 2**30
 SLACK = 0.02  # GiB; recorded peaks are rounded to hundredths
 
-Counts = dict[str, Any]  # batch, and for a training step and a denoiser call what they take
+# what is counted -> of which round, and whether by fused kernels
+PARTS = {
+    "step": ("step", False),
+    "call": ("call", False),
+    "fused step": ("step", True),
+    "fused call": ("call", True),
+}
+Counts = dict[str, Any]  # batch, and for each part what it takes
 
 
 def measured(recipe: str) -> Counts:
     """Count in this process, which must see a pretended GPU."""
     config, data = _published(recipe)
-    _clear()
-    return {
-        "batch": config.run.batch,
-        "precision": config.run.precision,
-        "step": _counted(_step_of(config, data)),
-        "call": _of_call(config, data),
-    }
+    counts: Counts = {"batch": config.run.batch, "precision": config.run.precision}
+    for part, (kind, is_fused) in PARTS.items():
+        if has_triton() or not is_fused:
+            _choose_kernels(is_fused)
+            _clear()
+            is_step = kind == "step"
+            counts[part] = _of_step(config, data) if is_step else _of_call(config, data)
+    return counts
+
+
+def has_triton() -> bool:
+    """Whether there is what the fused kernels are written in."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def ledger(recipe: str, *overrides: str, is_fused: bool = True) -> "Ledger":
@@ -53,11 +68,11 @@ def ledger(recipe: str, *overrides: str, is_fused: bool = True) -> "Ledger":
     Args:
         recipe: name of a recipe.
         overrides: of its options.
-        is_fused: whether norms take their fused kernels.
+        is_fused: whether by the fused kernels.
     """
     from tests.pretend.ledger import Ledger
 
-    _choose_norms(is_fused)
+    _choose_kernels(is_fused)
     _clear()
     step = _step_of(*_published(recipe, *overrides))
     step()
@@ -116,11 +131,14 @@ def _step_of(config: Any, data: Any) -> Callable[[], None]:
     return step
 
 
+def _of_step(config: Any, data: Any) -> Counts:
+    return _counted(_step_of(config, data))
+
+
 def _of_call(config: Any, data: Any) -> Counts:
     """A call of the denoiser as samplers make it: state in float64, sigma a number."""
     import torch
 
-    _clear()
     denoiser = _built(config, data).eval().requires_grad_(False)
     x = torch.zeros(data.images.shape, dtype=torch.float64, device="cuda")
     labels = None
@@ -134,8 +152,8 @@ def _of_call(config: Any, data: Any) -> Counts:
     return _counted(call)
 
 
-def _choose_norms(is_fused: bool) -> None:
-    """Choose the kernels of norms: with none that computes they cannot be tried."""
+def _choose_kernels(is_fused: bool) -> None:
+    """Choose whether the fused kernels are launched: as none computes, they cannot be tried."""
     import torch
 
     from networks import fused
@@ -220,9 +238,11 @@ def _as_text(everything: dict[str, dict[str, Counts]]) -> str:
 
 
 def differences(expected: Counts, found: Counts) -> list[str]:
-    """What is not as expected, in words."""
+    """What is not as expected, in words; of what one of the two has."""
     lines = []
-    for part in ("step", "call"):
+    for part in PARTS:
+        if part not in expected or part not in found:
+            continue
         for key, before in expected[part].items():
             now = found[part][key]
             slack = SLACK if key == "peak GiB" else 0

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("recipe", choices=RECIPES)
     parser.add_argument("overrides", nargs="*", help="such as run.precision=bf16")
     parser.add_argument("--places", action="store_true", help="tell lines of ours apart")
-    parser.add_argument("--unfused", action="store_true", help="norms take PyTorch's kernels")
+    parser.add_argument("--unfused", action="store_true", help="by PyTorch's operations alone")
     options = parser.parse_args()
     if "PRETEND_LAZY" not in os.environ:
         command = [sys.executable, "-m", "tests.pretend.listing", *sys.argv[1:]]
