@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from networks import fused_norm, fused_sum, norm_kernels, sum_kernels, sums
-from networks.fused import BOUNDS
+from networks.fused import BOUNDS, Fusion
 from networks.fused_norm import CASES, Options, case_errors, formula, fused
 from networks.norms import GroupNorm
 from tests.pretend.fused import FUSED
@@ -144,6 +144,29 @@ def a_part_of_joined_channels_is_a_gradient() -> None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def wrong_kernels_are_found_out() -> None:
+    """A factor that is off by twice the bound, in any result of a backward pass."""
+    factor = 1 + 2 * BOUNDS[torch.float32]
+    for fusion, module, num in (
+        (fused_norm.FUSION, norm_kernels, 3),
+        (fused_sum.FUSION, sum_kernels, 2),
+    ):
+        kernel = module.backward
+        assert Fusion("right kernels", fusion._trial).is_trusted(CPU, torch.float32)
+        for index in range(num):
+
+            def wrong(*given: Any, kernel: Any = kernel, at: int = index) -> Any:
+                made = list(kernel(*given))
+                made[at] = made[at] * factor
+                return tuple(made)
+
+            module.backward = wrong
+            try:
+                assert not Fusion("wrong kernels", fusion._trial).is_trusted(CPU, torch.float32)
+            finally:
+                module.backward = kernel
+
+
 def kernels_that_fail_backwards_leave_it_to_the_formula() -> None:
     """Gradients are right all the same, and the kernels are not asked again."""
 
@@ -229,6 +252,7 @@ CHECKS: dict[str, Callable[[], None]] = {
             a_part_of_joined_channels_is_a_gradient,
             a_layer_is_itself_by_its_kernels,
             the_pretended_device_computes_what_the_kernels_do,
+            wrong_kernels_are_found_out,
             kernels_that_fail_backwards_leave_it_to_the_formula,  # last: they are done for
         )
     },
