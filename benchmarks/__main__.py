@@ -64,6 +64,7 @@ PROGRAMS = (
         (f"--network={DEMO}",),
     ),
     Program("bench_networks.py", "speed and memory of the networks", 12),
+    Program("bench_fused.py", "fused kernels against PyTorch's, on a GPU", 3),
     Program("bench_losses.py", "what each term of the objective costs", 4),
     Program("bench_augment.py", "augmentation of the moved images against that of all", 1),
     Program("bench_samplers.py", "the solvers' own cost and their errors", 6),

@@ -24,7 +24,7 @@ from networks.layers import (
     widen,
 )
 from networks.layout import Entry
-from networks.norms import GroupNorm
+from networks.norms import GroupNorm, is_fused
 from networks.sums import residual_sum
 from torch_utils.errors import UserError
 
@@ -219,8 +219,14 @@ class UNetBlock(nn.Module):
         if self.adaptive_scale:
             h = self.norm1(self.conv0(h), scale_shift=p, silu=True, dropout=rate)
         else:
-            h = self.norm1(self.conv0.without_bias(h), added=p, silu=True, dropout=rate)
-        y = self._sum(self.conv1.without_bias(h), self._shortcut(x), bias)
+            h = self.conv0.without_bias(h)
+            if is_fused(h):
+                h = self.norm1(h, added=p, silu=True, dropout=rate)
+            else:  # a sum that takes the place of its part, for less memory
+                h = h + p
+                h = self.norm1(h, silu=True, dropout=rate)
+        h = self.conv1.without_bias(h)
+        y = self._sum(h, self._shortcut(x), bias)
         return self._attended(y, attn_bias) if self.heads else y
 
     def _shortcut(self, x: Tensor) -> Tensor:

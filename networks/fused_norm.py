@@ -59,6 +59,11 @@ class Options(NamedTuple):
     dtype: torch.dtype
 
 
+def may_compute(x: Tensor) -> bool:
+    """Whether the kernels can read x and are trusted on its device."""
+    return is_plain(x) and FUSION.is_trusted(x.device, x.dtype)
+
+
 def attempt(
     norm: GroupNorm,
     x: Tensor,
@@ -72,14 +77,13 @@ def attempt(
 
     Args:
         norm: the layer.
-        x: its input.
+        x: its input, for which `may_compute` holds.
         condition: what is added before, or scale and shift after; their widths tell.
         silu, dropout, widens: as there.
     """
     width = x.shape[1] // norm.num_groups
     fits = (
-        is_plain(x)
-        and is_condition(condition, x)
+        is_condition(condition, x)
         and width <= MAX_WIDTH
         and width * x.shape[2] * x.shape[3] < 2**31
         and norm.weight.dtype == torch.float32

@@ -69,8 +69,7 @@ class GroupNorm(nn.Module):
         On a GPU the gradients of the two uses of x are then added by the norm's own kernel.
         """
         assert added is None or scale_shift is None, "added before or modulated after, not both"
-        # dynamo takes the first question for a constant, so that compiled graphs have no branch
-        if not torch.compiler.is_compiling() and x.is_cuda:
+        if is_fused(x):
             from networks import fused_norm
 
             condition = scale_shift if added is None else added
@@ -105,6 +104,16 @@ class GroupNorm(nn.Module):
         return normed * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+def is_fused(x: Tensor) -> bool:
+    """Whether kernels of ours compute norms of x; they must also fit its condition."""
+    # dynamo takes the first question for a constant, so that compiled graphs have no branch
+    if torch.compiler.is_compiling() or not x.is_cuda:
+        return False
+    from networks import fused_norm
+
+    return fused_norm.may_compute(x)
+
+
 def native(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """PyTorch's group norm, in float32 for half precision, in x's dtype."""
     return F.group_norm(widen(x), groups, weight, bias, eps).to(x.dtype)
@@ -122,4 +131,5 @@ def composed(
     if scale_shift is not None:
         scale, shift = scale_shift.chunk(2, dim=1)
         h = torch.addcmul(shift, h, scale + 1)
-    return F.silu(h) if silu else h
+    # in place where no gradient needs h: a tensor less at the peak of a network's call
+    return F.silu(h, inplace=not torch.is_grad_enabled()) if silu else h

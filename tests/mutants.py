@@ -3,8 +3,8 @@
 `python -m tests.mutants` works on a copy of the source in a temporary folder, never on the working
 tree. A mutant that survives shows a hole in the tests. Those of the mathematics are listed in
 tests/mutations.py, those of averages of weights in tests/averaging_mutations.py, those of compiled
-blocks in tests/compiling_mutations.py, those of what fetches files in
-tests/download_mutations.py, those of what keeps images in
+blocks in tests/compiling_mutations.py, those of fused kernels in tests/fusing_mutations.py, those
+of what fetches files in tests/download_mutations.py, those of what keeps images in
 tests/output_mutations.py, those of images that are edited in tests/editing_mutations.py, and those
 that only a GPU would show in tests/pretend/mutations.py.
 """
@@ -27,6 +27,7 @@ from tests.compiling_mutations import COMPILING_MUTANTS
 from tests.cost_mutations import COST_MUTANTS
 from tests.download_mutations import DOWNLOAD_MUTANTS
 from tests.editing_mutations import EDITING_MUTANTS
+from tests.fusing_mutations import FUSING_MUTANTS
 from tests.mutations import MUTANTS as MATHEMATICS
 from tests.mutations import Mutant
 from tests.output_mutations import OUTPUT_MUTANTS
@@ -38,6 +39,7 @@ MUTANTS = [
     *AVERAGING_MUTANTS,
     *COST_MUTANTS,
     *COMPILING_MUTANTS,
+    *FUSING_MUTANTS,
     *DOWNLOAD_MUTANTS,
     *OUTPUT_MUTANTS,
     *EDITING_MUTANTS,

@@ -19,6 +19,13 @@ def test_float32_means_in_benchmarks_what_it_means_in_training() -> None:
     assert not any(flag.allow_tf32 for flag in flags)
 
 
+def test_the_benchmark_of_fused_kernels_says_that_it_needs_a_gpu(tmp_path: Path) -> None:
+    done = run("benchmarks/bench_fused.py", "--device=cpu", f"--out={tmp_path / 'out.json'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "nothing was measured: the fused kernels need a GPU\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_precision_benchmark_writes_a_row_for_every_band(tmp_path: Path) -> None:
     from tests.test_generate_cli import write_snapshot
 

@@ -309,6 +309,21 @@ def test_two_processes_do_over_nccl_what_one_does(
         torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
 
 
+@WITHOUT_TRITON
+def test_the_benchmark_of_fused_kernels_runs_through(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    run(
+        "benchmarks/bench_fused.py",
+        *("--device=cuda", "--sizes=ddpm-mnist", "--batch=2", "--rounds=1", f"--out={out}"),
+    )
+    record = json.loads(out.read_text())
+    assert {row["layer"] for row in record["layers"]} >= {"norm, silu", "residual sum"}
+    for row in (*record["layers"], *(row["forward_backward"] for row in record["networks"])):
+        assert row["fused_ms"] > 0
+        assert row["pytorch_ms"] > 0
+    assert len(record["networks"]) == 2
+
+
 def test_a_dry_run_tries_steps_and_a_profile_sees_the_host_where_kernels_are_hidden(
     tmp_path: Path,
 ) -> None:

@@ -54,6 +54,26 @@ def sums_are_the_formula(dtype: torch.dtype) -> None:
         assert error <= BOUNDS_HERE[dtype], (name, float(error))
 
 
+def a_bias_may_serve_all_images() -> None:
+    """Its gradient is then summed over them, also where the sum is not scaled."""
+    for scale in (0.7, 1.0):
+        for dtype in BOUNDS:
+            x, _, _, bias = (tensor.detach() for tensor in _inputs(3, 6, 4, 6))
+            given = [x, x.flip(0), bias[:1]]
+            halves = [tensor.to(dtype).requires_grad_() for tensor in given]
+            wide = [tensor.detach().float().requires_grad_() for tensor in halves]
+            found = _with_gradients(fused_sum.fused(*halves, scale), halves)
+            expected = _with_gradients(sums.composed(*wide, scale), wide)
+            for one, other in zip(found, expected, strict=True):
+                bound = BOUNDS_HERE[dtype]
+                torch.testing.assert_close(one.float(), other, rtol=bound, atol=10 * bound)
+
+
+def _with_gradients(result: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    gradient = torch.linspace(-1, 1, result.numel()).reshape(result.shape).to(result.dtype)
+    return [result.detach(), *torch.autograd.grad(result, inputs, gradient)]
+
+
 def _inputs(num: int, channels: int, size: int, condition: int) -> list[Tensor]:
     source = torch.Generator().manual_seed(1)
     shapes = [(num, channels, size, size + 1), (channels,), (channels,), (num, condition, 1, 1)]
@@ -247,6 +267,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         check.__name__: check
         for check in (
             a_large_mean_costs_no_digits,
+            a_bias_may_serve_all_images,
             second_derivatives_are_those_of_the_formula,
             only_what_is_asked_for_has_a_gradient,
             a_part_of_joined_channels_is_a_gradient,

@@ -20,6 +20,7 @@ _STEP = _check("a_step_does_not_wait")
 _STATE = _check("a_step_does_not_wait_for_a_state")
 _SAMPLING = _check("sampling_does_not_wait")
 _LAYOUT = _check("layouts_stay")
+_LEFT = _check("what_fused_kernels_cannot_do_is_left_to_pytorch")
 
 # file -> (test, text, what takes its place)
 _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -184,13 +185,18 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "torch.arange(self.num_freqs, dtype=x.dtype, device=x.device)",
             "torch.arange(self.num_freqs, dtype=x.dtype).to(x.device)",
         ),
-        (_LAYOUT, "return x.is_cuda and is_channels_last(x)", "return False"),
         (_counts("imagenet64-adm"), "device_type = x.device.type", 'device_type = "cpu"'),
         (
             _counts("cifar10-uncond-ddpmpp"),
             "return self._convolved(x, None)",
             "return self._convolved(x, 0 * self.bias)",
         ),
+    ),
+    "networks/norms.py": ((_LAYOUT, "return x.is_cuda and is_channels_last(x)", "return False"),),
+    "networks/fused.py": (
+        (_LEFT, "not torch._C._are_functorch_transforms_active() and all(", "all("),
+        (_LEFT, "and not has_tangent(x)", "and True"),
+        (_LEFT, "and x.is_contiguous()", "and True"),
     ),
     "networks/blocks.py": (
         (
