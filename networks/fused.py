@@ -29,17 +29,27 @@ _LIBRARY: Any = torch.library.Library("driftless", "FRAGMENT")  # type: ignore[n
 _chosen: dict[torch.device, bool] = {}
 
 
-def register(schema: str, function: Callable[..., Any]) -> None:
+def operation(schema: str, function: Callable[..., T]) -> Callable[..., T]:
     """Make a function an operation of PyTorch on GPUs, torch.ops.driftless.NAME.
-
-    Profilers see it then, and whatever else watches operations.
 
     Args:
         schema: name, arguments and results, as PyTorch writes them.
         function: computes it.
+
+    Returns:
+        What calls it: through PyTorch where a mode watches operations, such as a counter of FLOPs,
+        else at once, which takes the host less time.
     """
     _LIBRARY.define(schema)
-    _LIBRARY.impl(schema.partition("(")[0], function, "CUDA")
+    name = schema.partition("(")[0]
+    _LIBRARY.impl(name, function, "CUDA")
+    through_pytorch: Callable[..., T] = getattr(torch.ops.driftless, name).default
+
+    def call(*arguments: Any) -> T:
+        is_watched = torch._C._len_torch_dispatch_stack() > 0
+        return through_pytorch(*arguments) if is_watched else function(*arguments)
+
+    return call
 
 
 class Fusion:
@@ -56,17 +66,16 @@ class Fusion:
         self._what, self._trial = what, trial
         self._verdicts: dict[tuple[torch.device, torch.dtype], bool] = {}
 
-    def attempt(self, x: Tensor, compute: Callable[[], T]) -> T | None:
-        """What the kernels compute; None where PyTorch's operations must do it.
+    def attempt(self, x: Tensor, compute: Callable[..., T], *arguments: Any) -> T | None:
+        """What the kernels compute, which are trusted; None if they fail.
 
         Args:
-            x: tensor whose device and dtype decide.
+            x: tensor on whose device and in whose dtype they fail then.
             compute: calls the kernels.
+            arguments: of it.
         """
-        if not self.is_trusted(x.device, x.dtype):
-            return None
         try:
-            return compute()
+            return compute(*arguments)
         except Exception as error:
             self.failed(x, error)
             return None
@@ -134,25 +143,19 @@ def choose(device: torch.device, verdict: bool | None) -> None:
         _chosen[device] = verdict
 
 
-def is_plain(*tensors: Tensor | None) -> bool:
+def is_plain(*tensors: Tensor) -> bool:
     """Whether all are images that kernels can read, with nothing that only PyTorch can do.
 
     Images lie channel by channel in one piece. PyTorch alone has forward-mode derivatives, the
     transforms of torch.func, and tensors without values.
     """
-    return not torch._C._are_functorch_transforms_active() and all(
-        x is None
-        or (
-            type(x) is Tensor
-            and x.is_cuda
-            and x.dtype in BOUNDS
-            and x.ndim == 4
-            and x.numel() > 0
-            and x.is_contiguous()
-            and not has_tangent(x)
-        )
-        for x in tensors
-    )
+    if torch._C._are_functorch_transforms_active():
+        return False
+    for x in tensors:
+        is_image = type(x) is Tensor and x.is_cuda and x.ndim == 4 and x.numel() > 0
+        if not is_image or x.dtype not in BOUNDS or not x.is_contiguous() or has_tangent(x):
+            return False
+    return True
 
 
 def is_condition(condition: Tensor | None, x: Tensor) -> bool:

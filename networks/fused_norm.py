@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from networks.fused import Fusion, is_condition, is_plain, register, relative_errors
+from networks.fused import Fusion, is_condition, is_plain, operation, relative_errors
 from networks.norms import GroupNorm, composed, native
 
 MAX_WIDTH = 256  # channels of a group: the kernels' tiles have all of them
 
 
-def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     from networks import norm_kernels
 
     return norm_kernels.forward(*arguments)
@@ -27,16 +27,15 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return norm_kernels.backward(*arguments)
 
 
-register(
+_group_norm = operation(
     "fused_group_norm(Tensor x, Tensor weight, Tensor bias, Tensor? condition, Tensor? kept,"
-    " int groups, float eps, bool silu, float factor, ScalarType dtype)"
-    " -> (Tensor, Tensor, Tensor)",
+    " int groups, float eps, bool silu, float factor, ScalarType dtype) -> (Tensor, Tensor)",
     _forward,
 )
-register(
+_group_norm_backward = operation(
     "fused_group_norm_backward(Tensor gradient, Tensor? through, Tensor x, Tensor weight,"
-    " Tensor bias, Tensor? condition, Tensor? kept, Tensor mean, Tensor rstd, bool silu,"
-    " float factor) -> (Tensor, Tensor, Tensor)",
+    " Tensor bias, Tensor? condition, Tensor? kept, Tensor statistics, bool silu, float factor)"
+    " -> (Tensor, Tensor, Tensor)",
     _backward,
 )
 
@@ -94,13 +93,10 @@ def attempt(
     dtype = torch.float32 if widens else x.dtype
     options = Options(norm.num_groups, norm.eps, silu, 1 / (1 - dropout), dtype)
 
-    def compute() -> tuple[Tensor, Tensor]:
-        kept = None
-        if dropout > 0:
-            kept = torch.empty_like(x, dtype=torch.uint8).bernoulli_(1 - dropout)
-        return fused(x, norm.weight, norm.bias, condition, kept, options)
-
-    return FUSION.attempt(x, compute)
+    kept = None
+    if dropout > 0:
+        kept = torch.empty_like(x, dtype=torch.uint8).bernoulli_(1 - dropout)
+    return FUSION.attempt(x, fused, x, norm.weight, norm.bias, condition, kept, options)
 
 
 def fused(
@@ -148,8 +144,8 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         *tensors, options = arguments
-        result, mean, rstd = torch.ops.driftless.fused_group_norm(*tensors, *options)
-        ctx.save_for_backward(*tensors, mean, rstd)
+        result, statistics = _group_norm(*tensors, *options)
+        ctx.save_for_backward(*tensors, statistics)
         ctx.options = options
         ctx.set_materialize_grads(False)
         return result, tensors[0]
@@ -163,7 +159,7 @@ class _Fused(torch.autograd.Function):
             return _formula_backward(ctx, gradient, through)
         tensors, options = ctx.saved_tensors, ctx.options
         try:
-            dx, by_image, dcondition = torch.ops.driftless.fused_group_norm_backward(
+            dx, by_image, dcondition = _group_norm_backward(
                 gradient.contiguous(),
                 None if through is None else through.contiguous(),
                 *tensors,
@@ -178,8 +174,8 @@ class _Fused(torch.autograd.Function):
             dweight, dbias = by_image.sum(dim=1)
         condition = tensors[3]
         if condition is None:
-            dcondition = None
-        elif len(condition) < len(dcondition):
+            return dx, dweight, dbias, None, None, None
+        if len(condition) < len(dcondition):
             dcondition = dcondition.sum(dim=0, keepdim=True).to(condition.dtype)
         return dx, dweight, dbias, dcondition, None, None
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from networks.fused import Fusion, is_condition, is_plain, register, relative_errors
+from networks.fused import Fusion, is_condition, is_plain, operation, relative_errors
 from networks.sums import composed
 
 
@@ -24,8 +24,8 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor]:
     return sum_kernels.backward(*arguments)
 
 
-register("fused_sum(Tensor branch, Tensor x, Tensor bias, float scale) -> Tensor", _forward)
-register(
+_sum = operation("fused_sum(Tensor branch, Tensor x, Tensor bias, float scale) -> Tensor", _forward)
+_sum_backward = operation(
     "fused_sum_backward(Tensor gradient, float scale, ScalarType dtype) -> (Tensor, Tensor)",
     _backward,
 )
@@ -44,8 +44,9 @@ def attempt(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor | N
         and branch.shape == x.shape
         and branch.dtype == x.dtype
         and is_condition(bias, x)
+        and FUSION.is_trusted(x.device, x.dtype)
     )
-    return FUSION.attempt(x, lambda: fused(branch, x, bias, scale)) if fits else None
+    return FUSION.attempt(x, fused, branch, x, bias, scale) if fits else None
 
 
 def fused(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -58,8 +59,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
         ctx.scale, ctx.bias_shape, ctx.bias_dtype = scale, bias.shape, bias.dtype
-        result: Tensor = torch.ops.driftless.fused_sum(branch, x, bias, scale)
-        return result
+        return _sum(branch, x, bias, scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -76,10 +76,7 @@ def _scaled_and_summed(gradient: Tensor, scale: float, dtype: torch.dtype) -> tu
         try:
             # a gradient of joined channels is a part of theirs, and may stay one
             whole = gradient if gradient[:1].is_contiguous() else gradient.contiguous()
-            found: tuple[Tensor, Tensor] = torch.ops.driftless.fused_sum_backward(
-                whole, scale, dtype
-            )
-            return found
+            return _sum_backward(whole, scale, dtype)
         except Exception as error:
             FUSION.failed(gradient, error)
     scaled = gradient if scale == 1 else gradient * scale

@@ -20,6 +20,7 @@ triton, so that only `networks.fused_norm` imports it, where a GPU is at hand.
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -31,9 +32,8 @@ _WHOLE_FORWARD = 16384  # elements of a tile at most, for a group to be computed
 _WHOLE_BACKWARD = 8192  # here two tiles are kept
 _BLOCK = 4096  # elements of a tile of larger groups
 
+# what a condition does; kernels have the numbers, as every global of theirs is looked at in a launch
 _NOTHING, _ADDED, _SCALE_SHIFT = 0, 1, 2
-# the same for the kernels, which read no other globals
-NOTHING, ADDED, SCALE_SHIFT = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @triton.jit
@@ -86,8 +86,7 @@ def forward_kernel(
     condition,  # rows of groups * width, or twice as many, numbers
     kept,  # like x: 0 or 1
     y,
-    mean,  # [N, groups]
-    rstd,
+    statistics,  # [2, N, groups]: means, then 1/sqrt(variance + eps)
     groups,
     width,  # channels of a group
     pixels,
@@ -110,9 +109,9 @@ def forward_kernel(
     a, b = _channel(weight, channel, is_channel), _channel(bias, channel, is_channel)
     added = tl.zeros_like(a)
     own = condition + sample * condition_stride
-    if MODULATION == ADDED:
+    if MODULATION == 1:
         added = _channel(own, channel, is_channel)
-    if MODULATION == SCALE_SHIFT:
+    if MODULATION == 2:
         scale = 1.0 + _channel(own, channel, is_channel)
         a = a * scale
         b = b * scale + _channel(own + groups * width, channel, is_channel)
@@ -153,8 +152,8 @@ def forward_kernel(
             z = (u - m) * r * a[:, None] + b[:, None]
             result = _dropped(_activated(z, SILU), kept, offset, mask, factor, DROPS)
             tl.store(y + offset, result, mask=mask)
-    tl.store(mean + row, m)
-    tl.store(rstd + row, r)
+    tl.store(statistics + row, m)
+    tl.store(statistics + tl.num_programs(0) + row, r)
 
 
 @triton.jit
@@ -166,11 +165,9 @@ def backward_kernel(
     bias,
     condition,
     kept,
-    mean,
-    rstd,
+    statistics,
     dx,
-    dweight,  # [N, groups * width]: what each image gives
-    dbias,
+    by_image,  # [2, N, groups * width]: what each image gives to the weight, and to the bias
     dcondition,
     groups,
     width,
@@ -198,9 +195,9 @@ def backward_kernel(
     added = tl.zeros_like(w)
     scale = added + 1.0
     own = condition + sample * condition_stride
-    if MODULATION == ADDED:
+    if MODULATION == 1:
         added = _channel(own, channel, is_channel)
-    if MODULATION == SCALE_SHIFT:
+    if MODULATION == 2:
         scale += _channel(own, channel, is_channel)
         a = w * scale
         b = v * scale + _channel(own + num_channels, channel, is_channel)
@@ -210,7 +207,7 @@ def backward_kernel(
     x += row * width * pixels
     dx += row * width * pixels
     size = width * pixels * 1.0
-    m, r = tl.load(mean + row), tl.load(rstd + row)
+    m, r = tl.load(statistics + row), tl.load(statistics + tl.num_programs(0) + row)
     if WHOLE:
         offset, mask = _place(c, is_channel, p, width, pixels)
         xhat = tl.where(mask, (_tile(x, offset, mask) + added[:, None] - m) * r, 0.0)
@@ -229,7 +226,7 @@ def backward_kernel(
             dz = _deactivated(dy, xhat * a[:, None] + b[:, None], SILU)
             of_dz += dz
             of_dz_xhat += dz * xhat
-            if MODULATION == ADDED:
+            if MODULATION == 1:
                 of_xhat += xhat
         sum_dz, sum_dz_xhat = tl.sum(of_dz, axis=1), tl.sum(of_dz_xhat, axis=1)
         sum_xhat = tl.sum(of_xhat, axis=1)
@@ -249,14 +246,14 @@ def backward_kernel(
             if ADDS:
                 found += _tile(through, offset, mask)
             tl.store(dx + offset, found, mask=mask)
-    place = sample * num_channels + channel
-    tl.store(dweight + place, scale * sum_dz_xhat, mask=is_channel)
-    tl.store(dbias + place, scale * sum_dz, mask=is_channel)
+    place = by_image + sample * num_channels + channel
+    tl.store(place, scale * sum_dz_xhat, mask=is_channel)
+    tl.store(place + tl.num_programs(0) * width, scale * sum_dz, mask=is_channel)
     own = dcondition + sample * dcondition_stride + channel
-    if MODULATION == ADDED:
+    if MODULATION == 1:
         found = r * (a * sum_dz - pixels * of_mean - of_std * sum_xhat)
         tl.store(own, found, mask=is_channel)
-    if MODULATION == SCALE_SHIFT:
+    if MODULATION == 2:
         tl.store(own, w * sum_dz_xhat + v * sum_dz, mask=is_channel)
         tl.store(own + num_channels, sum_dz, mask=is_channel)
 
@@ -272,8 +269,8 @@ def forward(
     silu: bool,
     factor: float,
     dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The result [N, C, H, W] in `dtype`, mean and 1/sqrt(variance + eps) of the groups.
+) -> tuple[Tensor, Tensor]:
+    """The result [N, C, H, W] in `dtype`, and mean and 1/sqrt(variance + eps) [2, N, groups].
 
     Args:
         x: features [N, C, H, W], contiguous.
@@ -288,23 +285,27 @@ def forward(
         dtype: of the result.
     """
     y = torch.empty_like(x, dtype=dtype)
-    mean, rstd = torch.empty(2, len(x), groups, dtype=torch.float32, device=x.device)
+    statistics = torch.empty(2, len(x), groups, dtype=torch.float32, device=x.device)
+    grid, sizes, tiles = _plan(x.shape, groups, _WHOLE_FORWARD)
     with device_of(x):
-        forward_kernel[len(x) * groups,](
+        forward_kernel[grid](
             x,
             weight,
             bias,
             weight if condition is None else condition,
             x if kept is None else kept,
-            *(y, mean, rstd),
-            *(groups, x.shape[1] // groups, x.shape[2] * x.shape[3], row_stride(condition)),
-            *(eps, factor),
+            y,
+            statistics,
+            *sizes,
+            row_stride(condition),
+            eps,
+            factor,
             MODULATION=_modulation(x, condition),
             SILU=silu,
             DROPS=kept is not None,
-            **_tiles(x, groups, _WHOLE_FORWARD),
+            **tiles,
         )
-    return y, mean, rstd
+    return y, statistics
 
 
 def backward(
@@ -315,8 +316,7 @@ def backward(
     bias: Tensor,
     condition: Tensor | None,
     kept: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
+    statistics: Tensor,
     silu: bool,
     factor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -329,18 +329,19 @@ def backward(
         gradient: of the result, contiguous.
         through: what is added to the gradient of x, contiguous, in x's dtype.
         x, weight, bias, condition, kept, silu, factor: as in `forward`.
-        mean, rstd: of the groups, from `forward`.
+        statistics: of the groups, from `forward`.
     """
     n, channels = x.shape[:2]
-    groups = mean.shape[1]
     dx = torch.empty_like(x)
-    dweight = torch.empty(2, n, channels, dtype=torch.float32, device=x.device)
-    dcondition = x.new_empty(0)
-    if condition is not None:
+    by_image = torch.empty(2, n, channels, dtype=torch.float32, device=x.device)
+    if condition is None:
+        dcondition = x.new_empty(0)
+    else:
         dtype = condition.dtype if len(condition) == n else torch.float32
-        dcondition = condition.new_empty(n, *condition.shape[1:], dtype=dtype)
+        dcondition = condition.new_empty(n, condition.shape[1], 1, 1, dtype=dtype)
+    grid, sizes, tiles = _plan(x.shape, statistics.shape[2], _WHOLE_BACKWARD)
     with device_of(x):
-        backward_kernel[n * groups,](
+        backward_kernel[grid](
             gradient,
             x if through is None else through,
             x,
@@ -348,21 +349,28 @@ def backward(
             bias,
             weight if condition is None else condition,
             x if kept is None else kept,
-            *(mean, rstd, dx, dweight[0], dweight[1], dcondition),
-            *(groups, channels // groups, x.shape[2] * x.shape[3]),
-            *(row_stride(condition), row_stride(dcondition), factor),
+            statistics,
+            dx,
+            by_image,
+            dcondition,
+            *sizes,
+            row_stride(condition),
+            0 if condition is None else condition.shape[1],
+            factor,
             MODULATION=_modulation(x, condition),
             SILU=silu,
             DROPS=kept is not None,
             ADDS=through is not None,
-            **_tiles(x, groups, _WHOLE_BACKWARD),
+            **tiles,
         )
-    return dx, dweight, dcondition
+    return dx, by_image, dcondition
 
 
 def device_of(x: Tensor) -> AbstractContextManager[object]:
-    """Where kernels are launched; the interpreter of triton computes on the CPU."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+    """Where kernels are launched: x's device; the interpreter of triton computes on the CPU."""
+    if not x.is_cuda or x.get_device() == torch._C._cuda_getDevice():
+        return nullcontext()
+    return torch.cuda.device(x.device)
 
 
 def _modulation(x: Tensor, condition: Tensor | None) -> int:
@@ -376,11 +384,15 @@ def row_stride(condition: Tensor | None) -> int:
     return condition.stride(0) if condition is not None and len(condition) > 1 else 0
 
 
-def _tiles(x: Tensor, groups: int, whole: int) -> dict[str, int]:
-    """The size of the tiles, and threads that have 16 or 32 elements of one each."""
-    width, pixels = x.shape[1] // groups, x.shape[2] * x.shape[3]
+@functools.lru_cache(maxsize=1024)  # a launch shall not wait for such sums
+def _plan(
+    shape: torch.Size, groups: int, whole: int
+) -> tuple[tuple[int], tuple[int, int, int], dict[str, int]]:
+    """The grid of a kernel, sizes for it, and its tiles, whose threads have 16 or 32 elements."""
+    width, pixels = shape[1] // groups, shape[2] * shape[3]
     channels, block = triton.next_power_of_2(width), triton.next_power_of_2(pixels)
     is_whole = channels * block <= whole
     block = block if is_whole else _BLOCK // channels
     warps = min(max(channels * block // 512, 1), 16)
-    return {"CHANNELS": channels, "PIXELS": block, "WHOLE": is_whole, "num_warps": warps}
+    tiles = {"CHANNELS": channels, "PIXELS": block, "WHOLE": is_whole, "num_warps": warps}
+    return (shape[0] * groups,), (groups, width, pixels), tiles

@@ -7,6 +7,8 @@ Arithmetic is in float32. It needs triton, so that only `networks.fused_sum` imp
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -78,14 +80,9 @@ def forward(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
         scale: a number.
     """
     y = torch.empty_like(x)
-    rows, pixels = x.shape[0] * x.shape[1], x.shape[2] * x.shape[3]
-    tiles = _tiles(pixels)
-    grid = triton.cdiv(rows, tiles["ROWS"]), triton.cdiv(pixels, tiles["PIXELS"])
+    grid, sizes, tiles = _plan(x.shape)
     with device_of(x):
-        forward_kernel[grid](
-            *(branch, x, bias, y, rows, x.shape[1], pixels, row_stride(bias), scale),
-            **tiles,
-        )
+        forward_kernel[grid](branch, x, bias, y, *sizes, row_stride(bias), scale, **tiles)
     return y
 
 
@@ -97,20 +94,22 @@ def backward(gradient: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor
         scale: a number.
         dtype: of the sums.
     """
-    n, channels, height, width = gradient.shape
-    scaled = gradient.new_empty(gradient.shape)
-    sums = torch.empty(n, channels, 1, 1, dtype=dtype, device=gradient.device)
-    tiles = _tiles(height * width)
+    shape = gradient.shape
+    scaled = gradient.new_empty(shape)
+    sums = gradient.new_empty(shape[0], shape[1], 1, 1, dtype=dtype)
+    grid, sizes, tiles = _plan(shape)
     with device_of(gradient):
-        backward_kernel[triton.cdiv(n * channels, tiles["ROWS"]),](
-            *(gradient, scaled, sums, n * channels, channels, height * width),
-            *(gradient.stride(0), scale),
-            **tiles,
+        backward_kernel[grid[:1]](
+            gradient, scaled, sums, *sizes, gradient.stride(0), scale, **tiles
         )
     return scaled, sums
 
 
-def _tiles(pixels: int) -> dict[str, int]:
-    """The size of the tiles, and threads that have 16 elements of one each."""
+@functools.lru_cache(maxsize=1024)  # a launch shall not wait for such sums
+def _plan(shape: torch.Size) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, int]]:
+    """The grid of a kernel, sizes for it, and its tiles, whose threads have 16 elements."""
+    rows, pixels = shape[0] * shape[1], shape[2] * shape[3]
     block = min(triton.next_power_of_2(pixels), _TILE)
-    return {"ROWS": _TILE // block, "PIXELS": block, "num_warps": _TILE // 512}
+    tiles = {"ROWS": _TILE // block, "PIXELS": block, "num_warps": _TILE // 512}
+    grid = triton.cdiv(rows, tiles["ROWS"]), triton.cdiv(pixels, block)
+    return grid, (rows, shape[1], pixels), tiles

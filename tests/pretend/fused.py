@@ -10,14 +10,14 @@ from networks.dropout import dropout
 from networks.fused_norm import Options, formula
 
 
-def _group_norm(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """(result, mean, 1/deviation), as the kernel returns them."""
+def _group_norm(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """(result, means and 1/deviations), as the kernel returns them."""
     weight, bias, condition, kept, *options = arguments
     groups, eps = options[:2]
     u = _before(x, condition).unflatten(1, (groups, -1)).flatten(2)
     variance, mean = torch.var_mean(u, dim=2, correction=0)
     result = formula(x, weight, bias, condition, kept, Options(*options))
-    return result, mean, (variance + eps).rsqrt()
+    return result, torch.stack([mean, (variance + eps).rsqrt()])
 
 
 def _before(x: Tensor, condition: Tensor | None) -> Tensor:
@@ -34,13 +34,13 @@ def _group_norm_backward(
     bias: Tensor,
     condition: Tensor | None,
     kept: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
+    statistics: Tensor,
     silu: bool,
     factor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, of weight and bias by each image, and of the condition."""
     n, channels = x.shape[:2]
+    mean, rstd = statistics
     is_added = condition is not None and condition.shape[1] == channels
     factors, shift = torch.ones(1, channels, 1, 1), torch.zeros(1, channels, 1, 1)
     if condition is not None and not is_added:
