@@ -16,15 +16,15 @@ MAX_WIDTH = 256  # channels of a group: the kernels' tiles have all of them
 
 
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-    from networks import norm_kernels
+    from networks import norm_launches
 
-    return norm_kernels.forward(*arguments)
+    return norm_launches.forward(*arguments)
 
 
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    from networks import norm_kernels
+    from networks import norm_launches
 
-    return norm_kernels.backward(*arguments)
+    return norm_launches.backward(*arguments)
 
 
 _group_norm = operation(

@@ -1,4 +1,4 @@
-"""Kernels of group norm with a condition and SiLU, in Triton, and what launches them.
+"""Kernels of group norm with a condition, SiLU and dropout, in Triton.
 
 With u = x + added, group means m and variances v of u (Wu & He 2018), r = 1/sqrt(v + eps),
 
@@ -15,25 +15,16 @@ condition take the sums of dz, dz xhat and xhat over the pixels of a channel, wh
 
 A program computes one group of one image: a tile of channels and pixels, at once where it fits,
 else pixel block by pixel block. Arithmetic is in float32; tensors keep their dtypes. It needs
-triton, so that only `networks.fused_norm` imports it, where a GPU is at hand.
+triton, so that only what launches them imports it, where a GPU is at hand.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 
-import functools
-from contextlib import AbstractContextManager, nullcontext
-
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-_WHOLE_FORWARD = 16384  # elements of a tile at most, for a group to be computed at once
-_WHOLE_BACKWARD = 8192  # here two tiles are kept
-_BLOCK = 4096  # elements of a tile of larger groups
-
-# what a condition does; kernels have the numbers, as every global of theirs is looked at in a launch
-_NOTHING, _ADDED, _SCALE_SHIFT = 0, 1, 2
+# what a condition does; kernels have the numbers, as a launch looks at every global of theirs
+NOTHING, ADDED, SCALE_SHIFT = 0, 1, 2
 
 
 @triton.jit
@@ -256,143 +247,3 @@ def backward_kernel(
     if MODULATION == 2:
         tl.store(own, w * sum_dz_xhat + v * sum_dz, mask=is_channel)
         tl.store(own + num_channels, sum_dz, mask=is_channel)
-
-
-def forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    condition: Tensor | None,
-    kept: Tensor | None,
-    groups: int,
-    eps: float,
-    silu: bool,
-    factor: float,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """The result [N, C, H, W] in `dtype`, and mean and 1/sqrt(variance + eps) [2, N, groups].
-
-    Args:
-        x: features [N, C, H, W], contiguous.
-        weight, bias: [C].
-        condition: [N, C, 1, 1] or [1, C, 1, 1] is added before, twice as wide it is scale and
-            shift after; contiguous along its channels.
-        kept: of x's shape, contiguous, uint8: 0 where dropout drops the result, else 1.
-        groups: number of groups.
-        eps: added to the variance.
-        silu: whether SiLU follows.
-        factor: on what dropout keeps.
-        dtype: of the result.
-    """
-    y = torch.empty_like(x, dtype=dtype)
-    statistics = torch.empty(2, len(x), groups, dtype=torch.float32, device=x.device)
-    grid, sizes, tiles = _plan(x.shape, groups, _WHOLE_FORWARD)
-    with device_of(x):
-        forward_kernel[grid](
-            x,
-            weight,
-            bias,
-            weight if condition is None else condition,
-            x if kept is None else kept,
-            y,
-            statistics,
-            *sizes,
-            row_stride(condition),
-            eps,
-            factor,
-            MODULATION=_modulation(x, condition),
-            SILU=silu,
-            DROPS=kept is not None,
-            **tiles,
-        )
-    return y, statistics
-
-
-def backward(
-    gradient: Tensor,
-    through: Tensor | None,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    condition: Tensor | None,
-    kept: Tensor | None,
-    statistics: Tensor,
-    silu: bool,
-    factor: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, of weight and bias by each image [2, N, C], and of the condition.
-
-    The last has a row for each image, in float32 if the condition has but one row; it is empty
-    without a condition.
-
-    Args:
-        gradient: of the result, contiguous.
-        through: what is added to the gradient of x, contiguous, in x's dtype.
-        x, weight, bias, condition, kept, silu, factor: as in `forward`.
-        statistics: of the groups, from `forward`.
-    """
-    n, channels = x.shape[:2]
-    dx = torch.empty_like(x)
-    by_image = torch.empty(2, n, channels, dtype=torch.float32, device=x.device)
-    if condition is None:
-        dcondition = x.new_empty(0)
-    else:
-        dtype = condition.dtype if len(condition) == n else torch.float32
-        dcondition = condition.new_empty(n, condition.shape[1], 1, 1, dtype=dtype)
-    grid, sizes, tiles = _plan(x.shape, statistics.shape[2], _WHOLE_BACKWARD)
-    with device_of(x):
-        backward_kernel[grid](
-            gradient,
-            x if through is None else through,
-            x,
-            weight,
-            bias,
-            weight if condition is None else condition,
-            x if kept is None else kept,
-            statistics,
-            dx,
-            by_image,
-            dcondition,
-            *sizes,
-            row_stride(condition),
-            0 if condition is None else condition.shape[1],
-            factor,
-            MODULATION=_modulation(x, condition),
-            SILU=silu,
-            DROPS=kept is not None,
-            ADDS=through is not None,
-            **tiles,
-        )
-    return dx, by_image, dcondition
-
-
-def device_of(x: Tensor) -> AbstractContextManager[object]:
-    """Where kernels are launched: x's device; the interpreter of triton computes on the CPU."""
-    if not x.is_cuda or x.get_device() == torch._C._cuda_getDevice():
-        return nullcontext()
-    return torch.cuda.device(x.device)
-
-
-def _modulation(x: Tensor, condition: Tensor | None) -> int:
-    if condition is None:
-        return _NOTHING
-    return _ADDED if condition.shape[1] == x.shape[1] else _SCALE_SHIFT
-
-
-def row_stride(condition: Tensor | None) -> int:
-    """Numbers from a row to the next; 0 repeats the only one."""
-    return condition.stride(0) if condition is not None and len(condition) > 1 else 0
-
-
-@functools.lru_cache(maxsize=1024)  # a launch shall not wait for such sums
-def _plan(
-    shape: torch.Size, groups: int, whole: int
-) -> tuple[tuple[int], tuple[int, int, int], dict[str, int]]:
-    """The grid of a kernel, sizes for it, and its tiles, whose threads have 16 or 32 elements."""
-    width, pixels = shape[1] // groups, shape[2] * shape[3]
-    channels, block = triton.next_power_of_2(width), triton.next_power_of_2(pixels)
-    is_whole = channels * block <= whole
-    block = block if is_whole else _BLOCK // channels
-    warps = min(max(channels * block // 512, 1), 16)
-    tiles = {"CHANNELS": channels, "PIXELS": block, "WHOLE": is_whole, "num_warps": warps}
-    return (shape[0] * groups,), (groups, width, pixels), tiles

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from networks.norm_kernels import device_of, row_stride
+from networks.norm_launches import device_of, row_stride
 
 _TILE = 4096  # elements
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from networks import fused_norm, fused_sum, norm_kernels, sum_kernels, sums
+from networks import fused_norm, fused_sum, norm_launches, sum_kernels, sums
 from networks.fused import BOUNDS, Fusion
 from networks.fused_norm import CASES, Options, case_errors, formula, fused
 from networks.norms import GroupNorm
@@ -168,7 +168,7 @@ def wrong_kernels_are_found_out() -> None:
     """A factor that is off by twice the bound, in any result of a backward pass."""
     factor = 1 + 2 * BOUNDS[torch.float32]
     for fusion, module, num in (
-        (fused_norm.FUSION, norm_kernels, 3),
+        (fused_norm.FUSION, norm_launches, 3),
         (fused_sum.FUSION, sum_kernels, 2),
     ):
         kernel = module.backward
@@ -195,14 +195,14 @@ def kernels_that_fail_backwards_leave_it_to_the_formula() -> None:
 
     x, weight, bias, condition = _inputs(2, 6, 4, 6)
     options = Options(2, 1e-5, True, 1.0, torch.float32)
-    kernel, sum_kernel = norm_kernels.backward, sum_kernels.backward
-    norm_kernels.backward = sum_kernels.backward = fail
+    kernel, sum_kernel = norm_launches.backward, sum_kernels.backward
+    norm_launches.backward = sum_kernels.backward = fail
     try:
         result, same = fused(x, weight, bias, condition, None, options)
         total = (fused_sum.fused(result, same, condition, 0.7)).square().sum()
         found = torch.autograd.grad(total, [x, weight, condition])
     finally:
-        norm_kernels.backward, sum_kernels.backward = kernel, sum_kernel
+        norm_launches.backward, sum_kernels.backward = kernel, sum_kernel
     result = formula(x, weight, bias, condition, None, options)
     total = sums.composed(result, x, condition, 0.7).square().sum()
     expected = torch.autograd.grad(total, [x, weight, condition])
@@ -241,10 +241,10 @@ def the_pretended_device_computes_what_the_kernels_do() -> None:
         kept = torch.randint(0, 2, x.shape, dtype=torch.uint8)
         given = (x, weight, bias, condition, kept)
         options = (2, 1e-5, True, 1.25, torch.float32)
-        made = norm_kernels.forward(*given, *options)
+        made = norm_launches.forward(*given, *options)
         _close(made, FUSED["fused_group_norm.default"](*given, *options))
         saved = (x.flip(0), x, *given, made[1], True, 1.25)
-        _close(norm_kernels.backward(*saved), FUSED["fused_group_norm_backward.default"](*saved))
+        _close(norm_launches.backward(*saved), FUSED["fused_group_norm_backward.default"](*saved))
     _close(
         sum_kernels.backward(x, 0.7, torch.float32),
         FUSED["fused_sum_backward.default"](x, 0.7, torch.float32),
