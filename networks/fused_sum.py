@@ -94,6 +94,7 @@ def _trial(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
         result = function(*inputs, 0.7)
         return [result.detach(), *torch.autograd.grad(result, inputs, gradient)]
 
+    results(fused, inputs, gradient)  # a second launch takes another way
     return relative_errors(
         results(fused, inputs, gradient),
         results(composed, [tensor.float() for tensor in inputs], gradient.float()),

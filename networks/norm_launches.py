@@ -1,14 +1,16 @@
 """Launches of the kernels of `networks.norm_kernels`: results, grids and tiles."""
 
 import functools
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
 from torch import Tensor
 
+from networks.launching import Launcher, row_stride
 from networks.norm_kernels import ADDED, NOTHING, SCALE_SHIFT, backward_kernel, forward_kernel
 
+_launch_forward = Launcher(forward_kernel)
+_launch_backward = Launcher(backward_kernel)
 _WHOLE_FORWARD = 16384  # elements of a tile at most, for a group to be computed at once
 _WHOLE_BACKWARD = 8192  # here two tiles are kept
 _BLOCK = 4096  # elements of a tile of larger groups
@@ -42,25 +44,15 @@ def forward(
     """
     y = torch.empty_like(x, dtype=dtype)
     statistics = torch.empty(2, len(x), groups, dtype=torch.float32, device=x.device)
-    grid, sizes, tiles = _plan(x.shape, groups, _WHOLE_FORWARD)
-    with device_of(x):
-        forward_kernel[grid](
-            x,
-            weight,
-            bias,
-            weight if condition is None else condition,
-            x if kept is None else kept,
-            y,
-            statistics,
-            *sizes,
-            row_stride(condition),
-            eps,
-            factor,
-            MODULATION=_modulation(x, condition),
-            SILU=silu,
-            DROPS=kept is not None,
-            **tiles,
-        )
+    grid, sizes, tiles, warps = _plan(x.shape, groups, _WHOLE_FORWARD)
+    own, mask = weight if condition is None else condition, x if kept is None else kept
+    _launch_forward(
+        grid,
+        (x, weight, bias, own, mask, y, statistics),
+        (*sizes, row_stride(condition), float(eps), float(factor)),
+        (_modulation(x, condition), silu, kept is not None, *tiles),
+        warps,
+    )
     return y, statistics
 
 
@@ -95,38 +87,17 @@ def backward(
     else:
         dtype = condition.dtype if len(condition) == n else torch.float32
         dcondition = condition.new_empty(n, condition.shape[1], 1, 1, dtype=dtype)
-    grid, sizes, tiles = _plan(x.shape, statistics.shape[2], _WHOLE_BACKWARD)
-    with device_of(x):
-        backward_kernel[grid](
-            gradient,
-            x if through is None else through,
-            x,
-            weight,
-            bias,
-            weight if condition is None else condition,
-            x if kept is None else kept,
-            statistics,
-            dx,
-            by_image,
-            dcondition,
-            *sizes,
-            row_stride(condition),
-            0 if condition is None else condition.shape[1],
-            factor,
-            MODULATION=_modulation(x, condition),
-            SILU=silu,
-            DROPS=kept is not None,
-            ADDS=through is not None,
-            **tiles,
-        )
+    grid, sizes, tiles, warps = _plan(x.shape, statistics.shape[2], _WHOLE_BACKWARD)
+    other, own = x if through is None else through, weight if condition is None else condition
+    mask, columns = x if kept is None else kept, 0 if condition is None else condition.shape[1]
+    _launch_backward(
+        grid,
+        (gradient, other, x, weight, bias, own, mask, statistics, dx, by_image, dcondition),
+        (*sizes, row_stride(condition), columns, float(factor)),
+        (_modulation(x, condition), silu, kept is not None, through is not None, *tiles),
+        warps,
+    )
     return dx, by_image, dcondition
-
-
-def device_of(x: Tensor) -> AbstractContextManager[object]:
-    """Where kernels are launched: x's device; the interpreter of triton computes on the CPU."""
-    if not x.is_cuda or x.get_device() == torch._C._cuda_getDevice():
-        return nullcontext()
-    return torch.cuda.device(x.device)
 
 
 def _modulation(x: Tensor, condition: Tensor | None) -> int:
@@ -135,20 +106,15 @@ def _modulation(x: Tensor, condition: Tensor | None) -> int:
     return ADDED if condition.shape[1] == x.shape[1] else SCALE_SHIFT
 
 
-def row_stride(condition: Tensor | None) -> int:
-    """Numbers from a row to the next; 0 repeats the only one."""
-    return condition.stride(0) if condition is not None and len(condition) > 1 else 0
-
-
 @functools.lru_cache(maxsize=1024)  # a launch shall not wait for such sums
 def _plan(
     shape: torch.Size, groups: int, whole: int
-) -> tuple[tuple[int], tuple[int, int, int], dict[str, int]]:
-    """The grid of a kernel, sizes for it, and its tiles, whose threads have 16 or 32 elements."""
+) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[bool, int, int], int]:
+    """The grid of a kernel, sizes, its tiles, and warps whose threads have 16 or 32 elements."""
     width, pixels = shape[1] // groups, shape[2] * shape[3]
     channels, block = triton.next_power_of_2(width), triton.next_power_of_2(pixels)
     is_whole = channels * block <= whole
     block = block if is_whole else _BLOCK // channels
     warps = min(max(channels * block // 512, 1), 16)
-    tiles = {"CHANNELS": channels, "PIXELS": block, "WHOLE": is_whole, "num_warps": warps}
-    return (shape[0] * groups,), (groups, width, pixels), tiles
+    grid = shape[0] * groups, 1, 1
+    return grid, (groups, width, pixels), (is_whole, channels, block), warps

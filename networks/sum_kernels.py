@@ -14,9 +14,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from networks.norm_launches import device_of, row_stride
+from networks.launching import Launcher, row_stride
 
 _TILE = 4096  # elements
+_WARPS = _TILE // 512  # of 32 threads, which have 16 elements each
 
 
 @triton.jit
@@ -71,6 +72,10 @@ def backward_kernel(
     tl.store(sums + row, tl.sum(total, axis=1), mask=row < rows)
 
 
+_launch_forward = Launcher(forward_kernel)
+_launch_backward = Launcher(backward_kernel)
+
+
 def forward(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
     """bias + scale (branch + x).
 
@@ -81,8 +86,8 @@ def forward(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
     """
     y = torch.empty_like(x)
     grid, sizes, tiles = _plan(x.shape)
-    with device_of(x):
-        forward_kernel[grid](branch, x, bias, y, *sizes, row_stride(bias), scale, **tiles)
+    numbers = *sizes, row_stride(bias), float(scale)
+    _launch_forward(grid, (branch, x, bias, y), numbers, tiles, _WARPS)
     return y
 
 
@@ -98,18 +103,18 @@ def backward(gradient: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor
     scaled = gradient.new_empty(shape)
     sums = gradient.new_empty(shape[0], shape[1], 1, 1, dtype=dtype)
     grid, sizes, tiles = _plan(shape)
-    with device_of(gradient):
-        backward_kernel[grid[:1]](
-            gradient, scaled, sums, *sizes, gradient.stride(0), scale, **tiles
-        )
+    numbers = *sizes, gradient.stride(0), float(scale)
+    _launch_backward((grid[0], 1, 1), (gradient, scaled, sums), numbers, tiles, _WARPS)
     return scaled, sums
 
 
 @functools.lru_cache(maxsize=1024)  # a launch shall not wait for such sums
-def _plan(shape: torch.Size) -> tuple[tuple[int, int], tuple[int, int, int], dict[str, int]]:
-    """The grid of a kernel, sizes for it, and its tiles, whose threads have 16 elements."""
+def _plan(
+    shape: torch.Size,
+) -> tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int]]:
+    """The grid of a kernel, sizes, and its tiles."""
     rows, pixels = shape[0] * shape[1], shape[2] * shape[3]
     block = min(triton.next_power_of_2(pixels), _TILE)
-    tiles = {"ROWS": _TILE // block, "PIXELS": block, "num_warps": _TILE // 512}
-    grid = triton.cdiv(rows, tiles["ROWS"]), triton.cdiv(pixels, block)
-    return grid, (rows, shape[1], pixels), tiles
+    tile = _TILE // block, block
+    grid = triton.cdiv(rows, tile[0]), triton.cdiv(pixels, block), 1
+    return grid, (rows, shape[1], pixels), tile

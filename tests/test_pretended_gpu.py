@@ -24,6 +24,7 @@ FUSED_CHECKS = (
     "sampling_by_fused_kernels_is_that_of_the_cpu",
     "fused_kernels_are_tried_before_they_compute",
     "what_fused_kernels_cannot_do_is_left_to_pytorch",
+    "launches_are_repeated_and_else_tritons",
 )
 CHECKS = (
     "a_step_does_not_wait",

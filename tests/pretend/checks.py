@@ -53,6 +53,7 @@ from training.state import newest_state
 from training.writer import StateWriter
 
 DEVICE = "cuda:0"
+DTYPES = (torch.float32, torch.bfloat16)
 TRITON = "cuLaunchKernelEx"  # what launches its kernels
 LITTLE = 1 << 16  # bytes: indices and augmentation parameters, but no images
 
@@ -171,6 +172,34 @@ def what_fused_kernels_cannot_do_is_left_to_pytorch() -> None:
     with _fused(False), Events(names=True) as events:
         both(x)
     assert not events.kernels[TRITON]
+
+
+def launches_are_repeated_and_else_tritons() -> None:
+    """The second launch of a kind repeats the first; other numbers, dtypes and places do not."""
+    from networks import sum_kernels  # they need triton
+    from networks.launching import Launcher
+
+    launcher = Launcher(sum_kernels.backward_kernel)
+    images = {dtype: torch.zeros(2 * 3 * 32 + 1, device=DEVICE, dtype=dtype) for dtype in DTYPES}
+
+    def launch(dtype: torch.dtype = torch.float32, rows: int = 6, start: int = 0) -> int:
+        image, before = images[dtype][start:][:192], launcher.num_repeated
+        sums = torch.zeros(6, device=DEVICE)
+        with Events(names=True) as events:
+            launcher((1, 1, 1), (image, image, sums), (rows, 3, 32, 96, 0.5), (8, 32), 1)
+        assert events.kernels[TRITON] == 1
+        return launcher.num_repeated - before
+
+    assert [launch(), launch(), launch(rows=5), launch(rows=5), launch()] == [0, 1, 0, 1, 1]
+    assert [launch(torch.bfloat16), launch(torch.bfloat16), launch()] == [0, 1, 1]
+    assert [launch(start=1), launch(start=1)] == [0, 0]
+
+    def fail(*arguments: object) -> None:
+        raise TypeError("another number of arguments")
+
+    launcher._variants = dict.fromkeys(launcher._variants, fail)
+    assert [launch(), launch(), launch()] == [0, 0, 0]
+    assert not launcher.is_direct
 
 
 @contextmanager
@@ -408,6 +437,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         sampling_by_fused_kernels_is_that_of_the_cpu,
         fused_kernels_are_tried_before_they_compute,
         what_fused_kernels_cannot_do_is_left_to_pytorch,
+        launches_are_repeated_and_else_tritons,
         data_are_uploaded_once,
         sampling_does_not_wait,
         sampling_is_that_of_the_cpu,

@@ -194,9 +194,9 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "networks/norms.py": ((_LAYOUT, "return x.is_cuda and is_channels_last(x)", "return False"),),
     "networks/fused.py": (
-        (_LEFT, "not torch._C._are_functorch_transforms_active() and all(", "all("),
-        (_LEFT, "and not has_tangent(x)", "and True"),
-        (_LEFT, "and x.is_contiguous()", "and True"),
+        (_LEFT, "if torch._C._are_functorch_transforms_active():", "if False:"),
+        (_LEFT, "or has_tangent(x):", "or False:"),
+        (_LEFT, "or not x.is_contiguous()", "or False"),
     ),
     "networks/blocks.py": (
         (
