@@ -30,6 +30,7 @@ from metrics.manifold import precision_recall
 from metrics.statistics import FeatureStatistics
 from models.snapshot import SnapshotInfo, save_snapshot
 from networks import fused, fused_norm, fused_sum
+from networks.fused import Fusion
 from networks.norms import GroupNorm
 from networks.sums import residual_sum
 from samplers.sampling import sampling_of
@@ -126,7 +127,8 @@ def fused_kernels_are_tried_before_they_compute() -> None:
     """The first question compiles and launches them; as they have the true values, they agree."""
     os.environ.pop(fused.VARIABLE, None)
     device = torch.device(DEVICE)
-    for fusion in (fused_norm.FUSION, fused_sum.FUSION):
+    for known in (fused_norm.FUSION, fused_sum.FUSION):
+        fusion = Fusion("kernels to be tried", known._trial)
         for dtype in fused.BOUNDS:
             with Events(names=True) as events:
                 assert run(partial(fusion.is_trusted, device, dtype)), (fusion, dtype)
