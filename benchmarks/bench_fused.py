@@ -6,6 +6,7 @@ Only a GPU has them (docs/training.md); elsewhere this says so and measures noth
 the median over pairs of calls made in turn, PyTorch's time over that of the fused kernels.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -142,6 +143,8 @@ def main(device: str, sizes: str, batch: int, rounds: int, out: str | None) -> N
             record["networks"].append(measure_network(name, precision, batch, where, rounds))
             print(record["networks"][-1], flush=True)
     write_results(out, record)
+    # PyTorch 2.14 aborts if the interpreter ends while autograd's thread lets go of a backward pass
+    time.sleep(0.2)
 
 
 if __name__ == "__main__":
