@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -166,7 +167,8 @@ def what_fused_kernels_cannot_do_is_left_to_pytorch() -> None:
         "grad": (lambda: torch.func.grad(lambda x: both(x).sum())(x), 0),
         "dual": (lambda: dual(x), 0),
     }
-    with _fused(True), torch.no_grad():
+    with _fused(True), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's own, of its forward-mode rules
         for name, (call, expected) in calls.items():
             with Events(names=True) as events:
                 call()
