@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from networks.imagined import is_imagined
 from networks.layers import full_precision, has_tangent
 from torch_utils.no_memory import is_out_of_memory
 from torch_utils.notes import warn
@@ -29,12 +30,15 @@ _LIBRARY: Any = torch.library.Library("driftless", "FRAGMENT")  # type: ignore[n
 _chosen: dict[torch.device, bool] = {}
 
 
-def operation(schema: str, function: Callable[..., T]) -> Callable[..., T]:
+def operation(
+    schema: str, function: Callable[..., T], shapes: Callable[..., T]
+) -> Callable[..., T]:
     """Make a function an operation of PyTorch on GPUs, torch.ops.driftless.NAME.
 
     Args:
         schema: name, arguments and results, as PyTorch writes them.
         function: computes it.
+        shapes: makes what it returns, without values, for tensors without values.
 
     Returns:
         What calls it: through PyTorch where a mode watches operations, such as a counter of FLOPs,
@@ -43,6 +47,7 @@ def operation(schema: str, function: Callable[..., T]) -> Callable[..., T]:
     _LIBRARY.define(schema)
     name = schema.partition("(")[0]
     _LIBRARY.impl(name, function, "CUDA")
+    torch.library.register_fake(f"driftless::{name}", shapes, lib=_LIBRARY)
     through_pytorch: Callable[..., T] = getattr(torch.ops.driftless, name).default
 
     def call(*arguments: Any) -> T:
@@ -79,6 +84,10 @@ class Fusion:
         except Exception as error:
             self.failed(x, error)
             return None
+
+    def may_compute(self, x: Tensor) -> bool:
+        """Whether the kernels may compute on the device of x and in its dtype."""
+        return is_imagined(x) or self.is_trusted(x.device, x.dtype)
 
     def is_trusted(self, device: torch.device, dtype: torch.dtype) -> bool:
         """Whether the kernels may compute; the first question for a device and dtype tries them."""
@@ -152,7 +161,8 @@ def is_plain(*tensors: Tensor) -> bool:
     if torch._C._are_functorch_transforms_active():
         return False
     for x in tensors:
-        is_image = type(x) is Tensor and x.is_cuda and x.ndim == 4 and x.numel() > 0
+        is_there = (type(x) is Tensor and x.is_cuda) or is_imagined(x)
+        is_image = is_there and x.ndim == 4 and x.numel() > 0
         if not is_image or x.dtype not in BOUNDS or not x.is_contiguous() or has_tangent(x):
             return False
     return True
@@ -161,7 +171,7 @@ def is_plain(*tensors: Tensor) -> bool:
 def is_condition(condition: Tensor | None, x: Tensor) -> bool:
     """Whether a condition [N or 1, k, 1, 1] of images x, if there is one, can be read likewise."""
     return condition is None or (
-        type(condition) is Tensor
+        (type(condition) is Tensor or is_imagined(condition))
         and condition.dtype == x.dtype
         and condition.shape[2:] == (1, 1)
         and condition.stride(1) == 1

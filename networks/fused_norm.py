@@ -27,16 +27,35 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return norm_launches.backward(*arguments)
 
 
+def _forward_shapes(
+    x: Tensor, weight: Tensor, bias: Tensor, condition: Tensor | None, kept: Tensor | None,
+    groups: int, eps: float, silu: bool, factor: float, dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    statistics = x.new_empty(2, len(x), groups, dtype=torch.float32)
+    return torch.empty_like(x, dtype=dtype), statistics
+
+
+def _backward_shapes(
+    gradient: Tensor, through: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor,
+    condition: Tensor | None, kept: Tensor | None, statistics: Tensor, silu: bool, factor: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    by_image = x.new_empty(2, *x.shape[:2], dtype=torch.float32)
+    width = 0 if condition is None else condition.shape[1]
+    return torch.empty_like(x), by_image, x.new_empty(len(x), width, 1, 1, dtype=torch.float32)
+
+
 _group_norm = operation(
     "fused_group_norm(Tensor x, Tensor weight, Tensor bias, Tensor? condition, Tensor? kept,"
     " int groups, float eps, bool silu, float factor, ScalarType dtype) -> (Tensor, Tensor)",
     _forward,
+    _forward_shapes,
 )
 _group_norm_backward = operation(
     "fused_group_norm_backward(Tensor gradient, Tensor? through, Tensor x, Tensor weight,"
     " Tensor bias, Tensor? condition, Tensor? kept, Tensor statistics, bool silu, float factor)"
     " -> (Tensor, Tensor, Tensor)",
     _backward,
+    _backward_shapes,
 )
 
 
@@ -60,7 +79,7 @@ class Options(NamedTuple):
 
 def may_compute(x: Tensor) -> bool:
     """Whether the kernels can read x and are trusted on its device."""
-    return is_plain(x) and FUSION.is_trusted(x.device, x.dtype)
+    return is_plain(x) and FUSION.may_compute(x)
 
 
 def attempt(

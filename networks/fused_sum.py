@@ -24,10 +24,24 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor]:
     return sum_kernels.backward(*arguments)
 
 
-_sum = operation("fused_sum(Tensor branch, Tensor x, Tensor bias, float scale) -> Tensor", _forward)
+def _forward_shapes(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _backward_shapes(gradient: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    sums = gradient.new_empty(*gradient.shape[:2], 1, 1, dtype=dtype)
+    return gradient.new_empty(gradient.shape), sums
+
+
+_sum = operation(
+    "fused_sum(Tensor branch, Tensor x, Tensor bias, float scale) -> Tensor",
+    _forward,
+    _forward_shapes,
+)
 _sum_backward = operation(
     "fused_sum_backward(Tensor gradient, float scale, ScalarType dtype) -> (Tensor, Tensor)",
     _backward,
+    _backward_shapes,
 )
 
 
@@ -44,7 +58,7 @@ def attempt(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor | N
         and branch.shape == x.shape
         and branch.dtype == x.dtype
         and is_condition(bias, x)
-        and FUSION.is_trusted(x.device, x.dtype)
+        and FUSION.may_compute(x)
     )
     return FUSION.attempt(x, fused, branch, x, bias, scale) if fits else None
 

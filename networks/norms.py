@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks.dropout import dropout as dropped
+from networks.imagined import is_imagined
 from networks.layers import has_tangent, is_channels_last, widen
 from networks.layout import num_groups
 
@@ -107,11 +108,20 @@ class GroupNorm(nn.Module):
 def is_fused(x: Tensor) -> bool:
     """Whether kernels of ours compute norms of x; they must also fit its condition."""
     # dynamo takes the first question for a constant, so that compiled graphs have no branch
-    if torch.compiler.is_compiling() or not x.is_cuda:
+    if torch.compiler.is_compiling() or not (x.is_cuda or is_imagined(x)):
         return False
     from networks import fused_norm
 
     return fused_norm.may_compute(x)
+
+
+def are_used(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether kernels of ours compute norms and residual sums on a device; it may try them."""
+    if device.type != "cuda":
+        return False
+    from networks import fused_norm, fused_sum
+
+    return all(part.FUSION.is_trusted(device, dtype) for part in (fused_norm, fused_sum))
 
 
 def native(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

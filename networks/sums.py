@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from networks.imagined import is_imagined
+
 
 def residual_sum(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
     """bias + scale (branch + x); on a GPU in eager mode one kernel, see `networks.fused_sum`.
@@ -13,7 +15,7 @@ def residual_sum(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tenso
         scale: a number.
     """
     # dynamo takes the first question for a constant, so that compiled graphs have no branch
-    if not torch.compiler.is_compiling() and x.is_cuda:
+    if not torch.compiler.is_compiling() and (x.is_cuda or is_imagined(x)):
         from networks import fused_sum
 
         found = fused_sum.attempt(branch, x, bias, scale)

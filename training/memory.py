@@ -19,11 +19,13 @@ from diffusion.denoiser import Denoiser
 from losses.batch import Batch, Draws, Generators
 from losses.objective import Objective
 from networks.blocks import set_fused_attention, set_remat
+from networks.imagined import imagined
+from networks.norms import are_used
 from torch_utils.alive_bytes import AliveBytes
 from torch_utils.distributed import World
 from torch_utils.flops import Flops
 from torch_utils.memory import available_bytes
-from torch_utils.precision import autocast
+from torch_utils.precision import DTYPES, autocast
 from training.config import ResolvedConfig, TrainingConfig
 from training.data import TrainingData
 from training.setup import create_objective
@@ -57,6 +59,7 @@ class Forecast:
         *,
         share: int,
         on_gpu: bool,
+        is_fused: bool = False,
         in_group: bool = False,
     ) -> None:
         """Note what is to be forecast; the work begins with the first question.
@@ -66,10 +69,12 @@ class Forecast:
             blank: the model of the config and the data's shape, without weights.
             share: images that this process computes in a step.
             on_gpu: whether a GPU computes it; else a CPU.
+            is_fused: whether it does so by the fused kernels of `networks.fused`.
             in_group: whether gradients are averaged over processes, which keeps them at all times.
         """
         self.config, self.share = config, share
         self.blank, self._on_gpu, self._in_group = blank, on_gpu, in_group
+        self._is_fused = is_fused
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._found: dict[int, StepNeeds] = {}
 
@@ -115,7 +120,7 @@ class Forecast:
         had_gradients = self._in_group or num < self.share
         denoiser, objective = self._denoiser, self._objective
         alive, flops = AliveBytes(as_on_gpu=self._on_gpu), Flops()
-        with self._fake, alive, flops:
+        with self._fake, alive, flops, imagined(self._is_fused):
             for parameter in denoiser.parameters():
                 parameter.grad = torch.empty_like(parameter) if had_gradients else None
             before = alive.now
@@ -151,11 +156,15 @@ def forecast_for(config: ResolvedConfig, blank: Denoiser, world: World) -> Forec
         blank: the model, without weights.
         world: the processes.
     """
+    # compiled blocks are PyTorch's own, and keep at most what its eager kernels do
+    is_eager = not config.run.compile
+    is_fused = is_eager and are_used(world.device, DTYPES[config.run.precision])
     return Forecast(
         config,
         blank,
         share=config.run.batch // world.size,
         on_gpu=world.device.type == "cuda",
+        is_fused=is_fused,
         in_group=world.is_group,
     )
 

@@ -113,11 +113,15 @@ def test_memory_of_every_recipe_is_that_of_the_allocator_on_a_gpu(recipe: str) -
 
 
 def _assert_memory_is_that_of_the_allocator(recipe: str, version: str) -> None:
+    """By PyTorch's kernels and, where they were counted, by the fused ones."""
     config, data = counts._published(recipe)
     blank, num = build(model_of(config, data), empty=True), config.run.batch
-    measured = counts._file()[version][recipe]["step"]["peak GiB"]
-    found = Forecast(config, blank, share=num, on_gpu=True).peak(num) / GIB
-    assert found == pytest.approx(measured, rel=0.05)
+    for part, is_fused in (("step", False), ("fused step", True)):
+        row = counts._file()[version][recipe].get(part)
+        if row is not None:
+            forecast = Forecast(config, blank, share=num, on_gpu=True, is_fused=is_fused)
+            near = pytest.approx(row["peak GiB"], rel=0.08 if is_fused else 0.05)
+            assert forecast.peak(num) / GIB == near, part
 
 
 def test_a_dry_run_says_what_a_run_costs_and_writes_nothing(tmp_path: Path) -> None:
