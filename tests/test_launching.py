@@ -11,7 +11,8 @@ from tests.command import ROOT, start, torchrun
 
 SHOW = """
 import json, os
-print(json.dumps([dict(os.environ), os.getsid(0) == os.getpid(), os.getcwd()]), flush=True)
+shown = [dict(os.environ), os.getsid(0) == os.getpid(), os.getcwd()]
+os.write(1, (json.dumps(shown) + "\\n").encode())  # whole, beside that of the other one
 """
 OWN = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"}  # of one launch
 # for PyTorch's own reports of errors, and of Python's start
