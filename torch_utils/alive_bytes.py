@@ -61,6 +61,33 @@ class AliveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = max(self.peak, self.now)
 
 
+class MadeBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all results of operations within the context, views left out.
+
+    Attributes:
+        total: bytes so far, whether still in use or not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        old = {leaf.untyped_storage()._cdata for leaf in given}
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in old:
+                self.total += leaf.nbytes
+        return result
+
+
 def _makes_a_mask(func: Any, result: Any) -> bool:
     """Whether an operation is the last one on the mask of a dropout on a CPU."""
     if func is torch.ops.aten.mul_.Tensor:  # of `networks.dropout`

@@ -8,12 +8,9 @@ import copy
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_leaves
 
 from diffusion.denoiser import Denoiser
 from losses.batch import Batch, Draws, Generators
@@ -21,7 +18,7 @@ from losses.objective import Objective
 from networks.blocks import set_fused_attention, set_remat
 from networks.imagined import imagined
 from networks.norms import are_used
-from torch_utils.alive_bytes import AliveBytes
+from torch_utils.alive_bytes import AliveBytes, MadeBytes
 from torch_utils.distributed import World
 from torch_utils.flops import Flops
 from torch_utils.memory import available_bytes
@@ -33,7 +30,7 @@ from training.setup import create_objective
 # share of the free memory; the rest is for workspaces and fragments, which took 30% on CPUs
 USABLE = {"cuda": 0.9, "cpu": 0.7}
 _GIB = 2**30
-_GENEROUS = 12  # at least three times what a call with gradients takes, in outputs of its modules
+_GENEROUS = 3  # about four times what a call with gradients takes, in results of its operations
 
 
 @dataclass(frozen=True)
@@ -221,24 +218,14 @@ def surely_fits(config: ResolvedConfig, blank: Denoiser, budget: float) -> bool:
     """
     if config.loss.terms != ("denoising",) or next(blank.parameters()).device.type != "meta":
         return False
-    outputs = 0
-
-    def count(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-        nonlocal outputs
-        outputs += sum(leaf.nbytes for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
-
-    hook = torch.nn.modules.module.register_module_forward_hook(count)
-    try:
-        with torch.no_grad(), torch.device("meta"):
-            widths = blank.label_dim, config.augment.augment_dim
-            labels = [torch.empty(1, width) if width else None for width in widths]
-            x = torch.empty(1, blank.img_channels, *blank.img_resolution)
-            blank.model(x, torch.empty(1), labels[0], None, labels[1])
-    finally:
-        hook.remove()
+    with MadeBytes() as made, torch.no_grad(), torch.device("meta"):
+        widths = blank.label_dim, config.augment.augment_dim
+        labels = [torch.empty(1, width) if width else None for width in widths]
+        x = torch.empty(1, blank.img_channels, *blank.img_resolution)
+        blank.model(x, torch.empty(1), labels[0], None, labels[1])
     weights = sum(parameter.nbytes for parameter in blank.parameters())
     fixed = (10 + len(config.ema.posthoc)) * weights
-    return fixed + _GENEROUS * outputs * config.run.batch_gpu < budget
+    return fixed + _GENEROUS * made.total * config.run.batch_gpu < budget
 
 
 def _largest_that_fits(
