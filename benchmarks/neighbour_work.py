@@ -18,6 +18,7 @@ from models.config import ModelConfig
 from samplers.float_images import float_images
 from samplers.labels import label_source
 from torch_utils.distributed import World, set_numerics
+from torch_utils.precision import AUTO, resolve_precision
 from training.config import TrainingConfig, model_config, resolve
 from training.data import load_training_data
 from training.recipes import load_config
@@ -35,10 +36,11 @@ def model(config: TrainingConfig) -> ModelConfig:
 
 def training() -> Callable[[], object]:
     """A training step of the digits recipe, 128 images."""
-    config = load_config(RECIPE)
+    here = World(0, 1, torch.device("cpu"))
+    precision = resolve_precision(AUTO, here.device)
+    config = load_config(RECIPE, {"run": {"precision": precision}})
     data = load_training_data(config.data)
     config = resolve(config, num_images=len(data), world_size=1)
-    here = World(0, 1, torch.device("cpu"))
     trainer = create_trainer(config, model(config), here)
     source = MicroBatches(config, data, trainer.objective, here)
 
