@@ -52,12 +52,11 @@ def update_average(average: Sequence[Tensor], weights: Sequence[Tensor], beta: f
     """Move averages towards weights: average = weights + beta (average - weights).
 
     Args:
-        average: parameters, updated in place; buffers are constants of the network.
+        average: without gradients, updated in place; buffers are constants of the network.
         weights: of the same shapes.
         beta: of `decay_at`.
     """
-    ours = [tensor.detach() for tensor in average]
-    torch._foreach_lerp_(ours, [tensor.detach() for tensor in weights], 1.0 - beta)
+    torch._foreach_lerp_([*average], [*weights], 1.0 - beta)
 
 
 def power_averages(net: ModuleT, config: ResolvedEma) -> dict[str, ModuleT]:

@@ -98,8 +98,8 @@ class Forecast:
 
     @property
     def kept(self) -> int:
-        """Bytes between steps: weights, averages, two moments, on CPUs joined gradients."""
-        return (4 + len(self.config.ema.posthoc) + (not self._on_gpu)) * self.weights
+        """Bytes between steps: weights, averages, two moments."""
+        return (4 + len(self.config.ema.posthoc)) * self.weights
 
     def peak(self, num: int) -> int:
         """Bytes at the worst moment of a step in micro-batches of `num` images."""
@@ -218,13 +218,14 @@ def surely_fits(config: ResolvedConfig, blank: Denoiser, budget: float) -> bool:
     """
     if config.loss.terms != ("denoising",) or next(blank.parameters()).device.type != "meta":
         return False
-    with MadeBytes() as made, torch.no_grad(), torch.device("meta"):
+    made = MadeBytes()
+    with made, torch.no_grad(), torch.device("meta"):
         widths = blank.label_dim, config.augment.augment_dim
         labels = [torch.empty(1, width) if width else None for width in widths]
         x = torch.empty(1, blank.img_channels, *blank.img_resolution)
         blank.model(x, torch.empty(1), labels[0], None, labels[1])
     weights = sum(parameter.nbytes for parameter in blank.parameters())
-    fixed = (10 + len(config.ema.posthoc)) * weights
+    fixed = (9 + len(config.ema.posthoc)) * weights
     return fixed + _GENEROUS * made.total * config.run.batch_gpu < budget
 
 

@@ -20,7 +20,7 @@ from torch_utils.distributed import World
 from torch_utils.precision import autocast
 from training.config import ResolvedConfig
 from training.ema import average_of, decay_at, power_averages, power_decays, update_average
-from training.joined import JoinedParameters, load_optimizer_state, optimizer_state
+from training.joined import JoinedParameters
 from training.optimizer import create_optimizer, learning_rate
 from training.precision import StepGuard
 from training.tally import Tally
@@ -74,11 +74,10 @@ class Trainer:
         self.trained = nn.ModuleList([self.denoiser])
         if objective.uncertainty is not None:
             self.trained.append(objective.uncertainty.to(world.device))
-        self._weights = [JoinedParameters(module) for module in self.trained]
+        self._weights = JoinedParameters(self.denoiser)
         self._average = JoinedParameters(self.average)
         self._posthoc = {n: JoinedParameters(average) for n, average in self.posthoc.items()}
-        stepped = [tensor for part in self._weights for tensor in part.tensors]
-        self.optimizer = create_optimizer(config.optimizer, stepped)
+        self.optimizer = create_optimizer(config.optimizer, self.trained.parameters())
         self.tally = Tally(world)
         self.guard = StepGuard(config.run.precision, config.run.loss_scaling, world.device)
         self.seen = 0
@@ -113,7 +112,7 @@ class Trainer:
 
     def update(self, loss: Tensor) -> None:
         """From the gradients of a step to weights, averages and counters; `loss` is its loss."""
-        gradients = [grad for part in self._weights for grad in part.gradients()]
+        gradients = [p.grad for p in self.trained.parameters() if p.grad is not None]
         if self.guard.adapts:
             torch._foreach_mul_(gradients, 1 / self.guard.scale)
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -135,17 +134,17 @@ class Trainer:
 
         self.updates += 1
         beta = decay_at(self.config.ema, seen=self.seen, batch=batch, update=self.updates)
-        weights = self._weights[0].tensors
-        update_average(self._average.tensors, weights, beta)
+        weights = self._weights.tensors()
+        update_average(self._average.tensors(), weights, beta)
         for name, decay in power_decays(self.config.ema, seen=self.seen, batch=batch).items():
-            update_average(self._posthoc[name].tensors, weights, decay)
+            update_average(self._posthoc[name].tensors(), weights, decay)
         self.seen += batch
 
     def _gradients(
         self, micro_batches: Sequence[tuple[Batch, Draws]], dropout_seeds: Sequence[int] | None
     ) -> Tensor:
         """Accumulate gradients over the micro-batches; the mean loss, detached."""
-        self.trained.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for index, (data, draws) in enumerate(micro_batches):
             if dropout_seeds is not None:
@@ -186,7 +185,7 @@ class Trainer:
             "uncertainty": [module.state_dict() for module in self.trained][1:],
             "average": self.average.state_dict(),
             "posthoc": {name: average.state_dict() for name, average in self.posthoc.items()},
-            "optimizer": optimizer_state(self.optimizer, self._weights),
+            "optimizer": self.optimizer.state_dict(),
             "guard": self.guard.state(),
             "statistics": self.tally.state(),
         }
@@ -205,7 +204,8 @@ class Trainer:
             average.load_state_dict(state["posthoc"][name])
         for module, values in zip([*self.trained][1:], state["uncertainty"], strict=True):
             module.load_state_dict(values)
-        load_optimizer_state(self.optimizer, self._weights, state["optimizer"])
+        ours = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({**state["optimizer"], "param_groups": ours})
         first_scale = self.guard.scale.clone()
         self.guard.load(state["guard"])
         if not keeps_scale:

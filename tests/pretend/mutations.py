@@ -102,8 +102,8 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "training/ema.py": (
         (
             _counts("cifar10-uncond-ddpmpp"),
-            "torch._foreach_lerp_(ours, [tensor.detach() for tensor in weights], 1.0 - beta)",
-            "[a.lerp_(b, 1.0 - beta) for a, b in zip(ours, weights)]",
+            "torch._foreach_lerp_([*average], [*weights], 1.0 - beta)",
+            "[a.lerp_(b, 1.0 - beta) for a, b in zip(average, weights)]",
         ),
     ),
     "losses/objective.py": (

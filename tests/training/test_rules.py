@@ -73,7 +73,7 @@ def test_the_average_moves_in_place_and_leaves_the_weights_alone() -> None:
     before = average.weight.clone()
     with torch.no_grad():
         net.weight += 1
-    update_average([*average.parameters()], [*net.parameters()], 0.75)
+    update_average([*average.parameters()], [p.detach() for p in net.parameters()], 0.75)
     torch.testing.assert_close(average.weight, before + 0.25)
     assert [p.data_ptr() for p in average.parameters()] == pointers
     assert not any(p.requires_grad for p in average.parameters())
