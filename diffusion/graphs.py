@@ -54,7 +54,7 @@ class CudaRecorder:
     """CUDA graphs that share one pool of memory, as they are replayed one after the other.
 
     Threads take turns: what one of them launches on the side stream must not get into a graph of
-    another one's.
+    another one's. Each has a recorder of its own.
     """
 
     _turn = threading.RLock()
@@ -85,11 +85,12 @@ class CudaRecorder:
         those that write images, may use the device meanwhile.
         """
         with self._turn:
-            try:
+            with contextlib.suppress(torch.OutOfMemoryError):
                 return self._captured(call)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()  # what is only cached is not given to a capture
-                return self._captured(call)
+            # what is only cached is not given to a capture; nothing holds the first one any more
+            self._graphs.pop().reset()
+            torch.cuda.empty_cache()
+            return self._captured(call)
 
     def _captured(self, call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
@@ -112,12 +113,13 @@ class CudaRecorder:
 
     def close(self) -> None:
         """Give the memory back to the device, as other work could not use what is kept for this."""
-        for graph in self._graphs:
-            graph.reset()
-        self._graphs.clear()
-        if self._is_used:
-            self._is_used = False
-            torch.cuda.empty_cache()
+        with self._turn:
+            for graph in self._graphs:
+                graph.reset()
+            self._graphs.clear()
+            if self._is_used:
+                self._is_used = False
+                torch.cuda.empty_cache()
 
 
 @functools.cache
@@ -226,13 +228,15 @@ class GraphedDenoiser:
     def _capture(self, call: _Call, x: Tensor, others: _Optional) -> bool:
         """Capture a kind of call; whether it could be done."""
         call.allocate(x, others)
+        reason = ""
         try:
             call.made, call.replay = self._recorder.capture(
                 lambda: self._plain(call.x, call.level, call.others)
             )
         except RuntimeError as error:  # out of memory, and all that CUDA refuses, are such errors
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if reason:  # not before: the error holds what its call has made
             self._give_up()
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             warn(f"sampling goes on without CUDA graphs, which may be slower: {reason}")
         return call.replay is not None
 
@@ -259,12 +263,13 @@ class Graphs:
     def __init__(self, recorder: Recorder | None = None) -> None:
         self._recorder = recorder
         self._graphed: dict[Denoiser, GraphedDenoiser] = {}
+        self._has_failed = False
 
     def of(self, denoiser: Denoiser) -> ConditionalDenoiser:
         """What to call in a denoiser's place; always the same for the same one."""
         if self._recorder is None and device_of(denoiser).type == "cuda":
             self._recorder = CudaRecorder(device_of(denoiser))
-        if self._recorder is None:
+        if self._recorder is None or self._has_failed:
             return denoiser
         if denoiser not in self._graphed:
             self._graphed[denoiser] = GraphedDenoiser(denoiser, self._recorder, self._give_up)
@@ -272,6 +277,7 @@ class Graphs:
 
     def _give_up(self) -> None:
         """Do without graphs, of all models: those that there are keep memory that is wanting."""
+        self._has_failed = True
         for graphed in self._graphed.values():
             graphed.stop()
         if self._recorder is not None:

@@ -101,7 +101,7 @@ class FeatureStatistics:
         assert features.shape[1:] == self.total.shape, (features.shape, self.total.shape)
         self.count += features.shape[0]
         if self.total.device.type == "cpu":
-            self._add_on_host(features.detach().numpy().astype(np.float64))
+            self._add_on_host(features.detach().to(self.total).numpy())
         else:
             self._add_on_device(features.detach().to(self.total))
 

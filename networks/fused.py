@@ -99,8 +99,7 @@ class Fusion:
         elif device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return False  # what is captured gives no values to compare: to be asked again
         else:
-            self._verdicts[device, dtype] = True
-            self._try(device, dtype)
+            self._verdicts[device, dtype] = self._agrees(device, dtype)
         return self._verdicts[device, dtype]
 
     def failed(self, x: Tensor, error: Exception) -> None:
@@ -115,7 +114,7 @@ class Fusion:
         name = type(error).__name__
         self._give_up(x.device, x.dtype, f"{name}: {lines[0]}" if lines else name)
 
-    def _try(self, device: torch.device, dtype: torch.dtype) -> None:
+    def _agrees(self, device: torch.device, dtype: torch.dtype) -> bool:
         anything = torch.empty(0, dtype=dtype, device=device)
         try:
             # apart from what the caller is in the middle of: an activation checkpoint, say
@@ -129,11 +128,12 @@ class Fusion:
                 values = torch.stack(list(errors.values())).tolist()
         except Exception as error:
             self.failed(anything, error)
-            return
+            return False
         for name, value in zip(errors, values, strict=True):
             if not value <= BOUNDS[dtype]:  # also if it is no number
                 self._give_up(device, dtype, f"their {name} differs by {value:.1g}")
-                return
+                return False
+        return True
 
     def _give_up(self, device: torch.device, dtype: torch.dtype, reason: str) -> None:
         self._verdicts[device, dtype] = False
@@ -173,6 +173,7 @@ def is_condition(condition: Tensor | None, x: Tensor) -> bool:
     return condition is None or (
         (type(condition) is Tensor or is_imagined(condition))
         and condition.dtype == x.dtype
+        and condition.device == x.device
         and condition.shape[2:] == (1, 1)
         and condition.stride(1) == 1
         and not has_tangent(condition)

@@ -4,12 +4,14 @@ What PyTorch does in about ten kernels, with copies in float32 for half precisio
 x, two numbers a group and, for dropout, a byte an element for the backward pass.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from networks.fused import Fusion, is_condition, is_plain, operation, relative_errors
+from networks.layers import has_tangent
 from networks.norms import GroupNorm, composed, native
 
 MAX_WIDTH = 256  # channels of a group: the kernels' tiles have all of them
@@ -40,8 +42,11 @@ def _backward_shapes(
     condition: Tensor | None, kept: Tensor | None, statistics: Tensor, silu: bool, factor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     by_image = x.new_empty(2, *x.shape[:2], dtype=torch.float32)
-    width = 0 if condition is None else condition.shape[1]
-    return torch.empty_like(x), by_image, x.new_empty(len(x), width, 1, 1, dtype=torch.float32)
+    if condition is None:
+        return torch.empty_like(x), by_image, x.new_empty(0)
+    dtype = condition.dtype if len(condition) == len(x) else torch.float32
+    dcondition = condition.new_empty(len(x), condition.shape[1], 1, 1, dtype=dtype)
+    return torch.empty_like(x), by_image, dcondition
 
 
 _group_norm = operation(
@@ -105,6 +110,8 @@ def attempt(
         and width <= MAX_WIDTH
         and width * x.shape[2] * x.shape[3] < 2**31
         and norm.weight.dtype == torch.float32
+        and not has_tangent(norm.weight)
+        and not has_tangent(norm.bias)
         and dropout < 1
     )
     if not fits:
@@ -173,10 +180,11 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor | None, through: Tensor | None) -> Any:
         if gradient is None:
             return through, None, None, None, None, None
+        # once: an activation checkpoint unpacks them a single time
+        tensors, options = ctx.saved_tensors, ctx.options
         # gradients that have gradients themselves: those of the formula have
         if torch.is_grad_enabled():
-            return _formula_backward(ctx, gradient, through)
-        tensors, options = ctx.saved_tensors, ctx.options
+            return _formula_backward(ctx, tensors, gradient, through)
         try:
             dx, by_image, dcondition = _group_norm_backward(
                 gradient.contiguous(),
@@ -187,7 +195,7 @@ class _Fused(torch.autograd.Function):
             )
         except Exception as error:
             FUSION.failed(tensors[0], error)
-            return _formula_backward(ctx, gradient, through)
+            return _formula_backward(ctx, tensors, gradient, through)
         dweight = dbias = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             dweight, dbias = by_image.sum(dim=1)
@@ -199,12 +207,14 @@ class _Fused(torch.autograd.Function):
         return dx, dweight, dbias, dcondition, None, None
 
 
-def _formula_backward(ctx: Any, gradient: Tensor, through: Tensor | None) -> Any:
+def _formula_backward(
+    ctx: Any, tensors: Sequence[Tensor], gradient: Tensor, through: Tensor | None
+) -> Any:
     """Gradients by `formula`, differentiable themselves if gradients are recorded."""
-    inputs, is_needed = ctx.saved_tensors[:4], ctx.needs_input_grad[:4]
+    inputs, is_needed = tensors[:4], ctx.needs_input_grad[:4]
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        x, weight, bias, condition, kept = ctx.saved_tensors[:5]
+        x, weight, bias, condition, kept = tensors[:5]
         result = formula(x, weight, bias, condition, kept, ctx.options)
         wanted = [tensor for tensor, needed in zip(inputs, is_needed, strict=True) if needed]
         found = iter(torch.autograd.grad(result, wanted, gradient, create_graph=create_graph))
@@ -241,7 +251,7 @@ def case_errors(case: Any, device: torch.device, dtype: torch.dtype) -> dict[str
     source = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=source).to(device)
+        return torch.randn(shape, generator=source, dtype=torch.float32, device="cpu").to(device)
 
     shape = case.num, case.channels, case.height, case.width
     rows, columns = case.condition or (0, 0)

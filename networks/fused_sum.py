@@ -101,7 +101,10 @@ def _trial(device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
     """Relative errors of a sum and its gradients; sizes are odd."""
     source = torch.Generator().manual_seed(0)
     shapes = [(3, 5, 7, 9), (3, 5, 7, 9), (3, 5, 1, 1), (3, 5, 7, 9)]
-    *inputs, gradient = (torch.randn(s, generator=source).to(device, dtype) for s in shapes)
+    *inputs, gradient = (
+        torch.randn(s, generator=source, dtype=torch.float32, device="cpu").to(device, dtype)
+        for s in shapes
+    )
 
     def results(function: Any, inputs: list[Tensor], gradient: Tensor) -> list[Tensor]:
         inputs = [tensor.detach().requires_grad_() for tensor in inputs]

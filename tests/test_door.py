@@ -24,6 +24,7 @@ from samplers.generate import to_uint8
 from tests import command
 from tests.command import call
 from tests.test_generate_cli import write_snapshot
+from torch_utils.precision import fast_precision
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:sampler heun makes noise with")
@@ -463,4 +464,6 @@ def test_the_block_in_the_readme_runs(
     printed = capsys.readouterr().out
     assert "labels    10 classes" in printed
     assert printed.count("tensor(") == 2
-    assert names["run"].folder == Path("runs/00000-digits-gpus1-batch128-fp32")
+    assert names["run"].folder == Path(
+        f"runs/00000-digits-gpus1-batch128-{fast_precision(torch.device('cpu'))}"
+    )

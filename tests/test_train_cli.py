@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 import yaml
 
 from models.snapshot import load_snapshot
 from tests.command import assert_refused, call, run
+from torch_utils.precision import fast_precision
 
 TINY = "--config=configs/digits-tiny.yaml"
+PRECISION = fast_precision(torch.device("cpu"))  # of that recipe, which says auto
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_directory_holds_what_it_should(trained: Path) -> None:
-    assert trained.name == "00000-digits-tiny-gpus1-batch32-fp32-first"
+    assert trained.name == f"00000-digits-tiny-gpus1-batch32-{PRECISION}-first"
     names = {path.name for path in trained.iterdir()}
     assert {"config.yaml", "log.txt", "stats.jsonl"} <= names
     for images in (32, 352, 640):

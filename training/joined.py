@@ -35,7 +35,7 @@ class JoinedParameters:
         for parameter in self._parameters:
             self._starts.append(end)
             end += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
-        joined = torch.zeros(end)
+        joined = torch.zeros(end, dtype=torch.float32, device="cpu")
         for start, parameter in zip(self._starts, self._parameters, strict=True):
             view = joined.as_strided(parameter.shape, parameter.stride(), start)
             parameter.data = view.copy_(parameter.detach())

@@ -154,14 +154,14 @@ def forecast_for(config: ResolvedConfig, blank: Denoiser, world: World) -> Forec
         world: the processes.
     """
     # compiled blocks are PyTorch's own, and keep at most what its eager kernels do
-    is_eager = not config.run.compile
-    is_fused = is_eager and are_used(world.device, DTYPES[config.run.precision])
+    is_fused = not config.run.compile and are_used(world.device, DTYPES[config.run.precision])
+    (is_plain,) = world.any(not is_fused)  # all processes must come to the same size
     return Forecast(
         config,
         blank,
         share=config.run.batch // world.size,
         on_gpu=world.device.type == "cuda",
-        is_fused=is_fused,
+        is_fused=not is_plain,
         in_group=world.is_group,
     )
 

@@ -106,10 +106,11 @@ def test_a_run_without_a_recipe_is_named_after_data_model_and_terms() -> None:
 def test_a_run_with_a_recipe_is_named_after_it_and_what_differs_from_it() -> None:
     assert name("cdm-cifar10-cond") == "cdm-cifar10-cond-gpus2-batch512-fp32"
     assert name("sa-dpm-cifar10") == "sa-dpm-cifar10-gpus2-batch128-fp32"
-    assert name("digits", "loss.terms=[denoising, consistency]", "run.batch=8") == (
+    plain = "run.precision=fp32"
+    assert name("digits", plain, "loss.terms=[denoising, consistency]", "run.batch=8") == (
         "digits-consistency-gpus2-batch8-fp32"
     )
-    assert name("digits", "data.path=other.zip", "network.name=ncsnpp", dataset="other") == (
+    assert name("digits", plain, "data.path=other.zip", "network.name=ncsnpp", dataset="other") == (
         "digits-other-ncsnpp-gpus2-batch128-fp32"
     )
     assert name("digits", "data.cond=false").startswith("digits-uncond-gpus2")
