@@ -55,7 +55,7 @@ MUTANTS = [
         ("found.made[: len(x)].clone()", "found.made[: len(x)]"),
         ("not is_one_level or torch.is_grad_enabled() or is_watched", "not is_one_level"),
         ("if torch.is_autocast_enabled(x.device.type):", "if False:"),
-        ("self._has_failed = True", "pass"),
+        ("self._has_failed = True\n        self._calls.clear()", "pass"),
     ),
     *_of(
         "diffusion/steps.py",
@@ -501,7 +501,7 @@ MUTANTS = [
         ("np.triu(square, 1).T", "square.T"),
         ("if len(values):", "if len(values) > 1:"),
         ("max(_FEWEST_ROWS, _VALUES // num_features)", "_VALUES // num_features"),
-        (".astype(np.float64)", ""),
+        (".to(self.total).numpy()", ".numpy()"),
     ),
     *_of(
         "metrics/inception.py",

@@ -141,8 +141,8 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (
             _check("a_capture_without_memory_is_tried_once_more"),
-            "except torch.OutOfMemoryError:",
-            "except KeyError:",
+            "contextlib.suppress(torch.OutOfMemoryError)",
+            "contextlib.suppress(KeyError)",
         ),
         (
             _check("what_cannot_be_captured_is_called"),
