@@ -87,8 +87,7 @@ class CudaRecorder:
         with self._turn:
             with contextlib.suppress(torch.OutOfMemoryError):
                 return self._captured(call)
-            # what is only cached is not given to a capture; nothing holds the first one any more
-            self._graphs.pop().reset()
+            # what is only cached is not given to a capture; the first one's graph keeps the pool
             torch.cuda.empty_cache()
             return self._captured(call)
 
