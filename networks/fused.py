@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd.graph import saved_tensors_hooks
 
 from networks.imagined import is_imagined
@@ -24,7 +24,7 @@ VARIABLE = "DRIFTLESS_FUSED"  # 0 in the environment switches all kernels off
 # dtype -> relative error of a result and of each gradient, against float32
 BOUNDS = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
-_LIBRARY: Any = torch.library.Library("driftless", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY: Any = library.Library("driftless", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 # device -> what `choose` said
 _chosen: dict[torch.device, bool] = {}
@@ -47,7 +47,7 @@ def operation(
     _LIBRARY.define(schema)
     name = schema.partition("(")[0]
     _LIBRARY.impl(name, function, "CUDA")
-    torch.library.register_fake(f"driftless::{name}", shapes, lib=_LIBRARY)
+    library.register_fake(f"driftless::{name}", shapes, lib=_LIBRARY)
     through_pytorch: Callable[..., T] = getattr(torch.ops.driftless, name).default
 
     def call(*arguments: Any) -> T:
