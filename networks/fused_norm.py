@@ -29,18 +29,20 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     return norm_launches.backward(*arguments)
 
 
-def _forward_shapes(
+def empty_results(
     x: Tensor, weight: Tensor, bias: Tensor, condition: Tensor | None, kept: Tensor | None,
     groups: int, eps: float, silu: bool, factor: float, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What `norm_launches.forward` fills: the result and the statistics, for its arguments."""
     statistics = x.new_empty(2, len(x), groups, dtype=torch.float32)
     return torch.empty_like(x, dtype=dtype), statistics
 
 
-def _backward_shapes(
+def empty_gradients(
     gradient: Tensor, through: Tensor | None, x: Tensor, weight: Tensor, bias: Tensor,
     condition: Tensor | None, kept: Tensor | None, statistics: Tensor, silu: bool, factor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """What `norm_launches.backward` fills: three gradients, for its arguments."""
     by_image = x.new_empty(2, *x.shape[:2], dtype=torch.float32)
     if condition is None:
         return torch.empty_like(x), by_image, x.new_empty(0)
@@ -53,14 +55,14 @@ _group_norm = operation(
     "fused_group_norm(Tensor x, Tensor weight, Tensor bias, Tensor? condition, Tensor? kept,"
     " int groups, float eps, bool silu, float factor, ScalarType dtype) -> (Tensor, Tensor)",
     _forward,
-    _forward_shapes,
+    empty_results,
 )
 _group_norm_backward = operation(
     "fused_group_norm_backward(Tensor gradient, Tensor? through, Tensor x, Tensor weight,"
     " Tensor bias, Tensor? condition, Tensor? kept, Tensor statistics, bool silu, float factor)"
     " -> (Tensor, Tensor, Tensor)",
     _backward,
-    _backward_shapes,
+    empty_gradients,
 )
 
 

@@ -24,11 +24,13 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor]:
     return sum_kernels.backward(*arguments)
 
 
-def _forward_shapes(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
+def empty_sum(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """What `sum_kernels.forward` fills, for its arguments."""
     return torch.empty_like(x)
 
 
-def _backward_shapes(gradient: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def empty_gradients(gradient: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What `sum_kernels.backward` fills, for its arguments."""
     sums = gradient.new_empty(*gradient.shape[:2], 1, 1, dtype=dtype)
     return gradient.new_empty(gradient.shape), sums
 
@@ -36,12 +38,12 @@ def _backward_shapes(gradient: Tensor, scale: float, dtype: torch.dtype) -> tupl
 _sum = operation(
     "fused_sum(Tensor branch, Tensor x, Tensor bias, float scale) -> Tensor",
     _forward,
-    _forward_shapes,
+    empty_sum,
 )
 _sum_backward = operation(
     "fused_sum_backward(Tensor gradient, float scale, ScalarType dtype) -> (Tensor, Tensor)",
     _backward,
-    _backward_shapes,
+    empty_gradients,
 )
 
 

@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from networks.fused_norm import empty_gradients, empty_results
 from networks.launching import Launcher, row_stride
 from networks.norm_kernels import ADDED, NOTHING, SCALE_SHIFT, backward_kernel, forward_kernel
 
@@ -42,8 +43,9 @@ def forward(
         factor: on what dropout keeps.
         dtype: of the result.
     """
-    y = torch.empty_like(x, dtype=dtype)
-    statistics = torch.empty(2, len(x), groups, dtype=torch.float32, device=x.device)
+    y, statistics = empty_results(
+        x, weight, bias, condition, kept, groups, eps, silu, factor, dtype
+    )
     grid, sizes, tiles, warps = _plan(x.shape, groups, _WHOLE_FORWARD)
     own, mask = weight if condition is None else condition, x if kept is None else kept
     _launch_forward(
@@ -79,14 +81,9 @@ def backward(
         x, weight, bias, condition, kept, silu, factor: as in `forward`.
         statistics: of the groups, from `forward`.
     """
-    n, channels = x.shape[:2]
-    dx = torch.empty_like(x)
-    by_image = torch.empty(2, n, channels, dtype=torch.float32, device=x.device)
-    if condition is None:
-        dcondition = x.new_empty(0)
-    else:
-        dtype = condition.dtype if len(condition) == n else torch.float32
-        dcondition = condition.new_empty(n, condition.shape[1], 1, 1, dtype=dtype)
+    dx, by_image, dcondition = empty_gradients(
+        gradient, through, x, weight, bias, condition, kept, statistics, silu, factor
+    )
     grid, sizes, tiles, warps = _plan(x.shape, statistics.shape[2], _WHOLE_BACKWARD)
     other, own = x if through is None else through, weight if condition is None else condition
     mask, columns = x if kept is None else kept, 0 if condition is None else condition.shape[1]

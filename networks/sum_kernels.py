@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from networks.fused_sum import empty_gradients, empty_sum
 from networks.launching import Launcher, row_stride
 
 _TILE = 4096  # elements
@@ -84,7 +85,7 @@ def forward(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:
         bias: [N, C, 1, 1] or [1, C, 1, 1], contiguous along its channels.
         scale: a number.
     """
-    y = torch.empty_like(x)
+    y = empty_sum(branch, x, bias, scale)
     grid, sizes, tiles = _plan(x.shape)
     numbers = *sizes, row_stride(bias), float(scale)
     _launch_forward(grid, (branch, x, bias, y), numbers, tiles, _WARPS)
@@ -100,8 +101,7 @@ def backward(gradient: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor
         dtype: of the sums.
     """
     shape = gradient.shape
-    scaled = gradient.new_empty(shape)
-    sums = gradient.new_empty(shape[0], shape[1], 1, 1, dtype=dtype)
+    scaled, sums = empty_gradients(gradient, scale, dtype)
     grid, sizes, tiles = _plan(shape)
     numbers = *sizes, gradient.stride(0), float(scale)
     _launch_backward((grid[0], 1, 1), (gradient, scaled, sums), numbers, tiles, _WARPS)
