@@ -1,8 +1,8 @@
 """DDPM++ and EDM's denoiser written plainly: functions over a state dict, NCHW, float32.
 
 The network of the yardstick. It computes what `networks.song` computes, operation by operation as
-the published implementation does, and imports nothing of ours. Song et al. 2021, appendix H, in
-the form of Karras et al. 2022 ("EDM"), appendix F.
+the published implementation does, with sums in place where it has them so, and imports nothing of
+ours. Song et al. 2021, appendix H, in the form of Karras et al. 2022 ("EDM"), appendix F.
 """
 
 import math
@@ -130,7 +130,7 @@ def _embedding(state: State, c_noise: Tensor, class_labels: Tensor | None) -> Te
 
 
 def _linear(state: State, name: str, x: Tensor) -> Tensor:
-    return x @ state[f"{name}.weight"].t() + state[f"{name}.bias"]
+    return (x @ state[f"{name}.weight"].t()).add_(state[f"{name}.bias"])
 
 
 def _conv(state: State, name: str, x: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def _conv(state: State, name: str, x: Tensor) -> Tensor:
         return x
     weight = state[f"{name}.weight"]
     x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-    return x + state[f"{name}.bias"].reshape(1, -1, 1, 1)
+    return x.add_(state[f"{name}.bias"].reshape(1, -1, 1, 1))
 
 
 def _resample(kernel: Tensor, entry: str, x: Tensor) -> Tensor:
@@ -162,14 +162,14 @@ def _norm(state: State, name: str, x: Tensor) -> Tensor:
 def _block(state: State, name: str, x: Tensor, emb: Tensor, dropout: float) -> Tensor:
     h = _conv(state, f"{name}.conv0", F.silu(_norm(state, f"{name}.norm0", x)))
     p = _linear(state, f"{name}.affine", emb)[:, :, None, None]
-    h = F.silu(_norm(state, f"{name}.norm1", h + p))
+    h = F.silu(_norm(state, f"{name}.norm1", h.add_(p)))
     h = _conv(state, f"{name}.conv1", F.dropout(h, dropout, training=dropout > 0))
     has_skip = any(f"{name}.skip.{leaf}" in state for leaf in ("weight", "resample_filter"))
-    y = (h + (_conv(state, f"{name}.skip", x) if has_skip else x)) * math.sqrt(0.5)
+    y = h.add_(_conv(state, f"{name}.skip", x) if has_skip else x) * math.sqrt(0.5)
     if f"{name}.qkv.weight" not in state:
         return y
     attended = _attention(_conv(state, f"{name}.qkv", _norm(state, f"{name}.norm2", y)))
-    return (_conv(state, f"{name}.proj", attended.reshape(y.shape)) + y) * math.sqrt(0.5)
+    return _conv(state, f"{name}.proj", attended.reshape(y.shape)).add_(y) * math.sqrt(0.5)
 
 
 def _attention(qkv: Tensor) -> Tensor:

@@ -31,6 +31,19 @@ _TABLE: dict[tuple[str, str], list[tuple[str, str]]] = {
         "training/estimate.py",
         _ESTIMATE + "averages_a_copy_of_the_state_and_images_are_a_part_of_the_memory",
     ): [("(4 + len(config.ema.posthoc)) * forecast", "4 * forecast")],
+    ("training/update.py", "tests/training/test_update.py"): [
+        ("self._steps[1:] += 1", "pass"),
+        ("        self._moments = []  # small", "        # small"),
+        ("if len(steps) > 1:", "if False:"),
+        ("if not is_bad:", "if True:"),
+        ("torch._foreach_copy_(self._gathered.parts, small)", "pass"),
+        ("else adam\n", "else adamw\n"),
+        ("for memory in self._memories)", "for memory in self._memories[:2])"),
+    ],
+    ("training/joined.py", "tests/training/test_update.py"): [
+        ("if num < len(self._starts) else None", "if num else None"),
+        ("tensor.stride(), start)", "tensor.stride(), 0)"),
+    ],
     ("training/profiling.py", _STEPS): [
         ("event.count / num", "event.count"),
         ("self._first = seen", "pass"),

@@ -1,58 +1,52 @@
-"""The parameters of a module in one tensor, so that an average of them moves in one operation.
+"""Tensors that lie one after the other in one memory, so that one operation is enough for all.
 
 On a CPU an operation on a list of tensors is a call for each of them, and most tensors of a
-network are so small that the call costs more than its work. On a GPU such operations are a few
-kernels for the whole list, and nothing is joined.
+network are so small that the call costs more than its work.
 """
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor
 
 _ALIGNMENT = 16  # elements: 64 bytes of float32, as of tensors with a memory of their own
 
 
-class JoinedParameters:
-    """A module's parameters as views of one tensor, where that is faster.
+def can_join(tensor: Tensor) -> bool:
+    """Whether it is a dense float32 tensor on a CPU, in one of the layouts of weights."""
+    layouts = torch.contiguous_format, torch.channels_last
+    is_dense = any(tensor.is_contiguous(memory_format=layout) for layout in layouts)
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and is_dense
 
-    From then on nothing may give a parameter another memory, as `nn.Module.to` does when it changes
-    dtype, device or layout; values may be copied into it.
+
+class Joined:
+    """Copies of some tensors in one memory.
+
+    Attributes:
+        parts: the copies, with the shapes and layouts of the tensors.
+        whole: all of them as a vector, with zeros between.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        """Join the parameters if all of them are dense float32 tensors on a CPU.
-
-        Args:
-            module: its parameters keep their values, layouts and `requires_grad`.
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
         """
-        self._parameters = list(module.parameters())
-        self._joined: torch.Tensor | None = None
-        self._starts: list[int] = []
-        if len(self._parameters) > 1 and all(map(_can_join, self._parameters)):
-            self._joined = self._join()
-
-    def _join(self) -> torch.Tensor:
-        end = 0
-        for parameter in self._parameters:
+        Args:
+            tensors: for each of which `can_join` is true.
+        """
+        self._starts, end = [], 0
+        for tensor in tensors:
             self._starts.append(end)
-            end += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
-        joined = torch.zeros(end, dtype=torch.float32, device="cpu")
-        for start, parameter in zip(self._starts, self._parameters, strict=True):
-            view = joined.as_strided(parameter.shape, parameter.stride(), start)
-            parameter.data = view.copy_(parameter.detach())
-        return joined
+            end += -(-tensor.numel() // _ALIGNMENT) * _ALIGNMENT
+        self.whole = torch.zeros(end, dtype=torch.float32, device="cpu")
+        self.parts = [
+            self.whole.as_strided(tensor.shape, tensor.stride(), start).copy_(tensor.detach())
+            for start, tensor in zip(self._starts, tensors, strict=True)
+        ]
+        self._pointers = [part.data_ptr() for part in self.parts]
 
-    def tensors(self) -> list[torch.Tensor]:
-        """The joined tensor alone, or the parameters where they are not joined; detached."""
-        if self._joined is None:
-            return [parameter.detach() for parameter in self._parameters]
-        first = self._joined.data_ptr()
-        for start, parameter in zip(self._starts, self._parameters, strict=True):
-            is_there = parameter.data_ptr() == first + start * self._joined.element_size()
-            assert is_there, "a parameter was given another memory"
-        return [self._joined]
+    def first(self, num: int) -> Tensor:
+        """The first parts as a vector, with zeros between."""
+        return self.whole[: self._starts[num] if num < len(self._starts) else None]
 
-
-def _can_join(parameter: nn.Parameter) -> bool:
-    layouts = torch.contiguous_format, torch.channels_last
-    is_dense = any(parameter.is_contiguous(memory_format=layout) for layout in layouts)
-    return parameter.device.type == "cpu" and parameter.dtype == torch.float32 and is_dense
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the memory of some tensors is that of the parts."""
+        return [tensor.data_ptr() for tensor in tensors] == self._pointers

@@ -19,11 +19,11 @@ from losses.objective import Objective
 from torch_utils.distributed import World
 from torch_utils.precision import autocast
 from training.config import ResolvedConfig
-from training.ema import average_of, decay_at, power_averages, power_decays, update_average
-from training.joined import JoinedParameters
+from training.ema import average_of, decay_at, power_averages, power_decays
 from training.optimizer import create_optimizer, learning_rate
 from training.precision import StepGuard
 from training.tally import Tally
+from training.update import update_for
 
 
 class _Loss(nn.Module):
@@ -74,10 +74,9 @@ class Trainer:
         self.trained = nn.ModuleList([self.denoiser])
         if objective.uncertainty is not None:
             self.trained.append(objective.uncertainty.to(world.device))
-        self._weights = JoinedParameters(self.denoiser)
-        self._average = JoinedParameters(self.average)
-        self._posthoc = {n: JoinedParameters(average) for n, average in self.posthoc.items()}
         self.optimizer = create_optimizer(config.optimizer, self.trained.parameters())
+        averages = [self.average, *self.posthoc.values()]
+        self._update = update_for(self.optimizer, self.denoiser, averages)
         self.tally = Tally(world)
         self.guard = StepGuard(config.run.precision, config.run.loss_scaling, world.device)
         self.seen = 0
@@ -112,32 +111,27 @@ class Trainer:
 
     def update(self, loss: Tensor) -> None:
         """From the gradients of a step to weights, averages and counters; `loss` is its loss."""
-        gradients = [p.grad for p in self.trained.parameters() if p.grad is not None]
+        gradients = self._update.gradients()
         if self.guard.adapts:
             torch._foreach_mul_(gradients, 1 / self.guard.scale)
-        norm = torch.nn.utils.get_total_norm(gradients)
+        clip = self.config.optimizer.clip_norm
+        get_size = self._update.size if clip is None else torch.nn.utils.get_total_norm
+        size = get_size(gradients)
         # a loss can overflow, in any process, although no gradient does; what is not finite is NaN
         # when it is taken from itself, and so is every sum that it is in
-        is_bad = (norm - norm) + self.world.sum(loss - loss) != 0
-        clip = self.config.optimizer.clip_norm
+        is_bad = (size - size) + self.world.sum(loss - loss) != 0
         if clip is not None:
-            torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1))
+            torch._foreach_mul_(gradients, (clip / (size + 1e-6)).clamp(max=1))
 
         batch, duration = self.config.run.batch, self.config.run.duration
         rate = learning_rate(self.config.optimizer, seen=self.seen, batch=batch, duration=duration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        # the fused kernels leave weights and moments alone where this is 1
-        self.optimizer.found_inf = is_bad.float()  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.guard.update(is_bad)
-
         self.updates += 1
         beta = decay_at(self.config.ema, seen=self.seen, batch=batch, update=self.updates)
-        weights = self._weights.tensors()
-        update_average(self._average.tensors(), weights, beta)
-        for name, decay in power_decays(self.config.ema, seen=self.seen, batch=batch).items():
-            update_average(self._posthoc[name].tensors(), weights, decay)
+        others = power_decays(self.config.ema, seen=self.seen, batch=batch)
+        self._update.step(is_bad, [beta, *others.values()])
+        self.guard.update(is_bad)
         self.seen += batch
 
     def _gradients(
@@ -206,6 +200,7 @@ class Trainer:
             module.load_state_dict(values)
         ours = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": ours})
+        self._update.note_loaded()
         first_scale = self.guard.scale.clone()
         self.guard.load(state["guard"])
         if not keeps_scale:

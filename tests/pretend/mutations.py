@@ -77,12 +77,14 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "training/trainer.py": (
         (_STEP, "self.seen += batch", "self.seen += batch if loss.item() else batch"),
-        (_STEP, "= is_bad.float()", "= torch.tensor(float(bool(is_bad)), device=loss.device)"),
         (
             _counts("cifar10-uncond-ddpmpp"),
             "zero_grad(set_to_none=True)",
             "zero_grad(set_to_none=False)",
         ),
+    ),
+    "training/update.py": (
+        (_STEP, "= is_bad.float()", "= torch.tensor(float(bool(is_bad)), device=is_bad.device)"),
     ),
     "training/writer.py": (
         (_STATE, "download(tree.detach())", "tree.detach().cpu()"),
