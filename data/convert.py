@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from data.cache import cache_folder
-from data.decoding import to_channels_first
 from data.listing import LeftOut, phrases
+from data.modes import Plain
 from data.sources import open_source
 from data.transforms import CHANNELS, NATURAL_SIZES, TRANSFORMS, UNPADDED
-from data.writer import DatasetWriter, EncodedImage, check_dest, encode
+from data.writer import DatasetWriter, EncodedImage, check_dest, encode_plain
 from torch_utils.errors import UserError, unknown_name
 from torch_utils.files import drop_temporaries, writing
 from torch_utils.locks import holding
@@ -68,15 +68,17 @@ def convert(
     images = open_source(source, max_images, split, skip_bad=skip_bad)
     rows, columns = images.margins if transform in UNPADDED else (0, 0)
 
-    def prepare(image: np.ndarray, where: str) -> EncodedImage | None:
-        inner = image[rows : len(image) - rows, columns : image.shape[1] - columns]
+    def prepare(image: Plain, where: str) -> EncodedImage | None:
+        if rows or columns:
+            image = np.asarray(image)
+            image = image[rows : len(image) - rows, columns : image.shape[1] - columns]
         try:
-            sized = inner if size is None else TRANSFORMS[transform](inner, *size)
+            sized = image if size is None else TRANSFORMS[transform](image, *size)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
         if sized is None:
             return None
-        return encode(to_channels_first(CHANNELS[channels](sized) if channels else sized))
+        return encode_plain(CHANNELS[channels](sized) if channels else sized)
 
     names, kind = images.label_names, images.label_kind
     left_out = LeftOut()

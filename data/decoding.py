@@ -30,6 +30,7 @@ PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 PIL.Image.core.set_block_size(2**26)  # type: ignore[attr-defined]
 # Stubs without a decoder, and formats that Pillow passes to Ghostscript or to Windows.
 _UNUSABLE_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_COMMON = ("PNG", "JPEG", "WEBP")  # what is known of these says whether they have EXIF data
 _ORIENTATION_TAG = 0x0112
 _EXIF_KEYS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _DEEP = re.compile("(?<!BGR);16")  # Pillow's names for 16 bits a channel; BGR;16 is a pixel's
@@ -43,9 +44,8 @@ def _formats() -> tuple[str, ...]:
     PIL.Image.init()
     usable = set(PIL.Image.OPEN) - _UNUSABLE_FORMATS
     # Pillow tries them in order, so the common ones come first: a third less time for a small PNG.
-    return tuple(
-        sorted(usable, key=lambda name: (name not in ("PNG", "JPEG"), name != "PNG", name))
-    )
+    common = [name for name in _COMMON if name in usable]
+    return (*common, *sorted(usable.difference(common)))
 
 
 @functools.cache
@@ -130,7 +130,7 @@ def _named_failures(where: str) -> Iterator[None]:
 
 def orientation(picture: PIL.Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) to 8; 1 if there is none or it is unreadable."""
-    if picture.format in ("PNG", "JPEG") and not picture.info.keys() & _EXIF_KEYS:
+    if picture.format in _COMMON and not picture.info.keys() & _EXIF_KEYS:
         return 1  # looking for it takes a tenth of the time of decoding a small image
     try:
         value = picture.getexif().get(_ORIENTATION_TAG, 1)

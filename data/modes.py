@@ -15,6 +15,9 @@ import PIL.Image
 from data.decoding import orientation
 from torch_utils.errors import UserError
 
+# An upright image: uint8 [H, W] or [H, W, 3], or a picture in mode L or RGB
+Plain = np.ndarray | PIL.Image.Image
+
 # EXIF orientation -> what makes an image [H, W, ...] upright
 _UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: image[:, ::-1],
@@ -30,6 +33,19 @@ _TARGET_MODES = {"1": "L", "L": "L", "LA": "L", "La": "L"} | dict.fromkeys(
 )
 _STRIPE = 2**22  # pixels
 _STRAIGHT_ALPHA = {"La": "LA", "RGBa": "RGBA"}
+
+
+def plain_picture(picture: PIL.Image.Image, where: str) -> Plain:
+    """As `to_plain`, but a picture of usual size that is plain already is returned as it is.
+
+    A part of it can then be cut out without an array of the whole, which takes as long as to
+    decode half of a photograph. The array of a large one is made part by part.
+    """
+    target = _TARGET_MODES.get(picture.mode)
+    is_plain = picture.mode == target and not picture.has_transparency_data
+    if is_plain and picture.width * picture.height <= _STRIPE and orientation(picture) == 1:
+        return picture
+    return to_plain(picture, where)
 
 
 def to_plain(picture: PIL.Image.Image, where: str) -> np.ndarray:

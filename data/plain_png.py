@@ -19,6 +19,16 @@ _MAX_BYTES = 2**19  # of the file; a plain one of so many pixels has less
 
 
 def decode_plain(content: bytes) -> np.ndarray | None:
+    """As `plain_png`, but uint8 [H, W] or [H, W, 3], not to be written to."""
+    picture = plain_png(content)
+    if picture is None:
+        return None
+    shape = (picture.height, picture.width, 3)
+    pixels = np.frombuffer(picture.tobytes(), np.uint8)  # np.asarray takes a little longer
+    return pixels.reshape(shape if picture.mode == "RGB" else shape[:2])
+
+
+def plain_png(content: bytes) -> PIL.Image.Image | None:
     """Decode a PNG that has a header, pixels and an end, and nothing else.
 
     All checksums are verified, also those that Pillow does not look at.
@@ -27,8 +37,7 @@ def decode_plain(content: bytes) -> np.ndarray | None:
         content: of the file.
 
     Returns:
-        uint8 [H, W] or [H, W, 3], not to be written to; None if the file is anything else, damaged
-        or not.
+        A picture in mode L or RGB; None if the file is anything else, damaged or not.
     """
     if content[: len(_START)] != _START or not 57 <= len(content) <= _MAX_BYTES:
         return None
@@ -40,12 +49,9 @@ def decode_plain(content: bytes) -> np.ndarray | None:
         return None
     mode = "RGB" if colours else "L"
     try:
-        pixels = PIL.Image.frombytes(mode, (width, height), packed, "zip", mode).tobytes()
+        return PIL.Image.frombytes(mode, (width, height), packed, "zip", mode)
     except (ValueError, OSError):
         return None
-    return np.frombuffer(pixels, np.uint8).reshape(
-        (height, width, 3) if colours else (height, width)
-    )
 
 
 def _packed(content: bytes) -> bytes | None:

@@ -13,6 +13,7 @@ import numpy as np
 from data.archive import Label
 from data.labels import LabelRule, absent_classes
 from data.listing import LeftOut, phrases
+from data.modes import Plain
 from data.sources.interface import Source
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
@@ -66,12 +67,13 @@ class ImageStatistics:
         return math.sqrt(np.mean(self.mean_and_std()[1] ** 2))
 
 
-def _histogram(image: np.ndarray, _: str) -> tuple[np.ndarray, tuple[int, int]]:
-    channels = image[..., None] if image.ndim == 2 else image
+def _histogram(image: Plain, _: str) -> tuple[np.ndarray, tuple[int, int]]:
+    pixels = np.asarray(image)
+    channels = pixels[..., None] if pixels.ndim == 2 else pixels
     counts = [
         np.bincount(channels[..., c].ravel(), minlength=256) for c in range(channels.shape[2])
     ]
-    return np.stack(counts), (image.shape[1], image.shape[0])
+    return np.stack(counts), (pixels.shape[1], pixels.shape[0])
 
 
 def _count_label(statistics: ImageStatistics, label: Label) -> None:

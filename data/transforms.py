@@ -1,7 +1,7 @@
 """How dataset_tool.py brings an image to size: EDM's three transforms, published CelebA crops.
 
-Each takes a uint8 image [H, W] or [H, W, 3] and returns one, or None for "leave it out". The
-conversions to gray and RGB are here, too.
+Each takes a plain image (`data.modes`) and returns one, of an array an array, or None for "leave it
+out". The conversions to gray and RGB are here, too.
 """
 
 import functools
@@ -10,51 +10,71 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import PIL.Image
 
+from data.modes import Plain
 from torch_utils.errors import UserError
+from torch_utils.images import picture_of
 
-Transform = Callable[[np.ndarray, int, int], np.ndarray | None]
+Transform = Callable[[Plain, int, int], Plain | None]
+
+
+def _size(image: Plain) -> tuple[int, int]:
+    """Rows and columns."""
+    if isinstance(image, np.ndarray):
+        return image.shape[0], image.shape[1]
+    return image.height, image.width
+
+
+def _cut(image: Plain, top: int, left: int, rows: int, columns: int) -> Plain:
+    if isinstance(image, np.ndarray):
+        return image[top : top + rows, left : left + columns]
+    return image.crop((left, top, left + columns, top + rows))
 
 
 def _resize(
-    image: np.ndarray,
+    image: Plain,
     width: int,
     height: int,
     method: PIL.Image.Resampling = PIL.Image.Resampling.LANCZOS,
-) -> np.ndarray:
-    return np.asarray(PIL.Image.fromarray(image).resize((width, height), method))
+) -> Plain:
+    if isinstance(image, np.ndarray):
+        return np.asarray(picture_of(image).resize((width, height), method))
+    return image.resize((width, height), method)
 
 
-def _to_rgb(image: np.ndarray) -> np.ndarray:
-    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+def _to_rgb(image: Plain) -> Plain:
+    if isinstance(image, np.ndarray):
+        return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _to_gray(image: np.ndarray) -> np.ndarray:
+def _to_gray(image: Plain) -> Plain:
     """The luma of ITU-R 601; an RGB image that is gray keeps its values."""
-    return image if image.ndim == 2 else np.asarray(PIL.Image.fromarray(image).convert("L"))
+    if isinstance(image, np.ndarray):
+        return image if image.ndim == 2 else np.asarray(picture_of(image).convert("L"))
+    return image if image.mode == "L" else image.convert("L")
 
 
-def scale(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def scale(image: Plain, width: int, height: int) -> Plain:
     """Resize to exactly width x height; an image of that size stays as it is, gray stays gray."""
-    if image.shape[:2] == (height, width):
+    if _size(image) == (height, width):
         return image
     return _resize(image, width, height)
 
 
-def bilinear(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def bilinear(image: Plain, width: int, height: int) -> Plain:
     """Resize to exactly width x height, bilinear: MNIST in published DDPM and v-diffusion code."""
     return _resize(image, width, height, PIL.Image.Resampling.BILINEAR)
 
 
-def center_crop(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def center_crop(image: Plain, width: int, height: int) -> Plain:
     """Cut the central square of the shorter side and resize it to width x height, RGB."""
-    rows, columns = image.shape[:2]
+    rows, columns = _size(image)
     side = min(rows, columns)
     top, left = (rows - side) // 2, (columns - side) // 2
-    square = image[top : top + side, left : left + side]
-    return _resize(_to_rgb(square), width, height)
+    return _to_rgb(_resize(_cut(image, top, left, side, side), width, height))
 
 
-def center_crop_wide(image: np.ndarray, width: int, height: int) -> np.ndarray | None:
+def center_crop_wide(image: Plain, width: int, height: int) -> Plain | None:
     """Cut central rows, resize to width x height and centre on a black width x width square, RGB.
 
     As published, round(width * rows / columns) rows are cut; an image narrower than `width`, or
@@ -67,15 +87,15 @@ def center_crop_wide(image: np.ndarray, width: int, height: int) -> np.ndarray |
         raise UserError(
             f"center-crop-wide needs a resolution at least as wide as high, not {width}x{height}"
         )
-    rows, columns = image.shape[:2]
+    rows, columns = _size(image)
     crop_rows = round(width * rows / columns)
     if columns < width or crop_rows < height:
         return None
     top = (rows - crop_rows) // 2
-    strip = _resize(_to_rgb(image[top : top + crop_rows]), width, height)
+    strip = _to_rgb(_resize(_cut(image, top, 0, crop_rows, columns), width, height))
     canvas = np.zeros((width, width, 3), np.uint8)
     margin = (width - height) // 2
-    canvas[margin : margin + height] = strip
+    canvas[margin : margin + height] = np.asarray(strip)
     return canvas
 
 
@@ -87,17 +107,17 @@ _CELEBA_CROPS: Mapping[str, tuple[int, int, int]] = {
 }
 
 
-def celeba_crop(image: np.ndarray, width: int, height: int, *, name: str) -> np.ndarray:
+def celeba_crop(image: Plain, width: int, height: int, *, name: str) -> Plain:
     """Cut a published square out of an aligned CelebA image; resize it, bilinear as published.
 
     Raises:
         UserError: the image has another size than 178x218.
     """
-    rows, columns = image.shape[:2]
+    rows, columns = _size(image)
     if (rows, columns) != _CELEBA_SIZE:
         raise UserError(f"{name} is for aligned CelebA, 178x218 pixels, not {columns}x{rows}")
     top, left, side = _CELEBA_CROPS[name]
-    square = image[top : top + side, left : left + side]
+    square = _cut(image, top, left, side, side)
     if (height, width) == (side, side):
         return square
     return _resize(square, width, height, PIL.Image.Resampling.BILINEAR)
@@ -117,4 +137,4 @@ NATURAL_SIZES: Mapping[str, tuple[int, int]] = {
     name: (side, side) for name, (_, _, side) in _CELEBA_CROPS.items()
 }
 # --channels of dataset_tool.py.
-CHANNELS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"rgb": _to_rgb, "gray": _to_gray}
+CHANNELS: Mapping[str, Callable[[Plain], Plain]] = {"rgb": _to_rgb, "gray": _to_gray}

@@ -21,10 +21,11 @@ import numpy as np
 from data.archive import Label
 from data.labels import LabelRule, check_labels
 from data.listing import INDEX_NAME
+from data.modes import Plain
 from data.shapes import remedy
 from torch_utils.errors import UserError
 from torch_utils.files import sync_folder, writing
-from torch_utils.images import png_bytes
+from torch_utils.images import picture_of, picture_png, png_bytes
 from torch_utils.text import printable
 from torch_utils.zip_writing import member, new_zip
 
@@ -136,6 +137,13 @@ class EncodedImage:
 def encode(image: np.ndarray) -> EncodedImage:
     """Encode a uint8 image [C, H, W] with 1 or 3 channels; for threads."""
     return EncodedImage(image.shape, png_bytes(image, compress_level=0))
+
+
+def encode_plain(image: Plain) -> EncodedImage:
+    """As `encode`, of a plain image, which need not be an array."""
+    picture = picture_of(image) if isinstance(image, np.ndarray) else image
+    shape = (len(picture.mode), picture.height, picture.width)  # L or RGB: a letter a channel
+    return EncodedImage(shape, picture_png(picture, compress_level=0))
 
 
 class DatasetWriter:

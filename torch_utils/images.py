@@ -19,12 +19,15 @@ _PNG_BLOCK = 2**16  # bytes of packed pixels in a part of a PNG, or four for eac
 
 def to_picture(image: np.ndarray) -> PIL.Image.Image:
     """Turn one uint8 image [C, H, W] with 1 or 3 channels into a Pillow picture (L or RGB)."""
-    channels = image.shape[0]
-    assert image.dtype == np.uint8, image.dtype
-    assert channels in (1, 3), image.shape
-    height, width = image.shape[1:]
-    pixels = (image if channels == 1 else image.transpose(1, 2, 0)).tobytes()
-    return PIL.Image.frombytes("L" if channels == 1 else "RGB", (width, height), pixels)
+    return picture_of(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+
+
+def picture_of(pixels: np.ndarray) -> PIL.Image.Image:
+    """Turn uint8 [H, W] or [H, W, 3] into a Pillow picture (L or RGB)."""
+    assert pixels.dtype == np.uint8, pixels.dtype
+    assert pixels.ndim == 2 or pixels.shape[2:] == (3,), pixels.shape
+    mode = "L" if pixels.ndim == 2 else "RGB"
+    return PIL.Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
 
 
 def from_picture(picture: PIL.Image.Image) -> np.ndarray:
@@ -38,7 +41,11 @@ def png_bytes(image: np.ndarray, compress_level: int = 6) -> bytes:
 
     The bytes are those that Pillow saves; its own way there takes longer for a small image.
     """
-    picture = to_picture(image)
+    return picture_png(to_picture(image), compress_level)
+
+
+def picture_png(picture: PIL.Image.Image, compress_level: int = 6) -> bytes:
+    """Encode a Pillow picture (L or RGB) as PNG, as `png_bytes` does."""
     # as Pillow saves it: no search for the best way, zlib's usual one, no dictionary
     packed = picture.tobytes("zip", picture.mode, False, compress_level, -1, b"")
     block = max(_PNG_BLOCK, 4 * picture.width)

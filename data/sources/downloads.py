@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data.modes import to_plain
+from data.modes import plain_picture
 from data.sources.celeba import open_celeba
 from data.sources.cifar import open_cifar
 from data.sources.idx import open_idx
@@ -93,7 +93,7 @@ def _pictures(name: str, root: Path, split: str) -> Source:
         except (OSError, ValueError, LookupError) as error:
             raise UserError(f"cannot read {where(index)}: {error}") from None
         is_class = hasattr(label, "__index__") and int(label) >= 0
-        return to_plain(picture, where(index)), int(label) if is_class else None
+        return plain_picture(picture, where(index)), int(label) if is_class else None
 
     if names is not None and not all(isinstance(entry, str) for entry in names):
         names = None

@@ -10,8 +10,8 @@ from dataclasses import replace
 from data.archive import ImageArchive, Label
 from data.decoding import open_picture
 from data.listing import common_folder, phrases
-from data.modes import to_plain
-from data.plain_png import decode_plain
+from data.modes import plain_picture
+from data.plain_png import plain_png
 from data.sources.interface import Item, Source
 from torch_utils.class_folders import class_names, in_order
 from torch_utils.errors import UserError
@@ -39,9 +39,9 @@ def archive_source(
     def read(index: int) -> Item:
         name = names[index]
         content, where = archive.read(name), archive.where(name)
-        image = decode_plain(content)
+        image = plain_png(content)
         if image is None:
-            image = to_plain(open_picture(content, where), where)
+            return plain_picture(open_picture(content, where), where), labels.get(name)
         return image, labels.get(name)
 
     def where(index: int) -> str:

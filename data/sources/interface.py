@@ -8,12 +8,13 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from data.archive import Label
+from data.modes import Plain
 from data.parallel import in_runs
 from torch_utils.errors import UserError
 from torch_utils.text import printable
 
 Result = TypeVar("Result")
-Item = tuple[np.ndarray, Label | None]
+Item = tuple[Plain, Label | None]
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Source:
 
     Attributes:
         num: how many.
-        read: image number i, uint8 [H, W] or [H, W, 3], upright, and its label or None; may be
-            called by several threads. Raises a `UserError` that names the image.
+        read_plain: image number i, plain (`data.modes`), and its label or None; may be called by
+            several threads. Raises a `UserError` that names the image.
         where: the name of image number i for a message.
         label_names: names of the classes or of the elements of the vectors, if they are known.
         label_kind: "multi_hot" if labels are tags; None if the labels themselves tell.
@@ -48,7 +49,7 @@ class Source:
     """
 
     num: int
-    read: Callable[[int], Item]
+    read_plain: Callable[[int], Item]
     where: Callable[[int], str]
     label_names: list[str] | None = None
     label_kind: str | None = None
@@ -59,8 +60,17 @@ class Source:
     def __len__(self) -> int:
         return self.num
 
+    def read(self, index: int) -> tuple[np.ndarray, Label | None]:
+        """An image as an array, uint8 [H, W] or [H, W, 3], and its label or None.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        image, label = self.read_plain(index)
+        return np.asarray(image), label
+
     def images(
-        self, function: Callable[[np.ndarray, str], Result | None], num_threads: int | None = None
+        self, function: Callable[[Plain, str], Result | None], num_threads: int | None = None
     ) -> Iterator[Visited[Result]]:
         """Read all images in order, some ahead of time in threads.
 
@@ -77,7 +87,7 @@ class Source:
 
         def visit(index: int) -> Visited[Result]:
             try:
-                image, label = self.read(index)
+                image, label = self.read_plain(index)
             except UserError as error:
                 if not self.skips_damaged:
                     raise UserError(f"{error} (--skip-bad leaves such images out)") from None

@@ -14,12 +14,12 @@ import pytest
 
 from data import parallel
 from data.dataset import ImageDataset
-from data.decoding import open_picture
-from data.modes import to_plain
+from data.decoding import open_picture, to_channels_first
+from data.modes import plain_picture, to_plain
 from data.parallel import ordered_map
 from data.sources import open_source
-from data.transforms import TRANSFORMS
-from data.writer import DatasetWriter, encode
+from data.transforms import CHANNELS, TRANSFORMS
+from data.writer import DatasetWriter, encode, encode_plain
 from tests.data.files import encoded, index, random_image, write_folder, write_zip
 from torch_utils.class_folders import folder_names
 from torch_utils.errors import UserError
@@ -71,13 +71,29 @@ def test_a_transparent_palette_entry_is_black():
     assert image.tolist() == [[[9, 8, 7], [0, 0, 0]]]
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 @pytest.mark.parametrize("value", range(1, 9))
-def test_the_exif_orientation_is_applied(value):
+def test_the_exif_orientation_is_applied(kind, value):
     exif = PIL.Image.Exif()
     exif[0x0112] = value
-    content = encoded(RGB, "png", exif=exif)
+    content = encoded(RGB, kind, exif=exif)
     expected = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(content)))
     np.testing.assert_array_equal(plain(content), expected)
+    picture = plain_picture(open_picture(content, "x"), "x")
+    np.testing.assert_array_equal(picture, expected)
+
+
+@pytest.mark.parametrize("picture", [RGB, GRAY], ids=["RGB", "gray"])
+def test_a_plain_picture_stays_one_unless_it_is_large_or_has_a_transparent_colour(
+    picture, monkeypatch
+):
+    assert plain_picture(picture, "x") is picture
+    clear = picture.copy()
+    clear.info["transparency"] = clear.getpixel((0, 0))
+    assert not np.any(np.asarray(plain_picture(clear, "x"))[0, 0])
+    monkeypatch.setattr("data.modes._STRIPE", 23)  # one pixel less
+    np.testing.assert_array_equal(plain_picture(picture, "x"), picture)
+    assert isinstance(plain_picture(picture, "x"), np.ndarray)
 
 
 def test_more_than_eight_bits_are_refused_by_name():
@@ -213,6 +229,23 @@ def test_scaling_keeps_gray_and_does_nothing_at_the_right_size():
     image = random_image(0, 5, 9, channels=1)
     assert TRANSFORMS["none"](image, 9, 5) is image
     assert TRANSFORMS["none"](image, 4, 7).shape == (7, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(8, 8), (9, 5), (178, 218), (148, 148)])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_pictures_give_the_pixels_of_their_arrays(name, size, channels):
+    image = random_image(0, 218, 178, channels)
+    picture = PIL.Image.fromarray(image)
+    if name == "center-crop-wide" and size[1] > size[0]:
+        pytest.skip("refused")
+    result = TRANSFORMS[name](picture, *size)
+    np.testing.assert_array_equal(result, TRANSFORMS[name](image, *size))
+    for convert_channels in CHANNELS.values():
+        np.testing.assert_array_equal(convert_channels(picture), convert_channels(image))
+    ours, theirs = encode_plain(picture), encode(to_channels_first(image))
+    assert ours == theirs == encode_plain(image)
+    assert ours.shape == (channels, 218, 178)
 
 
 def test_center_crop_cuts_the_central_square():
