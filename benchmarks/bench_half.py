@@ -9,6 +9,7 @@ layouts. The errors are of the images of a trained model, rms over pixels agains
 seeds with network in fp32 and solver in float64.
 """
 
+import copy
 from statistics import median
 from typing import Any
 
@@ -66,8 +67,10 @@ def time_calls(denoiser: Denoiser, batch: int, device: torch.device) -> dict[str
         with autocast("bf16", device):
             return denoiser(x, 1.0)
 
+    apart = halved(copy.deepcopy(denoiser), "fp32", in_place=True)
     calls = {
         "fp32": lambda: denoiser(x, 1.0),
+        "fp32 channels_last": lambda: apart(x, 1.0),
         "bf16 autocast": under_autocast,
         **{f"bf16 {name}": lambda half=half: half(x, 1.0) for name, half in halves.items()},
     }

@@ -37,7 +37,7 @@ _TABLE: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("if len(steps) > 1:", "if False:"),
         ("if not is_bad:", "if True:"),
         ("torch._foreach_copy_(self._gathered.parts, small)", "pass"),
-        ("else adam\n", "else adamw\n"),
+        ("kernel = adamw if", "kernel = adam if"),
         ("for memory in self._memories)", "for memory in self._memories[:2])"),
     ],
     ("training/joined.py", "tests/training/test_update.py"): [

@@ -80,6 +80,21 @@ def test_only_convolutions_of_blocks_are_cast(name: str) -> None:
 def test_float32_is_the_given_denoiser() -> None:
     denoiser = small_denoiser()
     assert halved(denoiser, "fp32") is denoiser
+    assert all(parameter.is_contiguous() for parameter in denoiser.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_in_place_is_laid_out_as_the_network_prefers(name: str) -> None:
+    denoiser = small_denoiser(name)
+    x, labels = noisy()
+    exact = denoiser(x, 0.7, labels)
+    found = halved(denoiser, "fp32", in_place=True)
+    assert found is denoiser
+    prefers = name in ("ddpmpp", "ncsnpp")
+    assert any(not parameter.is_contiguous() for parameter in found.parameters()) == prefers
+    same = found(x, 0.7, labels)
+    assert same.is_contiguous()
+    torch.testing.assert_close(same, exact, rtol=1e-5, atol=1e-5)
 
 
 def test_an_outer_context_does_not_change_its_precision() -> None:
