@@ -15,6 +15,18 @@ _TABLE = {
     ("training/compiling.py", "tests/training/test_compiling.py"): [
         ("with generators(trainer.world.device):", "if True:"),
         ("set_compiler(module, None)", "pass"),
+        ("num_damaged = len(remove_damaged(folder))", "pass"),
+        ("return line + advice if may_be_damage else line", "return line"),
+        ("if may_be_damage else line", "if True else line"),
+    ],
+    ("torch_utils/kernel_cache.py", "tests/torch_utils/test_kernel_cache.py"): [
+        ("return len(key) >= _SHORTEST_KEY and path.parent.name == key[1:3]", "return True"),
+        (" and path.parent.name == key[1:3]", ""),
+        ("or start + num * entry > size", ""),
+        ("kind == _STRING_TABLE", "True"),
+        ("{_key(path)}.lock", "{path.stem}.lock"),
+        ("return size > 0", "return True"),
+        ("or not headers.exists()", ""),
     ],
 }
 

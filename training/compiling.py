@@ -4,6 +4,7 @@ import time
 
 from losses.batch import Batch, Draws
 from networks.compiled import BlockCompiler, set_compiler
+from torch_utils.kernel_cache import kept_folders, kernel_folder, remove_damaged
 from torch_utils.no_memory import is_out_of_memory
 from torch_utils.untouched import generators
 from training.trainer import Trainer
@@ -13,8 +14,8 @@ _MISSING = {
     "InvalidCxxCompiler": "there is no C++ compiler (g++, or what CXX names)",
     "TritonMissing": "Triton is not installed",
     "Python.h": "Python's headers are not installed (python3-dev)",
-    "CppCompileError": "the C++ compiler failed",
 }
+_FAILURES = {"CppCompileError": "the C++ compiler failed"}  # of sources that may be damaged
 _LONGEST = 200  # letters of what PyTorch says
 
 
@@ -24,7 +25,8 @@ def compile_blocks(
     """Compile what a step calls of the blocks, of the weights and of their average.
 
     A micro-batch is tried, which changes nothing that a step depends on. Whatever fails, in any
-    process, leaves the blocks of all as they were. All processes must call.
+    process, leaves the blocks of all as they were. All processes must call. Kernels on disk that a
+    kill has cut off are compiled anew.
 
     Args:
         trainer: before a step.
@@ -43,7 +45,9 @@ def compile_blocks(
     set_compiler(trainer.average, compiler)
     if not num:
         return None
+    folder, num_damaged = kernel_folder(), 0
     try:
+        num_damaged = len(remove_damaged(folder))
         with generators(trainer.world.device):
             trainer.rehearse(batch, draws)
     except Exception as error:  # a compiler may fail in any way
@@ -52,12 +56,18 @@ def compile_blocks(
         reason = reason_of(error)
     compiler.is_open = False
     trainer.world.meet()  # one may take minutes longer than the others
-    if any(trainer.world.any(bool(reason))):
+    is_unknown = bool(reason) and reason not in _MISSING.values()
+    has_failed, may_be_damage = trainer.world.any(bool(reason), is_unknown)
+    if has_failed:
         for module in (trainer.denoiser, trainer.average):
             set_compiler(module, None)
-        return f"not compiled, blocks run eagerly: {reason or 'it failed in another process'}"
+        line = f"not compiled, blocks run eagerly: {reason or 'it failed in another process'}"
+        folders = " and ".join(map(str, kept_folders()))
+        advice = f"; if a kernel on disk is damaged, remove {folders}"
+        return line + advice if may_be_damage else line
     spent = time.monotonic() - start
-    return f"compiled {num} blocks in {spent:.1f} s: {compiler.num_graphs} graphs"
+    line = f"compiled {num} blocks in {spent:.1f} s: {compiler.num_graphs} graphs"
+    return f"{line}; damaged files removed from {folder}: {num_damaged}" if num_damaged else line
 
 
 def reason_of(error: BaseException) -> str:
@@ -68,7 +78,7 @@ def reason_of(error: BaseException) -> str:
         chain.append(cause)
         cause = getattr(cause, "inner_exception", None) or cause.__cause__ or cause.__context__
     texts = [f"{type(each).__name__}: {each}" for each in chain]
-    for sign, words in _MISSING.items():
+    for sign, words in (_MISSING | _FAILURES).items():
         if any(sign in text for text in texts):
             return words
     return texts[0].splitlines()[0][:_LONGEST]

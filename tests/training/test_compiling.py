@@ -8,6 +8,7 @@ import copy
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from training.trainer import Trainer
 PLAIN = "loss.terms=[denoising]"  # fewer kinds of calls
 NO_DROPOUT = "network.dropout=0"  # masks of compiled blocks are others
 TINY = ["--config=configs/digits-tiny.yaml", *OVERRIDES, "--compile=1", "preview=off"]
+FAILED = "not compiled, blocks run eagerly: the C++ compiler failed"
 NO_COMPILER = "not compiled, blocks run eagerly: there is no C++ compiler (g++, or what CXX names)"
 
 
@@ -50,6 +52,14 @@ def compiled(trainer: Trainer, source: MicroBatches, compiler: BlockCompiler) ->
     line = compile_blocks(trainer, batch, draws, compiler)
     assert line is not None
     return line
+
+
+def damaged_kernel(folder: Path) -> Path:
+    """An empty file with a name as the compiler gives it."""
+    path = folder / "ab" / f"c{'ab' * 25}a.main.so"
+    path.parent.mkdir()
+    path.touch()
+    return path
 
 
 def take(trainer: Trainer, source: MicroBatches, num: int) -> dict[str, Any]:
@@ -124,6 +134,29 @@ def test_reasons_are_plain_words_or_one_line() -> None:
     assert reason_of(ValueError("one\ntwo")) == "ValueError: one"
 
 
+def test_damaged_kernels_are_removed_first_and_the_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    path = damaged_kernel(tmp_path)
+    line = compiled(*new_trainer(PLAIN), BlockCompiler("aot_eager"))
+    assert line.startswith("compiled 5 blocks in ")
+    assert line.endswith(f" graphs; damaged files removed from {tmp_path}: 1")
+    assert not path.exists()
+
+
+def test_a_failure_that_damage_may_explain_names_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where headers are kept
+    damaged_kernel(tmp_path)
+    (tmp_path / "locks").touch()  # instead of a folder
+    line = compiled(*new_trainer(PLAIN), BlockCompiler("aot_eager"))
+    assert line.startswith("not compiled, blocks run eagerly: FileExistsError: ")
+    assert line.endswith(f"; if a kernel on disk is damaged, remove {tmp_path}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_with_kernels_resumes_to_the_same_bits(precision: str, tmp_path: Path) -> None:
@@ -133,6 +166,44 @@ def test_a_run_with_kernels_resumes_to_the_same_bits(precision: str, tmp_path: P
     train_tiny(tmp_path / "run", *options, "run.duration=6it")
     found = train_tiny(tmp_path / "run", *options, resume=True)
     assert_equal_states(found["trainer"], whole["trainer"])
+
+
+@pytest.mark.slow
+def test_kernels_that_were_cut_off_are_compiled_anew_or_blocks_run_eagerly(tmp_path: Path) -> None:
+    cache = tmp_path / "kernels"
+    places = {"TORCHINDUCTOR_CACHE_DIR": str(cache), "TMPDIR": str(tmp_path)}
+
+    def trained(name: str) -> tuple[dict[str, Any], str]:
+        words = [f"--outdir={tmp_path / name}", "--nosubdir", *TINY, PLAIN, "run.duration=2it"]
+        done = subprocess.run(
+            [sys.executable, "train.py", *words], capture_output=True, text=True, cwd=ROOT,
+            timeout=1800, env={**ENVIRONMENT, **places},
+        )  # fmt: skip
+        assert done.returncode == 0, (done.returncode, done.stderr)
+        state = newest_state(tmp_path / name)[1]
+        assert state is not None
+        return state["trainer"], (tmp_path / name / LOG_FILE).read_text()
+
+    whole, _ = trained("whole")
+    libraries = sorted(cache.glob("??/*.main.so"))
+    # opened after it was cut off to 4096 bytes, a library ends the process by a bus error
+    for path, size in zip(libraries, (0, 4096, 8192), strict=False):
+        os.truncate(path, size)
+    for path in sorted(cache.glob("??/*.py"))[:2]:
+        os.truncate(path, 0)
+    again, log = trained("again")
+    assert f" graphs; damaged files removed from {cache}: 5\n" in log
+    assert_equal_states(again, whole)
+
+    headers = sorted(tmp_path.glob("torchinductor_*/precompiled_headers/*.gch"))
+    if not headers:
+        return  # this PyTorch makes none
+    for path in headers:
+        os.truncate(path, path.stat().st_size // 2)
+    libraries[0].unlink()
+    _, log = trained("eager")
+    folders = f"{cache} and {headers[0].parent}"
+    assert f"{FAILED}; if a kernel on disk is damaged, remove {folders}\n" in log
 
 
 @pytest.mark.slow
