@@ -14,6 +14,7 @@ from torch_utils import leaving, threads
 from torch_utils.addresses import address_of, is_url, shown
 from torch_utils.errors import Failure, UserError, explained, nearest, unknown_name
 from torch_utils.files import DISK_FULL
+from torch_utils.kept_memory import keep_freed_memory
 from torch_utils.leaving import exit_process
 from torch_utils.no_memory import is_out_of_memory, shortage
 
@@ -100,7 +101,8 @@ class Command(click.Command):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command and end the process with its exit code.
 
-        A program that has not loaded PyTorch gets the thread settings of `torch_utils.threads`.
+        A program that has not loaded PyTorch gets the thread settings of `torch_utils.threads`,
+        and each keeps freed memory (`torch_utils.kept_memory`).
 
         Args:
             args, kwargs: of `click.Command.main`. With `standalone_mode=False`, for a call from
@@ -115,6 +117,7 @@ class Command(click.Command):
         if not is_program:
             return self._run(*args, **kwargs)
         threads.set_defaults()
+        keep_freed_memory()
         try:
             result = self._run(*args, **kwargs)
         except (UserError, Failure) as error:
