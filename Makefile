@@ -20,7 +20,7 @@ demo: .venv/ready
 		--resume=latest
 	$(BIN)/python generate.py --network=$(DEMO)/training --outdir=$(DEMO)/images \
 		--seeds=0-99 --class=each --batch=250
-	$(BIN)/python benchmarks/digits_quality.py --images=$(DEMO)/images --grid=$(DEMO)/grid.png
+	$(BIN)/python -m benchmarks.digits_quality --images=$(DEMO)/images --grid=$(DEMO)/grid.png
 	$(BIN)/python fid.py compare $(DEMO)/training assets/digits-8x8.zip --num=1000 --detector=digits \
 		--ref=assets/digits-8x8.zip --metrics=fid,is,kid,pr --html=$(DEMO)/report.html
 
@@ -36,8 +36,8 @@ test-fast: .venv/ready
 test-full: .venv/ready
 	$(BIN)/python -m tests.report
 
-# every program of benchmarks/ one after the other, about an hour on two cores; BENCH=--list names
-# them, and BENCH='--only=training,generate' runs some
+# every program of benchmarks/ one after the other, more than two hours on two cores; BENCH=--list
+# names them with their minutes, and BENCH='--only=training,generate' runs some
 bench: .venv/ready $(DEMO)/training
 	$(BIN)/python -m benchmarks $(BENCH)
 

@@ -68,7 +68,10 @@ PROGRAMS = (
     Program("bench_losses.py", "what each term of the objective costs", 4),
     Program("bench_augment.py", "augmentation of the moved images against that of all", 1),
     Program("bench_samplers.py", "the solvers' own cost and their errors", 6),
-    Program("bench_fid.py", "every stage of scoring that sees images", 3),
+    Program(
+        "solver_errors.py", "the solvers' errors against steps and passes", 10, has_device=False
+    ),
+    Program("bench_fid.py", "every stage of scoring that sees images", 5),
     Program("bench_distances.py", "scores that compare two sets of features", 5),
     Program("bench_data.py", "the first decode of a data set, and batches", 2, has_device=False),
     Program("bench_dataset_tool.py", "converting images, one or all cores", 3, has_device=False),
@@ -89,7 +92,8 @@ PROGRAMS = (
 def run_one(program: Program, device: str, outdir: Path) -> int:
     """Run a program and show what it prints; its exit code."""
     out = outdir / program.results(device)
-    command = [sys.executable, str(ROOT / "benchmarks" / program.file), *program.args]
+    module = f"benchmarks.{program.file.removesuffix('.py')}"  # by -m, see benchmarks/__init__.py
+    command = [sys.executable, "-m", module, *program.args]
     command += [f"--device={device}"] if program.has_device else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([*command, f"--out={out}"], cwd=ROOT, env=environment).returncode

@@ -1,6 +1,6 @@
 """What augmentation costs, and what is gained by resampling only the images that are moved.
 
-    python benchmarks/bench_augment.py
+    python -m benchmarks.bench_augment
 
 EDM's set at its p = 0.12, drawing included, against the same images with every one resampled, as
 the published code does whenever the set has an affine map; in turn, in one run.

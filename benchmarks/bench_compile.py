@@ -1,16 +1,18 @@
 """A training step with compiled blocks and without: time of a step, and until the first one.
 
-    python benchmarks/bench_compile.py --device=cpu --out=benchmarks/results/compile-cpu.json
+    python -m benchmarks.bench_compile --device=cpu --out=benchmarks/results/compile-cpu.json
 
 A step is a whole one: micro-batch to gradients, optimizer, average. Both kinds of step are made in
 turn by two trainers in one process. The first step is timed eager, with an empty cache of kernels,
-and with the kernels that this left on disk. Where time is short, --rounds=0 leaves out all but the
-first two, and fills --cache for a later call.
+and with the kernels that this left on disk, each in a new process. Where time is short, --rounds=0
+leaves out all but the first two, and fills --cache for a later call.
 """
 
+import multiprocessing
 import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,31 +77,51 @@ class Steps:
         return line
 
 
+def first_step(is_compiled: bool, *setting: Any) -> tuple[float, str]:
+    """Seconds until a process has made its first step, and the line of its compiler.
+
+    Args:
+        is_compiled: whether blocks are compiled before.
+        setting: arguments of `Steps`.
+    """
+    *_, device = setting
+    prepared_device(device.type, trains=True)
+    steps = Steps(*setting)
+    start = time.perf_counter()
+    line = steps.compiled() if is_compiled else ""
+    steps()
+    return round(now(device) - start, 2), line
+
+
+def first_step_afresh(is_compiled: bool, *setting: Any) -> tuple[float, str]:
+    """As `first_step`, in a process where nothing ran before: only the disk can have kernels."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(first_step, is_compiled, *setting).result()
+
+
+def pairs_of(rounds: int, *setting: Any) -> dict[str, Any]:
+    """Seconds of eager and compiled steps in turn, and the ratio."""
+    eager, compiled = Steps(*setting), Steps(*setting)
+    torch._dynamo.reset()
+    compiled.compiled()
+    times = interleaved({"eager": eager, "compiled": compiled}, setting[-1], rounds)
+    return {
+        "step_s": {name: spread(values) for name, values in times.items()},
+        "speedup": ratio(times["eager"], times["compiled"]),
+    }
+
+
 def measure(
     network: dict[str, Any], *, side: int, batch: int, precision: str, device: torch.device,
     rounds: int, is_cold: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """First steps and later ones, eager and compiled, in one precision."""
-    names = ["eager", *(["compiled"] if is_cold else []), *(["compiled_again"] if rounds else [])]
-    seconds, made = {}, {}
-    for name in names:
-        made[name] = steps = Steps(network, side, batch, precision, device)
-        start, line = time.perf_counter(), ""
-        if name != "eager":
-            torch._dynamo.reset()
-            line = steps.compiled()
-        steps()
-        seconds[name] = round(now(device) - start, 2)
+    setting = network, side, batch, precision, device
+    seconds = {}
+    for name in ["eager", *["compiled"] * is_cold, *["compiled_again"] * bool(rounds)]:
+        seconds[name], line = first_step_afresh(name != "eager", *setting)
         print(precision, name, seconds[name], line, flush=True)
-    if not rounds:
-        return {"first_step_s": seconds}
-    pair = {"eager": made["eager"], "compiled": made["compiled_again"]}
-    times = interleaved(pair, device, rounds)
-    return {
-        "first_step_s": seconds,
-        "step_s": {name: spread(values) for name, values in times.items()},
-        "speedup": ratio(times["eager"], times["compiled"]),
-    }
+    return {"first_step_s": seconds} | (pairs_of(rounds, *setting) if rounds else {})
 
 
 @click.command(cls=Command)
@@ -118,7 +140,7 @@ def main(
     precisions: str, cache: str | None, out: str | None,
 ) -> None:  # fmt: skip
     """Measure what compiling the blocks gains, and what it takes before the first step."""
-    where = prepared_device(device)
+    where = prepared_device(device, trains=True)
     network = {
         "model_channels": channels,
         "channel_mult": [int(number) for number in mult.split(",")],

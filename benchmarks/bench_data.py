@@ -1,6 +1,6 @@
 """Images a second: from the cache into training batches, and at the first decoding.
 
-    python benchmarks/bench_data.py --out=benchmarks/results/data-cpu.json
+    python -m benchmarks.bench_data --out=benchmarks/results/data-cpu.json
 
 Makes a data set of CIFAR's size in a temporary folder. The first decoding, which includes opening
 the zip, is compared with a plain loop of zipfile and Pillow on one core, the two timed in turn.

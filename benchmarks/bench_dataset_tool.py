@@ -1,6 +1,6 @@
 """Images a second of dataset_tool.py convert, beside the published way of making a data set.
 
-    python benchmarks/bench_dataset_tool.py --out=benchmarks/results/dataset_tool-cpu.json
+    python -m benchmarks.bench_dataset_tool --out=benchmarks/results/dataset_tool-cpu.json
 
 The published way is `benchmarks.published_data`: one image after the other. Ours runs on one thread
 and on one a core; all three take turns, and must give the same pixels and labels.

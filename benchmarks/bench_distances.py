@@ -1,6 +1,6 @@
 """What scores cost that compare two sets of features, beside the published programs.
 
-    python benchmarks/bench_distances.py --device=cpu --out=benchmarks/results/distances-cpu.json
+    python -m benchmarks.bench_distances --device=cpu --out=benchmarks/results/distances-cpu.json
 
 The Frechet distance beside a square root, as EDM computes it, once with full rank and once with
 fewer images than features; the kernel distance, with so many subsets that they share kernels, as
@@ -9,11 +9,6 @@ it is, with kernels and distances in float32, and with features in float64, as o
 
 Where a call takes many seconds, there are fewer rounds (`--long-rounds`), and none to warm up.
 """
-
-from torch_utils import threads
-
-if __name__ == "__main__":
-    threads.set_defaults()  # as fid.py does; PyTorch reads them when it is loaded
 
 import importlib.util
 from collections.abc import Callable

@@ -1,17 +1,14 @@
 """What a pass of fid.py costs, stage by stage, beside the published programs.
 
-    python benchmarks/bench_fid.py --device=cpu --out=benchmarks/results/fid-cpu.json
+    python -m benchmarks.bench_fid --device=cpu --out=benchmarks/results/fid-cpu.json
 
 Images a second of reading images, resizing them, the detector, the sums, and the whole pass, and
 of the file of a reference. Beside ours stands EDM's way (`benchmarks.published_scores`) and, if it
 is installed, torch-fidelity. The weights of Inception are random unless a file is given, which
-changes no cost; all get the same ones. Numbers from features: `bench_distances.py`.
+changes no cost; all get the same ones. The few images that Inception sees are also read alone:
+that is nearly all start, of processes where a loader has some. Numbers from features:
+`bench_distances.py`.
 """
-
-from torch_utils import threads
-
-if __name__ == "__main__":
-    threads.set_defaults()  # as fid.py does; PyTorch reads them when it is loaded
 
 import importlib.util
 import io
@@ -32,7 +29,7 @@ from torch.utils.data import DataLoader
 from benchmarks import published_scores as published
 from benchmarks.comparison import OURS, compared, told
 from benchmarks.hardware import hardware, prepared_device, write_results
-from benchmarks.timing import FEWEST_PAIRS
+from benchmarks.timing import FEWEST_PAIRS, interleaved, spread
 from data.dataset import ImageDataset
 from metrics import detectors, inception
 from metrics.detectors import Detector
@@ -86,6 +83,17 @@ def reading_ways(path: Path) -> tuple[Ways, Ways]:
         load = DataLoader(ImagesPathDataset(files), batch_size=published.BATCH, num_workers=4)
         from_folder[FIDELITY] = lambda: each(load)
     return from_zip, from_folder
+
+
+def reading_few(path: Path, device: torch.device, rounds: int) -> dict[str, Any]:
+    """Seconds of reading few images, from a zip and from the folder beside it."""
+    found: dict[str, Any] = {}
+    for source, ways in zip(("zip", "folder"), reading_ways(path), strict=True):
+        times = interleaved(ways, device, rounds)
+        found[source] = {name: spread(values) for name, values in times.items()}
+        told_ways = (f"{name} {row['median']:g} s" for name, row in found[source].items())
+        print(f"reading few images from a {source}: {', '.join(told_ways)}", flush=True)
+    return found
 
 
 def network_ways(detector: Detector, images: Tensor, weights: Path) -> tuple[Ways, Ways]:
@@ -189,7 +197,7 @@ def file_ways(features: Tensor, folder: Path) -> Ways:
 @click.option("--weights", metavar="FILE", help="Inception's weights.  [default: random ones]")
 @click.option("--size", default=32, show_default=True, help="Height and width of the images.")
 @click.option("--num", default=64, show_default=True, help="Images that Inception sees.")
-@click.option("--read", default=2000, show_default=True, help="Images that are only read.")
+@click.option("--read", default=20_000, show_default=True, help="Images that are only read.")
 @click.option("--features", default=5000, show_default=True, help="Features that are added up.")
 @click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="All ways, in turn.")
 @click.option("--out", metavar="JSON", help="Where the results go.")
@@ -228,6 +236,7 @@ def main(
         }
         record: dict[str, Any] = {"hardware": hardware(target), "image_shape": [3, size, size]}
         record["torch_fidelity"] = bool(importlib.util.find_spec("torch_fidelity"))
+        record["reading_few_s"] = reading_few(few, target, rounds)
         record["stages"] = {}
         for stage, (count, ways) in stages.items():
             record["stages"][stage] = compared(ways, count, target, rounds)

@@ -1,6 +1,6 @@
 """Fused kernels against PyTorch's operations: norms, residual sums, and whole training passes.
 
-    python benchmarks/bench_fused.py --device=cuda --out=benchmarks/results/fused-cuda.json
+    python -m benchmarks.bench_fused --device=cuda --out=benchmarks/results/fused-cuda.json
 
 Only a GPU has them (docs/training.md); elsewhere this says so and measures nothing. Each ratio is
 the median over pairs of calls made in turn, PyTorch's time over that of the fused kernels.
@@ -66,20 +66,30 @@ def layers(
     branch, gradient = torch.randn_like(x).requires_grad_(), torch.randn_like(x)
     wide = torch.randn(batch, 2 * channels, 1, 1, device=device, dtype=dtype, requires_grad=True)
     norm = GroupNorm(channels).to(device)
-    made: dict[str, Callable[[], Tensor]] = {
-        "norm": lambda: norm(x),
-        "norm, silu": lambda: norm(x, silu=True),
-        "added, norm, silu, dropout": lambda: norm(
-            x, added=wide[:, :channels], silu=True, dropout=0.1
+    weights = list(norm.parameters())
+    # name -> forward pass, and the leaves that it has gradients of
+    made: dict[str, tuple[Callable[[], Tensor], list[Tensor]]] = {
+        "norm": (lambda: norm(x), [x, *weights]),
+        "norm, silu": (lambda: norm(x, silu=True), [x, *weights]),
+        "added, norm, silu, dropout": (
+            lambda: norm(x, added=wide[:, :channels], silu=True, dropout=0.1),
+            [x, wide, *weights],
         ),
-        "norm, scale and shift, silu": lambda: norm(x, scale_shift=wide, silu=True),
-        "residual sum": lambda: residual_sum(branch, x, wide[:, :channels], 0.7),
+        "norm, scale and shift, silu": (
+            lambda: norm(x, scale_shift=wide, silu=True),
+            [x, wide, *weights],
+        ),
+        "residual sum": (
+            lambda: residual_sum(branch, x, wide[:, :channels], 0.7),
+            [branch, x, wide],
+        ),
     }
 
-    def both(forward: Callable[[], Tensor]) -> None:
-        forward().backward(gradient)
+    def both(forward: Callable[[], Tensor], leaves: list[Tensor]) -> None:
+        # backward() would add to the leaves' gradients of the call before, which costs as much
+        torch.autograd.grad(forward(), leaves, gradient)
 
-    return {name: partial(both, forward) for name, forward in made.items()}
+    return {name: partial(both, *case) for name, case in made.items()}
 
 
 def measure_layers(batch: int, device: torch.device, rounds: int) -> list[dict[str, Any]]:
@@ -126,7 +136,7 @@ def main(device: str, sizes: str, batch: int, rounds: int, out: str | None) -> N
     for name in chosen:
         if name not in SIZES:
             raise UserError(f"unknown size {name!r}: known are {', '.join(SIZES)}")
-    where = prepared_device(device)
+    where = prepared_device(device, trains=True)
     if where.type != "cuda":
         print("nothing was measured: the fused kernels need a GPU")
         return

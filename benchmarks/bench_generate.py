@@ -1,6 +1,6 @@
 """generate.py from start to end against the plain sampler as a program: processes, PNGs on disk.
 
-    python benchmarks/bench_generate.py --device=cpu --out=benchmarks/results/generate-cpu.json
+    python -m benchmarks.bench_generate --device=cpu --out=benchmarks/results/generate-cpu.json
 
 Both make the same images of the same snapshot: DDPM++ with 64 channels, multipliers 2, 2 and 4
 blocks a level, at 32x32, with random weights, by Heun's method in 18 steps. Each process is timed
@@ -8,7 +8,6 @@ from its start to its end, and so is one that makes a single image in two steps,
 start-up. The programs are called in turn.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import click
 import torch
 
 from benchmarks.bench_training import NETWORK
-from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.hardware import hardware, own_environment, prepared_device, write_results
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
 from models.build import build
 from models.config import ModelConfig
@@ -49,11 +48,12 @@ def written_snapshot(path: Path, network: Mapping[str, Any], side: int) -> Path:
 
 
 def program(script: str, *args: object) -> Callable[[], object]:
-    """A call that runs a program of this repository to its end."""
+    """A call that runs a program of this repository to its end.
+
+    By its path: with -m, `benchmarks` would choose for the plain sampler how its threads wait.
+    """
     command = [sys.executable, str(ROOT / script), *map(str, args)]
-    # each program chooses how its threads wait: `make bench` has chosen for its own
-    kept = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    environment = kept | {"PYTHONPATH": str(ROOT)}
+    environment = own_environment()
 
     def call() -> None:
         subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)

@@ -1,6 +1,6 @@
 """What half precision gains and costs in sampling: time of a network call, error of every sampler.
 
-    python benchmarks/bench_half.py --network=runs/demo/training \
+    python -m benchmarks.bench_half --network=runs/demo/training \
         --out=benchmarks/results/half-cpu.json
 
 The calls are of DDPM++ with 64 channels (multipliers 2, 2, 32x32 images): in fp32; under autocast,

@@ -1,6 +1,6 @@
 """What the terms of an objective cost: draws, forward and backward, over those of plain denoising.
 
-    python benchmarks/bench_losses.py --device=cpu --out=benchmarks/results/losses-cpu.json
+    python -m benchmarks.bench_losses --device=cpu --out=benchmarks/results/losses-cpu.json
 
 Each variant is timed between two runs of the plain loss, so that a slow moment of the machine meets
 both; the ratio is the median over rounds, `plain` itself the control. Beside it stands what the
@@ -181,7 +181,7 @@ def main(device: str, size: str, batch: int, rounds: int, precision: str, out: s
         raise UserError(f"batch is {batch}: an eighth of it must be a whole number")
     if rounds < 2:
         raise UserError(f"rounds is {rounds}: quartiles need at least 2")
-    where = prepared_device(device)
+    where = prepared_device(device, trains=True)
     setting, objectives = prepare(size, batch, precision, where)
     counts = {name: samples(setting, objective) for name, objective in objectives.items()}
     found, plain_times = ratios(setting, objectives, rounds)

@@ -1,6 +1,6 @@
 """What one busy neighbour costs, by how long the threads of OpenMP spin before they sleep.
 
-    python benchmarks/bench_neighbour.py --out=benchmarks/results/neighbour-cpu.json
+    python -m benchmarks.bench_neighbour --out=benchmarks/results/neighbour-cpu.json
 
 The neighbour is a process that spins on one core. The parts of `make demo` run in fresh processes,
 one for each setting of the environment, which sleep until it is their turn: alone and beside the
@@ -90,6 +90,7 @@ def measure(
     with contextlib.ExitStack() as stack:
         workers = {}
         for name in settings:
+            # by its path: with -m it would get our setting where it is to have none
             command = [str(ROOT / "benchmarks" / "neighbour_work.py"), kind]
             workers[name] = stack.enter_context(running(command, SETTINGS[name]))
             num_threads[name] = int(answer(workers[name]).split()[1])
@@ -120,7 +121,7 @@ def demo_commands(folder: Path, steps: int) -> list[list[str]]:
         f"train.py --config=configs/digits.yaml --outdir={run} --nosubdir --resume=latest "
         f"run.duration={steps}it",
         f"generate.py --network={run} --outdir={images} --seeds=0-99 --class=each --batch=250",
-        f"benchmarks/digits_quality.py --images={images} --grid={folder / 'grid.png'}",
+        f"-m benchmarks.digits_quality --images={images} --grid={folder / 'grid.png'}",
         f"fid.py compare {run} {digits} --num=1000 --detector=digits --ref={digits} "
         f"--metrics=fid,is,kid,pr --html={folder / 'report.html'}",
     )

@@ -1,6 +1,6 @@
 """Speed and memory of the networks: forward, and forward with backward.
 
-    python benchmarks/bench_networks.py --device=cpu --sizes=cifar \
+    python -m benchmarks.bench_networks --device=cpu --sizes=cifar \
         --out=benchmarks/results/networks-cpu.json
 
 For every network: parameters, FLOPs of a forward pass, images a second, peak memory, and
@@ -232,7 +232,7 @@ def main(
     device: str, sizes: str, modes: str, batch: int, min_seconds: float, out: str | None
 ) -> None:
     """Measure the networks and print a table."""
-    where = prepared_device(device)
+    where = prepared_device(device, trains=True)
     sets = {"all": tuple(SIZES), "cifar": CIFAR}
     chosen = sets[sizes] if sizes in sets else tuple(sizes.split(","))
     for name in chosen:

@@ -1,6 +1,6 @@
 """What sampling does beside calls of the network: noises are drawn, and images become PNGs.
 
-    python benchmarks/bench_outputs.py --device=cpu --out=benchmarks/results/outputs-cpu.json
+    python -m benchmarks.bench_outputs --device=cpu --out=benchmarks/results/outputs-cpu.json
 
 Noises: unit normals in float64 for a batch of 32x32 colour images with a generator each, as
 `samplers.starts` draws them and by one generator after the other. PNGs: time and size by zlib's

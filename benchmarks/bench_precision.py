@@ -1,6 +1,6 @@
 """What bf16 and fp16 cost in accuracy: D of a trained model against float32, by bands of sigma.
 
-    python benchmarks/bench_precision.py --network=runs/demo/training --data=assets/digits-8x8.zip
+    python -m benchmarks.bench_precision --network=runs/demo/training --data=assets/digits-8x8.zip
 
 The error is that of the rounding alone, root mean square over pixels, beside the model's own
 denoising error |D - y|, which it should be small against.

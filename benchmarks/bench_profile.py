@@ -1,6 +1,6 @@
 """Where the time of a training step goes, by kinds of operators, and what bounds it.
 
-    python benchmarks/bench_profile.py --out=benchmarks/results/profile-cpu.json
+    python -m benchmarks.bench_profile --out=benchmarks/results/profile-cpu.json
 
 DDPM++ of 64 channels, multipliers 2,2, 32x32, in each precision. The time is that of steps that
 nobody watches; a profile shares it out among the kinds. The peak is that of large matrix products.
@@ -27,13 +27,16 @@ from training.profiling import Operator, activities_on, operators_of
 from training.setup import create_trainer, model_of
 from training.source import MicroBatches
 
-# kind -> parts of the names of its operators; the first kind that fits counts
+# kind -> parts of the names of its operators, and of its kernels on GPUs (`nvjet` is cuBLAS on
+# Hopper); the first kind that fits counts. cuDNN has attention, too; ours are group_norm_*
 KINDS = {
-    "convolutions": ("convolution", "conv2d", "cudnn", "implicit"),
-    "norms": ("group_norm", "GroupNorm", "native_norm"),
-    "attention": ("scaled_dot_product", "softmax", "bmm"),
-    "matrix products": ("addmm", "aten::mm", "linear", "gemm"),
-    "optimizer and averages": ("adam", "Adam", "lerp", "foreach_norm", "Optimizer."),
+    "attention": ("scaled_dot_product", "softmax", "bmm", "flash", "fmha"),
+    "convolutions": ("convolution", "conv2d", "cudnn", "implicit", "fprop", "dgrad", "wgrad"),
+    "norms": ("group_norm", "GroupNorm", "native_norm", "RowwiseMoments", "GammaBeta"),
+    "matrix products": ("addmm", "aten::mm", "linear", "gemm", "nvjet"),
+    "optimizer and averages": (
+        *("adam", "Adam", "lerp", "foreach_norm", "Optimizer.", "multi_tensor_apply"),
+    ),
     "casts and copies": ("copy", "aten::_to_copy", "aten::to", "Memcpy", "clone", "contiguous"),
     "data and random numbers": ("index_select", "random_", "normal_", "uniform_"),
 }
@@ -116,7 +119,7 @@ def main(
     out: str | None,
 ) -> None:
     """Print what a training step is made of, and how much of the machine's peak it reaches."""
-    where, names = prepared_device(device), precisions.split(",")
+    where, names = prepared_device(device, trains=True), precisions.split(",")
     for name in names:
         if name not in DTYPES:
             raise unknown_name("precision", name, DTYPES)

@@ -1,6 +1,6 @@
 """What solvers cost beyond their calls of the network, and how far they are from the exact result.
 
-    python benchmarks/bench_samplers.py --device=cpu --out=benchmarks/results/samplers-cpu.json
+    python -m benchmarks.bench_samplers --device=cpu --out=benchmarks/results/samplers-cpu.json
 
 Overhead: the time of sampling outside of the denoiser, over the time in it, with a network tuned to
 about 10 ms a call; the solver's noises are drawn as `samplers.starts` draws them, image by image.

@@ -1,10 +1,10 @@
 """Cost of training and sampling against batch, resolution, channels, steps and processes.
 
-    python benchmarks/bench_scaling.py --plot=docs/images/scaling.png
+    python -m benchmarks.bench_scaling --plot=docs/images/scaling.png
 
 A small DDPM++ in float32; every axis is varied alone. Times of an axis are taken in turn in one
 process, its memory in a new process for every point. With --axes, the others stay as they are in
---out. The exponent is the slope of least squares
+--out, each with the hardware that it was measured on. The exponent is the slope of least squares
 through the logarithms. The plot needs matplotlib.
 """
 
@@ -109,7 +109,7 @@ def needs_of(point: dict[str, int], device: torch.device) -> dict[str, Any]:
 
     On a CPU, memory is what the process has resident.
     """
-    here = World(0, 1, device)
+    here = World(0, 1, prepared_device(device.type, trains=True))  # of a new process
     config, data = setting(point)
     forecast = forecast_for(config, build(model_of(config, data), empty=True), here)
     before = data.images.numel()
@@ -168,15 +168,19 @@ def measure_sampling(
     return [{"steps": n, "sample_s": spread(times[str(n)])} for n in values]
 
 
-def measure_processes(values: Sequence[int], device: str, rounds: int) -> list[dict[str, Any]]:
+def measure_processes(
+    values: Sequence[int], device: torch.device, rounds: int
+) -> list[dict[str, Any]]:
     """A step of one global batch by several processes of one thread each."""
     rows = []
+    if device.type == "cuda":  # each process has a GPU of its own
+        values = [num for num in values if num <= torch.cuda.device_count()]
     for num in values:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         done = subprocess.run(
             [
                 *(*launcher, f"--nproc_per_node={num}", "-m", "--", "benchmarks.bench_scaling"),
-                *("--in-group", f"--device={device}", f"--rounds={rounds}"),
+                *("--in-group", f"--device={device.type}", f"--rounds={rounds}"),
             ],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
@@ -191,6 +195,7 @@ def measure_processes(values: Sequence[int], device: str, rounds: int) -> list[d
 
 def step_in_group(device: str, rounds: int) -> None:
     """One of several processes: time steps of the global batch, and print the times."""
+    prepared_device(device, trains=True)
     with world(device) as here:
         step = Point(BASE | {"batch": GROUP_BATCH}, here)
         times = interleaved({"step": step}, here.device, rounds)["step"]
@@ -286,7 +291,7 @@ def main(
     if in_group:
         step_in_group(device, rounds)
         return
-    where = prepared_device(device)
+    where = prepared_device(device, trains=True)
     found = {} if out is None or not Path(out).exists() else json.loads(Path(out).read_text())
     old = found.get("axes", {})
     for name in axes.split(","):
@@ -297,12 +302,15 @@ def main(
         elif name == "steps":
             rows = measure_sampling(SAMPLER_STEPS[:points], where, rounds)
         else:
-            rows = measure_processes(PROCESSES[:points], device, rounds)
-        old[name] = {"rows": rows, "exponents": exponents_of(name, rows)}
-        record = {
+            rows = measure_processes(PROCESSES[:points], where, rounds)
+        old[name] = {
             "hardware": hardware(where),
-            "base": BASE | {"group_batch": GROUP_BATCH},
             "rounds": rounds,
+            "rows": rows,
+            "exponents": exponents_of(name, rows),
+        }
+        record = {
+            "base": BASE | {"group_batch": GROUP_BATCH},
             "axes": {name: old[name] for name in LABELS if name in old},
         }
         write_results(out, record)  # what was measured stays if the next axis is interrupted

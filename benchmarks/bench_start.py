@@ -1,12 +1,11 @@
 """How long our programs take to start: help, first image, first training step, a small score.
 
-    python benchmarks/bench_start.py --out=benchmarks/results/start-cpu.json
+    python -m benchmarks.bench_start --out=benchmarks/results/start-cpu.json
 
 Each is a fresh process, in turn, and is timed from its start to its end, or to the first line that
 tells of the result. Files are in the system's cache. `import torch` alone stands beside them.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.hardware import hardware, write_results
+from benchmarks.hardware import hardware, own_environment, write_results
 from benchmarks.timing import FEWEST_PAIRS, spread
 from models.build import build
 from models.snapshot import SnapshotInfo, save_snapshot
@@ -66,14 +65,13 @@ def seconds(start: Start) -> float:
     """Time from the start of a process to its end, or to its line; it is ended then."""
     words, line = start
     begin = time.perf_counter()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
-        env=environment,
+        env=own_environment(),
     ) as process:
         assert process.stdout is not None
         printed = []

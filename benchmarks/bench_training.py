@@ -1,11 +1,11 @@
 """A training step of ours against the yardstick's: the same network, weights, images and batch.
 
-    python benchmarks/bench_training.py --device=cpu --out=benchmarks/results/training-cpu.json
+    python -m benchmarks.bench_training --device=cpu --out=benchmarks/results/training-cpu.json
 
 DDPM++ with 64 channels, multipliers 2, 2 and the published 4 blocks a level, at 32x32, without
 labels; dropout 0.13 as in the published recipe, augmentation off. Everything of a step is timed:
 the batch, loss, gradients, weights, averages and statistics; and apart from it what comes after the
-gradients. On a GPU also with channels_last and compiled, beside the matrix products' rate.
+gradients. On a GPU also with channels_last and `--compile`, beside the matrix products' rate.
 """
 
 import tempfile
@@ -27,8 +27,10 @@ from benchmarks.reference_step import ReferenceStep, ZippedImages, loaded
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
 from torch_utils.command import Command
 from torch_utils.distributed import World
+from torch_utils.errors import UserError
 from torch_utils.images import png_bytes
 from torch_utils.precision import DTYPES
+from training.compiling import compile_blocks
 from training.config import DataConfig, resolve
 from training.data import load_training_data
 from training.recipes import load_config
@@ -135,17 +137,35 @@ def step_flops(trainer: Trainer, source: MicroBatches) -> int:
     return int(counter.get_total_flops())
 
 
+def compile_as_asked(trainer: Trainer, source: MicroBatches) -> None:
+    """Do what `train.py --compile` does before the first step.
+
+    Raises:
+        UserError: blocks cannot be compiled here.
+    """
+    batch, draws, _ = next(source.at(trainer.seen))
+    line = compile_blocks(trainer, batch, draws) or "no blocks"
+    if not line.startswith("compiled"):
+        raise UserError(line)
+    print(line, flush=True)
+
+
 def gpu_variants(
     make: Callable[[str], tuple[Trainer, MicroBatches]], precision: str
 ) -> dict[str, Callable[[], object]]:
-    """The step with channels_last, with compiled networks, and with both."""
+    """The step with channels_last, with compiled blocks, and with both.
+
+    Raises:
+        UserError: blocks cannot be compiled here.
+    """
     calls: dict[str, Callable[[], object]] = {}
     for channels_last, compiled in ((True, False), (False, True), (True, True)):
         trainer, source = make(precision)
-        if channels_last:
-            trainer.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if channels_last:  # averages, too: else each of their updates would change the layout
+            for module in (trainer.denoiser, trainer.average, *trainer.posthoc.values()):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compiled:
-            trainer.denoiser.model.compile()
+            compile_as_asked(trainer, source)
         words = ["channels_last"] * channels_last + ["compiled"] * compiled
         calls[f"{precision} {' '.join(words)}"] = step_of(trainer, source)
     return calls
@@ -207,7 +227,7 @@ def main(
     device: str, batch: int, pairs: int, channels: int, resolution: int, out: str | None
 ) -> None:
     """Compare training steps with the yardstick's."""
-    where = prepared_device(device)
+    where = prepared_device(device, trains=True)
     network = {**NETWORK, "model_channels": channels}
     record: dict[str, Any] = {
         "hardware": hardware(where),

@@ -1,7 +1,7 @@
 """How good are generated digits? Judged by an independent classifier, by Frechet distances, and by
 whether they lie nearer to the training images than unseen digits do.
 
-    python benchmarks/digits_quality.py --images=runs/demo/images --grid=runs/demo/grid.png
+    python -m benchmarks.digits_quality --images=runs/demo/images --grid=runs/demo/grid.png
 
 Reads <images>/<class>/<seed>.png as `generate.py --class=each` writes them. Needs scikit-learn.
 """

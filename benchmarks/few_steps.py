@@ -1,6 +1,6 @@
 """Which solver, on which grid, makes the best images with few network calls.
 
-    python benchmarks/few_steps.py --network=runs/demo/training --device=cpu \\
+    python -m benchmarks.few_steps --network=runs/demo/training --device=cpu \\
         --out=benchmarks/results/few-steps-cpu.json --picture=docs/images/few-steps.png
 
 On exact denoisers, two mixtures of Gaussians, an error is the distance (root mean square over

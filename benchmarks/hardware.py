@@ -11,32 +11,62 @@ import torch
 
 from torch_utils.distributed import choose_device, set_numerics
 from torch_utils.precision import has_fast_bf16
+from training.config import RunConfig
+
+ROOT = Path(__file__).parents[1]
 
 
-def prepared_device(name: str) -> torch.device:
-    """The device that auto, cpu or cuda means, computing with the numerics of our programs.
+def prepared_device(name: str, trains: bool = False) -> torch.device:
+    """The device that auto, cpu or cuda means, computing as our programs do by default.
+
+    Float32 means float32. Whether cuDNN times its algorithms and takes the fastest is what
+    train.py says by default (`run.bench`), which is also EDM's default, for all that is timed in
+    this process, the yardstick too. generate.py and fid.py take the first that fits.
+
+    Args:
+        name: auto, cpu or cuda.
+        trains: whether training is measured.
 
     Raises:
         UserError: CUDA was asked for and there is none.
     """
     set_numerics()
+    torch.backends.cudnn.benchmark = trains and RunConfig().bench
     return choose_device(name)
+
+
+def own_environment() -> dict[str, str]:
+    """The variables of a program that chooses itself how its threads wait, if it does.
+
+    What `benchmarks` chose for this process is not handed on.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    return kept | {"PYTHONPATH": str(ROOT)}
+
+
+def commit() -> str:
+    """The commit of the code, with `-dirty` if a file of it has been changed since."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=ROOT)
+
+    name = git("rev-parse", "--short", "HEAD").stdout.strip()
+    # what benchmarks write changes no other's numbers
+    changed = git("diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results", ":!docs").returncode
+    return f"{name}-dirty" if name and changed else name
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Device, threads or numerics, versions and commit."""
-    root = Path(__file__).parents[1]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=root
-    ).stdout.strip()
     record = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "commit": commit,
+        "commit": commit(),
     }
     if device.type == "cuda":
         record["cuda"] = torch.version.cuda
+        record["cudnn_benchmark"] = torch.backends.cudnn.benchmark
         rounds = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
         record["float32"] = "tf32" if rounds else "exact"
     else:

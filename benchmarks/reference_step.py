@@ -2,8 +2,8 @@
 
 What the published implementation does in a step, in the order in which it does it: images decoded
 and handed over by one worker process, EDM's loss in float32, gradients made finite one by one, Adam
-one parameter at a time, the average of the weights one parameter at a time. Karras et al. 2022
-("EDM"), appendix F.
+as PyTorch does it by default (one parameter at a time on a CPU, many at once on a GPU), the average
+of the weights one parameter at a time. Karras et al. 2022 ("EDM"), appendix F.
 """
 
 import io
@@ -136,7 +136,7 @@ class ReferenceStep:
         }
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.optimizer = torch.optim.Adam(
-            self.parameters.values(), lr=lr, betas=(0.9, 0.999), eps=1e-8, foreach=False
+            self.parameters.values(), lr=lr, betas=(0.9, 0.999), eps=1e-8
         )
         self.state: State = {n: self.parameters.get(n, v) for n, v in state.items()}
         self.lr, self.lr_rampup = lr, lr_rampup

@@ -1,6 +1,6 @@
 """How far solvers are from the exact law, against steps and against passes through the network.
 
-    python benchmarks/solver_errors.py --plot=docs/images/solver-errors.png
+    python -m benchmarks.solver_errors --plot=docs/images/solver-errors.png
 
 No network and no random numbers: on Gaussian data the variance of the result is exact, and on a
 mixture the law is carried through the steps by quadrature (tests/samplers/orders.py). The grid is
@@ -17,7 +17,7 @@ import click
 import torch
 from torch import Tensor
 
-from benchmarks.hardware import write_results
+from benchmarks.hardware import hardware, write_results
 from diffusion.grids import rho_grid
 from networks.layers import has_tangent
 from samplers.solvers.adams import adams
@@ -196,7 +196,8 @@ def main(plot: str | None, out: str | None) -> None:
             slope = math.log(curve[data][-5] / curve[data][-1]) / math.log(STEPS[-1] / STEPS[-5])
             found = " ".join(f"{error:9.2e}" for error in curve[data][::2])
             print(f"{solver.name:36} {data:9} {found}   order {slope:5.2f}")
-    write_results(out, {"steps": STEPS, "grid": "80 to 0.002 and 0, rho 7", "curves": curves})
+    record: dict[str, Any] = {"hardware": hardware(torch.device("cpu")), "steps": STEPS}
+    write_results(out, record | {"grid": "80 to 0.002 and 0, rho 7", "curves": curves})
     if plot is not None:
         draw(curves, Path(plot))
 

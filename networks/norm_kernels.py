@@ -70,7 +70,7 @@ def _deactivated(gradient, z, SILU: tl.constexpr):
 
 
 @triton.jit
-def forward_kernel(
+def group_norm_forward_kernel(
     x,  # [N, groups * width, pixels]
     weight,  # [groups * width]
     bias,
@@ -148,7 +148,7 @@ def forward_kernel(
 
 
 @triton.jit
-def backward_kernel(
+def group_norm_backward_kernel(
     gradient,  # of the result
     through,  # gradient of x from elsewhere
     x,

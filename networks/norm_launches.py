@@ -8,10 +8,16 @@ from torch import Tensor
 
 from networks.fused_norm import empty_gradients, empty_results
 from networks.launching import Launcher, row_stride
-from networks.norm_kernels import ADDED, NOTHING, SCALE_SHIFT, backward_kernel, forward_kernel
+from networks.norm_kernels import (
+    ADDED,
+    NOTHING,
+    SCALE_SHIFT,
+    group_norm_backward_kernel,
+    group_norm_forward_kernel,
+)
 
-_launch_forward = Launcher(forward_kernel)
-_launch_backward = Launcher(backward_kernel)
+_launch_forward = Launcher(group_norm_forward_kernel)
+_launch_backward = Launcher(group_norm_backward_kernel)
 _WHOLE_FORWARD = 16384  # elements of a tile at most, for a group to be computed at once
 _WHOLE_BACKWARD = 8192  # here two tiles are kept
 _BLOCK = 4096  # elements of a tile of larger groups

@@ -22,7 +22,7 @@ _WARPS = _TILE // 512  # of 32 threads, which have 16 elements each
 
 
 @triton.jit
-def forward_kernel(
+def residual_sum_forward_kernel(
     branch,  # [rows, pixels]
     x,
     bias,  # of an image and channel, `stride` from image to image
@@ -47,7 +47,7 @@ def forward_kernel(
 
 
 @triton.jit
-def backward_kernel(
+def residual_sum_backward_kernel(
     gradient,  # [N, channels, pixels], `stride` from image to image
     scaled,  # [rows, pixels]
     sums,  # [rows]
@@ -73,8 +73,8 @@ def backward_kernel(
     tl.store(sums + row, tl.sum(total, axis=1), mask=row < rows)
 
 
-_launch_forward = Launcher(forward_kernel)
-_launch_backward = Launcher(backward_kernel)
+_launch_forward = Launcher(residual_sum_forward_kernel)
+_launch_backward = Launcher(residual_sum_backward_kernel)
 
 
 def forward(branch: Tensor, x: Tensor, bias: Tensor, scale: float) -> Tensor:

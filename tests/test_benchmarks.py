@@ -239,12 +239,13 @@ def test_the_benchmark_of_growth_fits_exponents_and_checks_the_forecast(tmp_path
         assert done.returncode == 0, done.stderr
     record = json.loads(out.read_text())
     assert list(record["axes"]) == ["batch", "steps", "processes"]
-    assert all(len(axis["rows"]) == 2 for axis in record["axes"].values())
+    for axis in record["axes"].values():
+        assert len(axis["rows"]) == 2
+        assert {"device", "torch", "commit"} <= axis["hardware"].keys()
     batch = record["axes"]["batch"]
     assert batch["exponents"]["gflops"] == 1
     for row in batch["rows"]:
         assert abs(row["forecast_gb"] / row["peak_gb"] - 1) < 0.15
-    assert {"device", "torch", "commit"} <= record["hardware"].keys()
 
 
 def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path) -> None:
@@ -252,6 +253,20 @@ def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path)
 
     assert kind_of("aten::mkldnn_convolution") == "convolutions"
     assert kind_of("aten::native_group_norm_backward") == "norms"
+    for sums in ("forward", "backward"):
+        assert kind_of(f"group_norm_{sums}_kernel") == "norms"
+        assert kind_of(f"residual_sum_{sums}_kernel") == "other arithmetic"
+    assert kind_of("void at::native::(anonymous namespace)::RowwiseMomentsCUDAKernel<float>") == (
+        "norms"
+    )
+    assert kind_of("void at::native::GammaBetaBackwardCUDAKernel1<float>") == "norms"
+    assert kind_of("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64>>") == (
+        "attention"
+    )
+    assert kind_of("fmha_cutlassF_f32_aligned_64x64_rf_sm80") == "attention"
+    assert kind_of("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16") == "attention"
+    assert kind_of("sm90_xmma_wgrad_implicit_gemm_bf16bf16_bf16f32_f32") == "convolutions"
+    assert kind_of("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_NNT") == "matrix products"
     assert kind_of("aten::_foreach_lerp_") == "optimizer and averages"
     assert kind_of("aten::mul") == "other arithmetic"
     assert kind_of("autograd::engine::evaluate_function: AddBackward0") == "dispatch and autograd"

@@ -187,7 +187,7 @@ def launches_are_repeated_and_else_tritons() -> None:
     from networks import sum_kernels  # they need triton
     from networks.launching import Launcher
 
-    launcher = Launcher(sum_kernels.backward_kernel)
+    launcher = Launcher(sum_kernels.residual_sum_backward_kernel)
     images = {dtype: torch.zeros(2 * 3 * 32 + 1, device=DEVICE, dtype=dtype) for dtype in DTYPES}
 
     def launch(dtype: torch.dtype = torch.float32, rows: int = 6, start: int = 0) -> int:
