@@ -24,7 +24,7 @@ from torch_utils import cache_folder as folders
 from torch_utils.errors import Failure, UserError
 from torch_utils.files import drop_temporaries, replacing
 from torch_utils.locks import holding
-from torch_utils.notes import warn
+from torch_utils.notes import warn, warn_here
 from torch_utils.threads import num_cores
 
 DEFAULT_LIMIT_GB = 50.0
@@ -186,7 +186,7 @@ def _kept(dataset: ImageDataset, path: Path, shape: entry.Shape) -> np.ndarray |
     except OSError:
         return None  # it cannot be read or mapped: it is made again, if need be in memory
     if found is None:
-        warn(f"{path} is damaged: it is made again")
+        warn_here(f"{path} is damaged: it is made again")
         return None
     images, key = found
     dataset.keys.know(key)
@@ -219,7 +219,7 @@ def _decode(dataset: ImageDataset, array: np.memmap, progress: bool) -> None:
             decode_in_processes(dataset, array, progress)
             return
         except BrokenProcessPool:
-            warn("a process that decoded images was killed: this one goes on alone")
+            warn_here("a process that decoded images was killed: this one goes on alone")
     dataset.load(out=array, progress=progress)
 
 

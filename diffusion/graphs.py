@@ -20,7 +20,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from diffusion.denoiser import ConditionalDenoiser, Denoiser, device_of
 from diffusion.preconditioning import broadcast_sigma
-from torch_utils.notes import warn
+from torch_utils.failed_captures import end_abandoned
+from torch_utils.notes import warn_here
 
 # Rows x height x width of a call that is still captured. The host needs 5 to 10 ms for the launches
 # of a call, whatever its size; the device needs as long for 64 images of 32x32 in half precision,
@@ -88,7 +89,7 @@ class CudaRecorder:
             with contextlib.suppress(torch.OutOfMemoryError):
                 return self._captured(call)
             # what is only cached is not given to a capture; the first one's graph keeps the pool
-            torch.cuda.empty_cache()
+            _empty_cache()
             return self._captured(call)
 
     def _captured(self, call: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
@@ -100,15 +101,22 @@ class CudaRecorder:
                 made = call()
             except BaseException:
                 with contextlib.suppress(RuntimeError):  # which says only that there was an error
-                    graph.capture_end()
+                    self._end(graph)
                 raise
-            graph.capture_end()
+            self._end(graph)
 
         def replay() -> None:
             with self._turn:
                 graph.replay()
 
         return made, replay
+
+    def _end(self, graph: torch.cuda.CUDAGraph) -> None:
+        try:
+            graph.capture_end()
+        except RuntimeError:
+            end_abandoned(self._device, self._pool)
+            raise
 
     def close(self) -> None:
         """Give the memory back to the device, as other work could not use what is kept for this."""
@@ -118,7 +126,13 @@ class CudaRecorder:
             self._graphs.clear()
             if self._is_used:
                 self._is_used = False
-                torch.cuda.empty_cache()
+                _empty_cache()
+
+
+def _empty_cache() -> None:
+    """Give back what is cached, unless PyTorch cannot: no reason for any work to end."""
+    with contextlib.suppress(RuntimeError):
+        torch.cuda.empty_cache()
 
 
 @functools.cache
@@ -235,8 +249,8 @@ class GraphedDenoiser:
         except RuntimeError as error:  # out of memory, and all that CUDA refuses, are such errors
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if reason:  # not before: the error holds what its call has made
+            warn_here(f"sampling goes on without CUDA graphs, which may be slower: {reason}")
             self._give_up()
-            warn(f"sampling goes on without CUDA graphs, which may be slower: {reason}")
         return call.replay is not None
 
 

@@ -16,7 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from networks.imagined import is_imagined
 from networks.layers import full_precision, has_tangent
 from torch_utils.no_memory import is_out_of_memory
-from torch_utils.notes import warn
+from torch_utils.notes import warn_here
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ class Fusion:
     def _give_up(self, device: torch.device, dtype: torch.dtype, reason: str) -> None:
         self._verdicts[device, dtype] = False
         name = str(dtype).removeprefix("torch.")
-        warn(f"fused {self._what} in {name} are not used on {device}: {reason}")
+        warn_here(f"fused {self._what} in {name} are not used on {device}: {reason}")
 
 
 def choose(device: torch.device, verdict: bool | None) -> None:

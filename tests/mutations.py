@@ -56,6 +56,7 @@ MUTANTS = [
         ("not is_one_level or torch.is_grad_enabled() or is_watched", "not is_one_level"),
         ("if torch.is_autocast_enabled(x.device.type):", "if False:"),
         ("self._has_failed or not _can_be_captured", "not _can_be_captured"),
+        ('            warn_here(f"sampling', '            self._give_up(), warn_here(f"sampling'),
     ),
     *_of(
         "diffusion/steps.py",

@@ -18,7 +18,7 @@ from torch_utils.addresses import SHA256_DIGITS, shown
 from torch_utils.errors import UserError
 from torch_utils.files import drop_temporaries, replacing
 from torch_utils.locks import holding
-from torch_utils.notes import say
+from torch_utils.notes import say_here
 from torch_utils.progress import ByteProgress
 from torch_utils.transfer import TIMEOUT, Failed, chunks, opened
 
@@ -183,7 +183,7 @@ def _fetch_from_any(
     for attempt in range(_ATTEMPTS):
         left = [url for url in addresses if url not in failures or failures[url].is_passing]
         if attempt and left:
-            say(f"{path.name}: {failures[left[0]]}: trying again")
+            say_here(f"{path.name}: {failures[left[0]]}: trying again")
             time.sleep(_PAUSE)
         for url in left:
             try:

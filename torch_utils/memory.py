@@ -16,11 +16,14 @@ _FILES = {
 def available_bytes(device: torch.device) -> int | None:
     """Bytes that this process can still allocate: all free ones of a GPU, its share of the host's.
 
+    What PyTorch keeps of a GPU's memory for later tensors of this process is free.
+
     Returns:
         Bytes; None if the system does not tell.
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     host = available_on_host()
     return None if host is None else host // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 

@@ -17,6 +17,7 @@ from data.convert import as_dataset
 from data.dataset import ImageDataset
 from losses.batch import Batch
 from torch_utils.devices import upload
+from torch_utils.memory import available_bytes
 from training.config import DataConfig
 
 
@@ -103,8 +104,8 @@ class TrainingData:
         """Whether the images will lie on the GPU; see `placed`."""
         if device.type != "cuda" or where == "cpu":
             return False
-        free, _ = torch.cuda.mem_get_info(device)
-        return where == "cuda" or self.images.numel() <= free / 2
+        free = available_bytes(device)
+        return where == "cuda" or (free is not None and self.images.numel() <= free / 2)
 
     def placed(self, device: torch.device, where: str) -> "TrainingData":
         """The same data, ready to serve a compute device.

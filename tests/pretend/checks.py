@@ -43,14 +43,18 @@ from tests.pretend.events import WAITS, Events
 from tests.pretend.graph_checks import (
     a_batch_is_replayed,
     a_capture_without_memory_is_tried_once_more,
+    a_failed_capture_is_over_for_the_allocator,
     graphs_leave_no_memory,
     large_batches_are_not_captured,
     only_writers_wait_for_images,
+    sampling_goes_on_where_the_cache_cannot_be_emptied,
     what_cannot_be_captured_is_called,
 )
 from tests.training.runs import SlowFolder
 from torch_utils.devices import upload
 from torch_utils.distributed import world
+from torch_utils.memory import available_bytes
+from training.data import TrainingData
 from training.state import newest_state
 from training.writer import StateWriter
 
@@ -236,6 +240,24 @@ def data_are_uploaded_once() -> None:
             step()
         found = events.bytes["h2d"] + events.bytes["h2d_pageable"]
         assert (found < LITTLE) == is_little, (where, found, str(events))
+
+
+def what_pytorch_keeps_is_free() -> None:
+    """A second run in a process finds as much free memory as the first one, and uses it alike."""
+    device, size = torch.device(DEVICE), 64 << 30
+    images = torch.empty(1, 1, 1, 16 << 30, dtype=torch.uint8, device="meta")
+    data = TrainingData(images, None, "large")
+    before = available_bytes(device)
+    torch.empty(size, dtype=torch.uint8, device=device)
+    assert torch.cuda.memory_reserved() >= size
+    assert available_bytes(device) == before
+    assert data.is_resident(device, "auto")
+    held = torch.empty(size, dtype=torch.uint8, device=device)
+    assert before is not None
+    assert available_bytes(device) == before - size
+    assert not data.is_resident(device, "auto")
+    del held
+    torch.cuda.empty_cache()
 
 
 def sampling_does_not_wait() -> None:
@@ -447,6 +469,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         what_fused_kernels_cannot_do_is_left_to_pytorch,
         launches_are_repeated_and_else_tritons,
         data_are_uploaded_once,
+        what_pytorch_keeps_is_free,
         sampling_does_not_wait,
         sampling_is_that_of_the_cpu,
         the_door_is_that_of_the_cpu,
@@ -457,6 +480,8 @@ CHECKS: dict[str, Callable[[], None]] = {
         graphs_leave_no_memory,
         large_batches_are_not_captured,
         only_writers_wait_for_images,
+        a_failed_capture_is_over_for_the_allocator,
+        sampling_goes_on_where_the_cache_cannot_be_emptied,
         what_cannot_be_captured_is_called,
         float32_is_not_rounded,
         inception_neither_rounds_nor_waits,

@@ -1,9 +1,11 @@
 """What is asserted of CUDA graphs on a pretended GPU; run by `tests.pretend.checks`."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -134,6 +136,58 @@ def what_cannot_be_captured_is_called() -> None:
     del batches
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() <= before
+    torch.randn(3, device=DEVICE)
+
+
+class _Forgetful(torch.cuda.CUDAGraph):
+    """A failed capture stays in the allocator's list of those under way, as in PyTorch 2.11."""
+
+    def capture_begin(self, pool: tuple[int, int], **options: Any) -> None:
+        """Begin as usual."""
+        self.pool_used = pool
+        super().capture_begin(pool, **options)
+
+    def capture_end(self) -> None:
+        """End as usual, but for the list."""
+        try:
+            super().capture_end()
+        except RuntimeError:
+            with contextlib.suppress(RuntimeError):  # it is still there
+                torch._C._cuda_beginAllocateToPool(0, self.pool_used)
+            raise
+
+
+def a_failed_capture_is_over_for_the_allocator() -> None:
+    """Otherwise it gives back no more memory that several streams used."""
+    denoiser, graphs = model(DEVICE), list[_Forgetful]()
+    denoiser.model = _Waiting(denoiser.model)
+
+    def noted() -> _Forgetful:
+        graphs.append(_Forgetful())
+        return graphs[-1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.cuda, "CUDAGraph", noted)
+        list(made(denoiser, {"name": "heun", "steps": 4}, batch=3, num=3))
+    (graph,) = graphs
+    with pytest.raises(RuntimeError, match="not currently recording"):
+        torch._C._cuda_endAllocateToPool(0, graph.pool_used)
+
+
+def sampling_goes_on_where_the_cache_cannot_be_emptied() -> None:
+    """With a capture under way, or one of somebody else's, PyTorch's allocator may refuse that."""
+
+    def refuse() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    for network, is_captured in ((_Waiting, False), (_Hungry, True)):
+        denoiser = model(DEVICE)
+        denoiser.model = network(denoiser.model)
+        with pytest.MonkeyPatch.context() as patched, Events(names=True) as events:
+            patched.setattr(torch.cuda, "empty_cache", refuse)
+            batches = list(made(denoiser, {"name": "heun", "steps": 4}, batch=3, num=3))
+        assert [len(batch.images) for batch in batches] == [3]
+        assert (events.kernels[REPLAY] > 0) == is_captured, str(events)
 
 
 class _Hungry(nn.Module):

@@ -72,6 +72,13 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ),
         (_check("data_are_uploaded_once"), "images=self.images.to(device)", "images=self.images"),
     ),
+    "torch_utils/memory.py": (
+        (
+            _check("what_pytorch_keeps_is_free"),
+            "mem_get_info(device)[0] + kept",
+            "mem_get_info(device)[0]",
+        ),
+    ),
     "training/source.py": (
         (_STEP, "torch.Generator(device).manual_seed", "torch.Generator().manual_seed"),
     ),
@@ -150,6 +157,16 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             _check("what_cannot_be_captured_is_called"),
             "except RuntimeError as",
             "except OSError as",
+        ),
+        (
+            _check("a_failed_capture_is_over_for_the_allocator"),
+            "end_abandoned(self._device, self._pool)",
+            "pass",
+        ),
+        (
+            _check("sampling_goes_on_where_the_cache_cannot_be_emptied"),
+            "                _empty_cache()",
+            "                torch.cuda.empty_cache()",
         ),
     ),
     "diffusion/tables.py": (

@@ -132,6 +132,19 @@ def test_a_capture_that_fails_is_told_once_and_changes_no_image(
     assert capsys.readouterr().err == f"{said}CUDA error: operation not permitted\n"
 
 
+def test_a_capture_that_fails_is_told_before_anything_is_freed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch_utils.notes._said", set())
+    told: list[str] = []
+    recorder = Again(RuntimeError("CUDA error: operation not permitted"))
+    monkeypatch.setattr(recorder, "close", lambda: told.append(capsys.readouterr().err))
+    with Graphs(recorder) as graphs:
+        ready = sampling(cases.Sampling({"name": "heun", "steps": 4}))
+        batches(replace(ready, called=graphs.of), SAMPLES)
+    assert "warning: sampling goes on without CUDA graphs" in told[0]
+
+
 def test_a_capture_that_fails_frees_the_graphs_of_all_models() -> None:
     plain = sampling(cases.Sampling({"name": "heun", "steps": 4, "guidance": 2.0}, has_guide=True))
     expected, recorder = batches(plain, SAMPLES), Again()

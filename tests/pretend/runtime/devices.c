@@ -41,7 +41,7 @@ int cudaSetDevice(int index) {
 }
 int cudaDeviceSynchronize(void) {
     event(SYNC, "cudaDeviceSynchronize", 0);
-    return is_capturing() ? IS_CAPTURING : OK;
+    return unless_capturing();
 }
 
 /* ---------------------------------------------------------------- what they are */
@@ -151,6 +151,8 @@ const char *cudaGetErrorName(int error) {
     switch (error) {
     case OK: return "cudaSuccess";
     case OUT_OF_MEMORY: return "cudaErrorMemoryAllocation";
+    case IS_CAPTURING: return "cudaErrorStreamCaptureUnsupported";
+    case CAPTURE_INVALIDATED: return "cudaErrorStreamCaptureInvalidated";
     default: return "cudaErrorPretended";
     }
 }
@@ -160,6 +162,7 @@ const char *cudaGetErrorString(int error) {
     case OUT_OF_MEMORY: return "out of memory";
     case INVALID_DEVICE: return "invalid device ordinal";
     case IS_CAPTURING: return "operation not permitted when stream is capturing";
+    case CAPTURE_INVALIDATED: return "operation failed due to a previous error during capture";
     default: return "pretended error";
     }
 }

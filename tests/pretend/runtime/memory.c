@@ -145,7 +145,8 @@ static int copied(const char *name, void *to, const void *from, size_t size) {
     if (to_type == DEVICE || from_type == DEVICE) {
         event(kind_of_copy(from_type, to_type), name, size);
         /* the replayed graph would read memory that is long used for something else */
-        if (is_capturing() && (from_type == PAGEABLE || to_type == PAGEABLE)) return IS_CAPTURING;
+        int status = from_type == PAGEABLE || to_type == PAGEABLE ? unless_capturing() : OK;
+        if (status != OK) return status;
     }
     if (!(is_lazy() && size > LARGE && to_type == DEVICE)) memmove(to, from, size);
     return OK;
@@ -160,7 +161,8 @@ int cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int from_devi
 }
 int cudaMemcpy(void *to, const void *from, size_t size, int kind) {
     event(SYNC, "cudaMemcpy", size);
-    return is_capturing() ? IS_CAPTURING : copied("cudaMemcpy", to, from, size);
+    int status = unless_capturing();
+    return status == OK ? copied("cudaMemcpy", to, from, size) : status;
 }
 int cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
                       size_t height, int kind, void *stream) {
@@ -171,7 +173,7 @@ int cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_p
 }
 int cudaMemcpyToSymbol(const void *symbol, const void *from, size_t size, size_t offset, int kind) {
     event(SYNC, "cudaMemcpyToSymbol", size);
-    return OK;
+    return unless_capturing();
 }
 
 int cudaMemset(void *pointer, int value, size_t size) {

@@ -22,7 +22,14 @@ typedef unsigned long long u64;
 /* seen by our files alone; the names of other libraries' functions are not to be taken */
 #define PRIVATE __attribute__((visibility("hidden")))
 
-enum { OK = 0, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, IS_CAPTURING = 900 };
+enum {
+    OK = 0,
+    OUT_OF_MEMORY = 2,
+    NO_DEVICE = 100,
+    INVALID_DEVICE = 101,
+    IS_CAPTURING = 900,
+    CAPTURE_INVALIDATED = 901
+};
 
 /* ---------------------------------------------------------------- events
  * In the order of KINDS in tests/pretend/events.py. */
@@ -53,7 +60,8 @@ PRIVATE int is_lazy(void);
 
 /* ---------------------------------------------------------------- handles */
 PRIVATE void *new_handle(void);
-PRIVATE int is_capturing(void);
+/* what a call returns that a capture forbids, which is then invalid; OK outside of one */
+PRIVATE int unless_capturing(void);
 
 /* a function that has nothing to do, and one whose call is counted as work for the device */
 #define NOTHING(name)                                                                              \

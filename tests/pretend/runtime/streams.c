@@ -10,8 +10,13 @@ void *new_handle(void) {
 }
 
 /* of a thread, as in the capture mode thread_local */
-static _Thread_local int capturing;
-int is_capturing(void) { return capturing; }
+static _Thread_local enum cudaStreamCaptureStatus capture;
+int unless_capturing(void) {
+    if (capture == cudaStreamCaptureStatusNone) return OK;
+    int is_first = capture == cudaStreamCaptureStatusActive;
+    capture = cudaStreamCaptureStatusInvalidated;
+    return is_first ? IS_CAPTURING : CAPTURE_INVALIDATED;
+}
 
 /* ---------------------------------------------------------------- streams */
 MAKE(cudaStreamCreate)
@@ -19,7 +24,7 @@ MAKE(cudaStreamCreateWithFlags)
 MAKE(cudaStreamCreateWithPriority)
 int cudaStreamSynchronize(void *stream) {
     event(SYNC, "cudaStreamSynchronize", 0);
-    return capturing ? IS_CAPTURING : OK;
+    return unless_capturing();
 }
 int cudaStreamGetPriority(void *stream, int *priority) {
     *priority = 0;
@@ -43,7 +48,7 @@ MAKE(cudaEventCreate)
 MAKE(cudaEventCreateWithFlags)
 int cudaEventSynchronize(void *event_handle) {
     event(SYNC, "cudaEventSynchronize", 0);
-    return capturing ? IS_CAPTURING : OK;
+    return unless_capturing();
 }
 int cudaEventElapsedTime(float *milliseconds, void *start, void *end) {
     *milliseconds = 0;
@@ -64,23 +69,25 @@ NOTHING(cudaIpcOpenMemHandle)
 
 /* ---------------------------------------------------------------- graphs */
 int cudaStreamBeginCapture(void *stream, int mode) {
-    capturing = 1;
+    capture = cudaStreamCaptureStatusActive;
     return OK;
 }
+/* an invalid capture ends, too, but with an error and without a graph */
 int cudaStreamEndCapture(void *stream, void **graph) {
-    capturing = 0;
-    *graph = new_handle();
-    return OK;
+    int is_valid = capture == cudaStreamCaptureStatusActive;
+    capture = cudaStreamCaptureStatusNone;
+    *graph = is_valid ? new_handle() : 0;
+    return is_valid ? OK : CAPTURE_INVALIDATED;
 }
 int cudaStreamIsCapturing(void *stream, int *status) {
-    *status = capturing;
+    *status = capture;
     return OK;
 }
 /* as CUDA 12 and 13 have it; what is not asked for is null */
 int cudaStreamGetCaptureInfo_v3(void *stream, int *status, u64 *id, void **graph, void ***nodes,
                                 void **edges, size_t *num_nodes) {
-    *status = capturing;
-    if (id) *id = capturing ? 7 : 0;
+    *status = capture;
+    if (id) *id = capture == cudaStreamCaptureStatusActive ? 7 : 0;
     if (graph) *graph = handles;
     if (nodes) *nodes = 0;
     if (edges) *edges = 0;
