@@ -26,6 +26,7 @@ from models.build import build
 from models.config import ModelConfig
 from models.snapshot import SnapshotInfo, save_snapshot
 from torch_utils.command import Command
+from torch_utils.precision import has_fast_bf16
 
 ROOT = Path(__file__).parents[1]
 PRECISIONS = ("fp32", "bf16")  # of generate.py
@@ -71,7 +72,9 @@ def commands(
             "benchmarks/reference_sampler.py", *how, f"--outdir={folder / 'plain'}", f"--num={num}"
         )
     }
-    for precision in PRECISIONS:
+    # without instructions for it nobody samples in bf16
+    is_fast = device != "cpu" or has_fast_bf16()
+    for precision in PRECISIONS if is_fast else PRECISIONS[:1]:
         own = (f"--outdir={folder / precision}", f"--precision={precision}")
         calls[precision] = program("generate.py", *how, *own, f"--seeds=0-{num - 1}")
     return calls

@@ -8,6 +8,8 @@ the batch, loss, gradients, weights, averages and statistics; and apart from it 
 gradients. On a GPU also with channels_last and `--compile`, beside the matrix products' rate.
 """
 
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,15 +23,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.hardware import ROOT, hardware, own_environment, prepared_device, write_results
 from benchmarks.reference_network import without_prefix
-from benchmarks.reference_step import ReferenceStep, ZippedImages, loaded
+from benchmarks.reference_step import ReferenceStep
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
 from torch_utils.command import Command
 from torch_utils.distributed import World
-from torch_utils.errors import UserError
+from torch_utils.errors import Failure, UserError
 from torch_utils.images import png_bytes
-from torch_utils.precision import DTYPES
+from torch_utils.precision import DTYPES, has_fast_bf16
 from training.compiling import compile_blocks
 from training.config import DataConfig, resolve
 from training.data import load_training_data
@@ -89,14 +91,48 @@ def step_of(trainer: Trainer, source: MicroBatches) -> Callable[[], object]:
     return step
 
 
-def plain_step(
-    trainer: Trainer, data: Path, batch: int
-) -> tuple[ReferenceStep, Callable[[], object]]:
-    """The yardstick with the weights of a trainer, and one step of it."""
-    on_gpu = trainer.world.device.type == "cuda"
-    plain = ReferenceStep(without_prefix(trainer.denoiser.state_dict()), dropout=DROPOUT)
-    batches = loaded(ZippedImages(str(data), use_labels=False), batch, pin=on_gpu)
-    return plain, lambda: plain.step(*next(batches))
+class Yardstick:
+    """The plain step in a process of its own, as a program that knows nothing of ours.
+
+    Use as a context; the process ends with it.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], data: Path, batch: int, device: torch.device):
+        """
+        Args:
+            state: of the network that it starts with.
+            data: zip of images.
+            batch: images a step.
+            device: that it computes on.
+        """
+        path = data.with_name("yardstick.pt")
+        torch.save({name: value.cpu() for name, value in state.items()}, path)
+        # by its path: with -m, `benchmarks` would choose how its threads wait
+        command = [sys.executable, str(ROOT / "benchmarks" / "reference_step.py")]
+        command += [f"--data={data}", f"--state={path}", f"--batch={batch}"]
+        command += [f"--dropout={DROPOUT}", f"--device={device}"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+            cwd=ROOT, env=own_environment(),
+        )  # fmt: skip
+
+    def __enter__(self) -> "Yardstick":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def step(self) -> None:
+        """Take a step.
+
+        Raises:
+            Failure: the process has ended.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("step\n")
+        if self._process.stdout.readline() != "done\n":
+            raise Failure("the yardstick's process has ended")
 
 
 def compared(
@@ -172,15 +208,18 @@ def gpu_variants(
 
 
 def after_gradients(
-    trainer: Trainer, source: MicroBatches, plain: ReferenceStep
+    trainer: Trainer, source: MicroBatches
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    """What follows the gradients: finiteness, Adam, average; the yardstick's, and ours."""
+    """What follows the gradients: finiteness, Adam, average; the yardstick's, and ours.
+
+    Both in this process: it is a matter of milliseconds, and whether threads have just been awake
+    counts more than how they wait.
+    """
     step_of(trainer, source)()
-    gradients: dict[str, Tensor | None] = {
-        name: parameter.grad for name, parameter in trainer.denoiser.model.named_parameters()
-    }
+    plain = ReferenceStep(without_prefix(trainer.denoiser.state_dict()), dropout=DROPOUT)
+    gradients = dict(trainer.denoiser.model.named_parameters())
     for name, parameter in plain.parameters.items():
-        grad = gradients[name]
+        grad = gradients[name].grad
         parameter.grad = None if grad is None else grad.clone()
     loss = torch.zeros((), device=trainer.world.device)
     batch = trainer.config.run.batch
@@ -198,21 +237,26 @@ def measure(
             return ours_under_training(data, precision, batch=batch, network=network, device=device)
 
         calls: dict[str, Callable[[], object]] = {}
-        for precision in ("fp32", "bf16"):
+        # without instructions for it nobody trains in bf16, and a step takes minutes
+        is_fast = device.type == "cuda" or has_fast_bf16()
+        precisions = ("fp32", "bf16") if is_fast else ("fp32",)
+        for precision in precisions:
             trainer, source = make(precision)
             calls[precision] = step_of(trainer, source)
             if device.type == "cuda":
                 calls |= gpu_variants(make, precision)
-        plain, plain_call = plain_step(trainer, data, batch)
-        rows = compared(plain_call, calls, device, pairs)
+        state = without_prefix(trainer.denoiser.state_dict())
+        with Yardstick(state, data, batch, device) as plain:
+            rows = compared(plain.step, calls, device, pairs)
+        plain_update, update = after_gradients(trainer, source)
+        rows |= compared(plain_update, {"optimizer and average": update}, device, 3 * pairs)
         if device.type == "cuda":
             flops = step_flops(trainer, source)
-            peaks = {precision: matmul_rate(precision, device) for precision in ("fp32", "bf16")}
-            for name, row in rows.items():
+            peaks = {precision: matmul_rate(precision, device) for precision in precisions}
+            for name in calls:
+                row = rows[name]
                 rate = flops / row["ours_s"]["median"]
                 row["share_of_matmul_peak"] = rate / peaks[name.split()[0]]
-        plain_update, update = after_gradients(trainer, source, plain)
-        rows |= compared(plain_update, {"optimizer and average": update}, device, 3 * pairs)
     return rows
 
 

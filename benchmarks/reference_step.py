@@ -4,10 +4,15 @@ What the published implementation does in a step, in the order in which it does 
 and handed over by one worker process, EDM's loss in float32, gradients made finite one by one, Adam
 as PyTorch does it by default (one parameter at a time on a CPU, many at once on a GPU), the average
 of the weights one parameter at a time. Karras et al. 2022 ("EDM"), appendix F.
+
+As a program it takes steps when it is told to, so that it has a process of its own: what our
+programs choose for threads and memory is not chosen for it.
 """
 
+import argparse
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Iterator
 
@@ -180,3 +185,30 @@ class ReferenceStep:
             for name, average in self.average.items():
                 average.copy_(self.parameters[name].detach().lerp(average, beta))
         self.seen += batch
+
+
+def main() -> None:
+    """Take a step for each line of the standard input, and say when it is done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="a zip of images")
+    parser.add_argument("--state", required=True, help="the network's state dict")
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--dropout", type=float, required=True)
+    parser.add_argument("--device", required=True)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True  # the published default
+    state = torch.load(options.state, map_location=device, weights_only=True)
+    plain = ReferenceStep(state, dropout=options.dropout)
+    images = ZippedImages(options.data, use_labels=False)
+    batches = loaded(images, options.batch, pin=device.type == "cuda")
+    for _ in sys.stdin:
+        plain.step(*next(batches))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
