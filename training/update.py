@@ -88,6 +88,7 @@ class JoinedUpdate(Update):
         self._alone = self._weights[self._num_small :] + others
         self._gathered = Joined(self._weights[: self._num_small])  # gradients of the small ones
         self._moments: list[Joined] = []
+        self._steps = torch.zeros(0)  # of the small ones, once the moments are joined
 
     def size(self, gradients: Sequence[Tensor]) -> Tensor:
         """A scalar that is finite only if all of them are: of the sums, that of squares is fast."""
