@@ -300,7 +300,7 @@ def test_the_benchmark_of_half_precision_times_every_way_and_compares_every_samp
     )
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out.json").read_text())
-    assert len(record["calls"]) == 4
+    assert len(record["calls"]) == 5
     assert all(row["s_per_image"] > 0 for row in record["calls"].values())
     assert record["errors"].keys() == SAMPLERS.keys() - {"ito_taylor"}
     for row in record["errors"].values():

@@ -137,6 +137,7 @@ def test_every_kind_of_solver_has_a_frame_for_each_step(
     run(unconditional, tmp_path, f"--mode={mode}", *arguments)
     denoiser = open_model(unconditional).denoiser
     sampling = sampling_of(generation_settings({"name": name, "steps": 18}), denoiser)
+    sampling = sampling.at_precision(in_place=True)
     start = start_of(sampling, [Sample(6)], source=LabelSource(0))
     first: dict[int, torch.Tensor] = {}
 
