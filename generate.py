@@ -92,7 +92,7 @@ def main(
     """
     row, own, sampler, warnings = split_options(mode, options)
 
-    from diffusion.graphs import Graphs
+    from diffusion.calls import Calls
     from generation.setup import Asked, open_setup
     from samplers.requests import LabelWords
     from torch_utils.distributed import world
@@ -110,8 +110,8 @@ def main(
         weights=weights,
         rng_device=rng_device,
     )
-    with world(device) as here, ended_by_sigterm(), Graphs() as graphs:
-        setup = open_setup(asked, sampler, here).with_called(graphs.of)
+    with world(device) as here, ended_by_sigterm(), Calls() as calls:
+        setup = open_setup(asked, sampler, here).with_called(calls.of)
         setup.warnings[:0] = warnings
         row.load()(setup, **own)
 

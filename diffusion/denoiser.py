@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from diffusion.preconditioning import Preconditioning, broadcast_sigma
 from diffusion.tables import Table
@@ -221,3 +223,18 @@ def residual(
 def device_of(denoiser: nn.Module) -> torch.device:
     """The device on which a denoiser's weights lie."""
     return next(denoiser.parameters()).device
+
+
+def is_plain_call(x: Tensor, sigma: Tensor | float) -> bool:
+    """Whether a call computes values of one noise level and nothing else.
+
+    Then nothing tells it from another that has the same result: no derivative or gradients are
+    taken, autocast keeps no copies of the weights, and no mode looks at its operations.
+    """
+    is_one_level = not isinstance(sigma, Tensor) or sigma.ndim == 0
+    is_watched = _get_current_dispatch_mode() is not None
+    if not is_one_level or is_watched or torch.is_grad_enabled():
+        return False
+    if torch.is_autocast_enabled(x.device.type):
+        return False
+    return forward_ad.unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]

@@ -15,10 +15,8 @@ from typing import Protocol, Self
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from diffusion.denoiser import ConditionalDenoiser, Denoiser, device_of
+from diffusion.denoiser import ConditionalDenoiser, Denoiser, device_of, is_plain_call
 from diffusion.preconditioning import broadcast_sigma
 from torch_utils.failed_captures import end_abandoned
 from torch_utils.notes import warn_here
@@ -256,14 +254,7 @@ class GraphedDenoiser:
 
 def _can_be_captured(x: Tensor, sigma: Tensor | float) -> bool:
     height, width = x.shape[-2:]
-    is_small = len(x) * height * width <= MAX_PIXELS
-    is_one_level = not isinstance(sigma, Tensor) or sigma.ndim == 0
-    is_watched = _get_current_dispatch_mode() is not None
-    if not is_small or not is_one_level or torch.is_grad_enabled() or is_watched:
-        return False
-    if torch.is_autocast_enabled(x.device.type):  # keeps copies of the weights for its own time
-        return False
-    return forward_ad.unpack_dual(x).tangent is None  # type: ignore[no-untyped-call]
+    return len(x) * height * width <= MAX_PIXELS and is_plain_call(x, sigma)
 
 
 class Graphs:

@@ -7,7 +7,7 @@ preconditioning is computed in the precision of the solver, as ever.
 
 import copy
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -81,27 +81,45 @@ def halved(denoiser: Denoiser, precision: str, *, in_place: bool = False) -> Den
 
     Args:
         denoiser: in float32, without autocast.
-        precision: fp32, bf16 or fp16. In fp32 it is the given denoiser itself; in place, its
-            weights are laid out as its network prefers on a CPU.
+        precision: fp32, bf16 or fp16. In fp32 it is the given denoiser itself, unless weights are
+            to be laid out as its network prefers on a CPU.
         in_place: use up the given denoiser, so that no weight is in memory twice; it is not to be
-            called afterwards. Otherwise it is left alone, and shares what stays in float32.
+            called afterwards. Otherwise it is left alone, and shares what stays as it is.
     """
     layout = memory_layout(device_of(denoiser))
     if precision == "fp32":
-        if in_place and isinstance(denoiser.model, _WithLayout):
-            is_last = denoiser.model.prefers_channels_last
-            denoiser.model.to(memory_format=layout if is_last else torch.contiguous_format)
-        return denoiser
-    model, shared = denoiser.model, dict[int, Any]()
-    if not in_place:
-        tensors = [*model.parameters(), *model.buffers()]
-        shared = {id(tensor): tensor for tensor in tensors}
-        model = copy.deepcopy(model, shared)  # modules alone: every tensor is taken as it is
+        return _laid_out(denoiser, layout, in_place)
+    model = denoiser.model if in_place else _with_same_tensors(denoiser.model)
     for layer in _half_layers(model):
         for name, weights in list(layer.named_parameters()):
             if weights.ndim > 1:  # biases are added in float32
                 setattr(layer, name, _cast(weights, precision, layout))
     return HalfDenoiser(denoiser, model, precision)
+
+
+def _laid_out(denoiser: Denoiser, layout: torch.memory_format, in_place: bool) -> Denoiser:
+    """In float32, with the kernels of convolutions as the network prefers them on a CPU."""
+    model = denoiser.model
+    is_last = isinstance(model, _WithLayout) and model.prefers_channels_last
+    if not is_last or layout != torch.channels_last:
+        return denoiser
+    if not in_place:
+        denoiser = _with_same_tensors(denoiser)
+    for layer in denoiser.model.modules():
+        for name, weights in list(layer.named_parameters(recurse=False)):
+            if weights.ndim == 4:
+                laid = weights.detach().contiguous(memory_format=layout)
+                setattr(layer, name, nn.Parameter(laid, requires_grad=False))
+    return denoiser
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def _with_same_tensors(module: _Module) -> _Module:
+    """A copy of modules alone: every tensor is taken as it is."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 def _half_layers(model: nn.Module) -> Iterator[nn.Module]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffusion.graphs import Graphs
+from diffusion.calls import Calls
 from samplers.labels import LabelSource
 from samplers.sampling import Sampling
 from samplers.solvers.interface import Callback, Project
@@ -123,8 +123,8 @@ def generate(
     """
     source = source or LabelSource(sampling.denoiser.label_dim)
     check_samples(samples, sampling.denoiser.label_dim, source)
-    with Graphs() as graphs:
-        ready = replace(sampling, called=graphs.of)
+    with Calls() as calls:
+        ready = replace(sampling, called=calls.of)
         for first in range(0, len(samples), batch_size):
             chunk = samples[first : first + batch_size]
             start = start_of(sampling, chunk, source=source, rng_device=rng_device)

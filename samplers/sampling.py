@@ -38,7 +38,7 @@ class Sampling:
         sigmas: the levels that are visited, decreasing; the last is 0 unless the grid has another
             end.
         notes: a line for each way in which the levels differ from what was asked for.
-        called: gives what is called in a model's place, e.g. `diffusion.graphs.Graphs.of`.
+        called: gives what is called in a model's place, e.g. `diffusion.calls.Calls.of`.
     """
 
     settings: GenerationSettings

@@ -77,21 +77,23 @@ def test_only_convolutions_of_blocks_are_cast(name: str) -> None:
     assert {"conv0", "conv1", "qkv", "proj"} <= layers <= {"conv0", "conv1", "qkv", "proj", "skip"}
 
 
-def test_float32_is_the_given_denoiser() -> None:
-    denoiser = small_denoiser()
-    assert halved(denoiser, "fp32") is denoiser
-    assert all(parameter.is_contiguous() for parameter in denoiser.parameters())
-
-
+@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_float32_in_place_is_laid_out_as_the_network_prefers(name: str) -> None:
+def test_float32_is_laid_out_as_the_network_prefers(name: str, in_place: bool) -> None:
     denoiser = small_denoiser(name)
     x, labels = noisy()
     exact = denoiser(x, 0.7, labels)
-    found = halved(denoiser, "fp32", in_place=True)
-    assert found is denoiser
+    given = dict(denoiser.named_parameters())
+    found = halved(denoiser, "fp32", in_place=in_place)
     prefers = name in ("ddpmpp", "ncsnpp")
-    assert any(not parameter.is_contiguous() for parameter in found.parameters()) == prefers
+    assert (found is denoiser) == (in_place or not prefers)
+    for key, parameter in found.named_parameters():
+        is_kernel = parameter.ndim == 4
+        if is_kernel and prefers:
+            assert parameter.is_contiguous(memory_format=torch.channels_last), key
+        assert not in_place or parameter.data_ptr() == given[key].data_ptr() or is_kernel, key
+        assert in_place or (parameter is given[key]) == (not is_kernel or not prefers), key
+    assert in_place or all(parameter.is_contiguous() for parameter in given.values())
     same = found(x, 0.7, labels)
     assert same.is_contiguous()
     torch.testing.assert_close(same, exact, rtol=1e-5, atol=1e-5)

@@ -90,7 +90,8 @@ def test_a_solver_that_takes_derivatives_stays_in_float32_and_says_so() -> None:
     assert sampling.notes == [
         "precision bf16 has no effect: sampler ito_taylor takes derivatives of the network, in fp32"
     ]
-    assert sampling.at_precision().denoiser is sampling.denoiser
+    weights = sampling.at_precision().denoiser.parameters()
+    assert {weight.dtype for weight in weights} == {torch.float32}
 
 
 def test_the_guidance_network_has_the_same_precision() -> None:
