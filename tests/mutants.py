@@ -2,11 +2,8 @@
 
 `python -m tests.mutants` works on a copy of the source in a temporary folder, never on the working
 tree. A mutant that survives shows a hole in the tests. Those of the mathematics are listed in
-tests/mutations.py, those of averages of weights in tests/averaging_mutations.py, those of compiled
-blocks in tests/compiling_mutations.py, those of fused kernels in tests/fusing_mutations.py, those
-of what fetches files in tests/download_mutations.py, those of what keeps images in
-tests/output_mutations.py, those of images that are edited in tests/editing_mutations.py, and those
-that only a GPU would show in tests/pretend/mutations.py.
+tests/mutations.py, those of other parts in the files beside it that end so, and those that only a
+GPU would show in tests/pretend/mutations.py.
 """
 
 import argparse
@@ -23,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.averaging_mutations import AVERAGING_MUTANTS
+from tests.call_mutations import CALL_MUTANTS
 from tests.compiling_mutations import COMPILING_MUTANTS
 from tests.cost_mutations import COST_MUTANTS
 from tests.download_mutations import DOWNLOAD_MUTANTS
@@ -37,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 MUTANTS = [
     *MATHEMATICS,
     *AVERAGING_MUTANTS,
+    *CALL_MUTANTS,
     *COST_MUTANTS,
     *COMPILING_MUTANTS,
     *FUSING_MUTANTS,

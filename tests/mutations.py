@@ -47,18 +47,6 @@ MUTANTS = [
         ("dropped - 2 ** (bits - 1)", "dropped"),
     ),
     *_of(
-        "diffusion/graphs.py",
-        "samplers/test_graphs.py",
-        ("found.rows < len(x)", "found.rows != len(x)"),
-        ("self.level.fill_(sigma)", "pass"),
-        ("zip((self.x, *self.others), (x, *others), strict=True)", "[(self.x, x)]"),
-        ("found.made[: len(x)].clone()", "found.made[: len(x)]"),
-        ("not is_one_level or torch.is_grad_enabled() or is_watched", "not is_one_level"),
-        ("if torch.is_autocast_enabled(x.device.type):", "if False:"),
-        ("self._has_failed or not _can_be_captured", "not _can_be_captured"),
-        ('            warn_here(f"sampling', '            self._give_up(), warn_here(f"sampling'),
-    ),
-    *_of(
         "diffusion/steps.py",
         "diffusion/test_steps.py",
         ("return (x - denoised) / sigma", "return (denoised - x) / sigma"),
