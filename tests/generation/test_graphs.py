@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import diffusion.graphs
 from diffusion.graphs import Graphs
 from generation import MODES
 from tests.command import call
@@ -57,8 +56,8 @@ def test_a_mode_replays_calls_and_makes_the_same(
     recorder = Again()
     for name in ("plain", "graphs"):
         if name == "graphs":
-            monkeypatch.setattr(diffusion.graphs, "Graphs", functools.partial(Graphs, recorder))
-            monkeypatch.setattr("samplers.generate.Graphs", functools.partial(Graphs, recorder))
+            monkeypatch.setattr("diffusion.calls.Calls", functools.partial(Graphs, recorder))
+            monkeypatch.setattr("samplers.generate.Calls", functools.partial(Graphs, recorder))
         done = call(
             "generate.py", *options(conditional, tmp_path / name, mode, *arguments(mode, given))
         )
