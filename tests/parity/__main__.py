@@ -19,7 +19,7 @@ def main(folder: str, kinds: str | None, cases: str | None) -> int:
 
     chosen = [
         case
-        for case in read_cases(Path(folder))
+        for case in read_cases(Path(folder).resolve())  # cases change the directory
         if (kinds is None or case.kind in kinds.split(","))
         and (cases is None or case.name in cases.split(","))
     ]

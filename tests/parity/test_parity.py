@@ -110,6 +110,12 @@ def test_the_harness_works_from_any_folder_and_on_any_cases(tmp_path: Path) -> N
         assert call("tests.parity.__main__", cases, chosen).returncode == code, chosen
 
 
+def test_the_folder_may_be_named_from_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(GOLDEN.parent)
+    done = call("tests.parity.__main__", GOLDEN.name, "--kinds=edm-snapshot")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_wrong_number_fails() -> None:
     (case,) = [case for case in CASES if case.name == "edm-heun-18"]
     arrays = {**case.arrays, "edm-heun-18": case.arrays["edm-heun-18"] * 1.00001}
