@@ -152,6 +152,7 @@ def measure_demo(rounds: int, steps: int) -> list[dict[str, Any]]:
         with neighbour() as busy:
             answer(busy)
             beside.append(demo_seconds(steps))
+        print(f"the demo: {alone[-1]:.1f} s alone, {beside[-1]:.1f} s beside", flush=True)
     row = {"setting": DEFAULT, "steps": steps, "threads": num_cores()}
     times = {"alone_s": spread(alone), "beside_s": spread(beside)}
     return [{**row, **times, "slower": ratio(beside, alone)}]
