@@ -38,6 +38,8 @@ _TABLE: dict[tuple[str, str], list[tuple[str, str]]] = {
         ("if not is_bad:", "if True:"),
         ("torch._foreach_copy_(self._gathered.parts, small)", "pass"),
         ("kernel = adamw if", "kernel = adam if"),
+        ("is_alike = moment.stride() == parameter.stride()", "is_alike = True"),
+        ("torch.empty_like(parameter).copy_(moment)", "torch.zeros_like(parameter)"),
         ("for memory in self._memories)", "for memory in self._memories[:2])"),
     ],
     ("training/joined.py", "tests/training/test_update.py"): [
