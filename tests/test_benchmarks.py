@@ -267,7 +267,9 @@ def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path)
     assert kind_of("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16") == "attention"
     assert kind_of("sm90_xmma_wgrad_implicit_gemm_bf16bf16_bf16f32_f32") == "convolutions"
     assert kind_of("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_NNT") == "matrix products"
-    assert kind_of("aten::_foreach_lerp_") == "optimizer and averages"
+    for name in ("_foreach_lerp_", "_foreach_copy_", "dot"):
+        assert kind_of(f"aten::{name}") == "optimizer and averages", name
+    assert kind_of("aten::copy_") == "casts and copies"
     assert kind_of("aten::mul") == "other arithmetic"
     assert kind_of("autograd::engine::evaluate_function: AddBackward0") == "dispatch and autograd"
     out = tmp_path / "out.json"
