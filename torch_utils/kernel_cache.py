@@ -60,7 +60,7 @@ def _default() -> Path | None:
         )
 
         return Path(default_cache_dir())
-    except (KeyError, OSError, ImportError):  # of getpass.getuser in PyTorch of before, too
+    except (KeyError, OSError, ImportError):  # all of them of getpass.getuser in older PyTorch
         return None
 
 
