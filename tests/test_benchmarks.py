@@ -309,6 +309,19 @@ def test_the_benchmark_of_half_precision_times_every_way_and_compares_every_samp
         assert 0 < row["network fp32, solver float32"] < row["network bf16, solver float32"]
 
 
+def test_float32_in_channels_last_is_that_on_every_device() -> None:
+    from benchmarks.bench_half import channels_last, yardstick
+
+    plain = yardstick(8, 8, torch.device("meta"))  # a GPU's choice would be contiguous
+    for denoiser, layout in (
+        (channels_last(plain), torch.channels_last),
+        (plain, torch.contiguous_format),
+    ):
+        weights = [parameter for parameter in denoiser.parameters() if parameter.ndim == 4]
+        assert weights
+        assert all(weight.is_contiguous(memory_format=layout) for weight in weights)
+
+
 def test_the_benchmark_of_outputs_encodes_the_same_pictures_at_every_level(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = run(
