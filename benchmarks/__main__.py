@@ -4,7 +4,6 @@ Each writes its numbers as JSON, named by what it measures and the kind of devic
 `PROGRAMS` is the one list of them.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -91,11 +90,13 @@ PROGRAMS = (
 
 def run_one(program: Program, device: str, outdir: Path) -> int:
     """Run a program and show what it prints; its exit code."""
+    from benchmarks.hardware import own_environment
+
     out = outdir / program.results(device)
     module = f"benchmarks.{program.file.removesuffix('.py')}"  # by -m, see benchmarks/__init__.py
     command = [sys.executable, "-m", module, *program.args]
     command += [f"--device={device}"] if program.has_device else []
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = own_environment()  # it chooses anew, and knows what the user chose
     return subprocess.run([*command, f"--out={out}"], cwd=ROOT, env=environment).returncode
 
 

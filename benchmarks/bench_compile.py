@@ -19,7 +19,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.hardware import hardware, prepared_afresh, prepared_device, write_results
 from benchmarks.timing import FEWEST_PAIRS, interleaved, now, ratio, spread
 from losses.batch import Batch, Draws, Generators
 from torch_utils.command import Command
@@ -85,7 +85,7 @@ def first_step(is_compiled: bool, *setting: Any) -> tuple[float, str]:
         setting: arguments of `Steps`.
     """
     *_, device = setting
-    prepared_device(device.type, trains=True)
+    prepared_afresh(device.type, trains=True)
     steps = Steps(*setting)
     start = time.perf_counter()
     line = steps.compiled() if is_compiled else ""

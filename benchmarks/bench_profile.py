@@ -28,7 +28,8 @@ from training.setup import create_trainer, model_of
 from training.source import MicroBatches
 
 # kind -> parts of the names of its operators, and of its kernels on GPUs (`nvjet` is cuBLAS on
-# Hopper); the first kind that fits counts. cuDNN has attention, too; ours are group_norm_*
+# Hopper); the first kind that fits counts. cuDNN has attention, too; ours are group_norm_*. On CPUs
+# small gradients are gathered by a copy, and dot products tell whether gradients are finite
 KINDS = {
     "attention": ("scaled_dot_product", "softmax", "bmm", "flash", "fmha"),
     "convolutions": ("convolution", "conv2d", "cudnn", "implicit", "fprop", "dgrad", "wgrad"),
@@ -36,6 +37,7 @@ KINDS = {
     "matrix products": ("addmm", "aten::mm", "linear", "gemm", "nvjet"),
     "optimizer and averages": (
         *("adam", "Adam", "lerp", "foreach_norm", "Optimizer.", "multi_tensor_apply"),
+        *("aten::dot", "aten::_foreach_copy_"),
     ),
     "casts and copies": ("copy", "aten::_to_copy", "aten::to", "Memcpy", "clone", "contiguous"),
     "data and random numbers": ("index_select", "random_", "normal_", "uniform_"),

@@ -22,7 +22,7 @@ import click
 import numpy as np
 import torch
 
-from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.hardware import hardware, prepared_afresh, prepared_device, write_results
 from benchmarks.memory import peak_gb
 from benchmarks.timing import FEWEST_PAIRS, interleaved, spread
 from models.build import build
@@ -109,7 +109,7 @@ def needs_of(point: dict[str, int], device: torch.device) -> dict[str, Any]:
 
     On a CPU, memory is what the process has resident.
     """
-    here = World(0, 1, prepared_device(device.type, trains=True))  # of a new process
+    here = World(0, 1, prepared_afresh(device.type, trains=True))  # of a new process
     config, data = setting(point)
     forecast = forecast_for(config, build(model_of(config, data), empty=True), here)
     before = data.images.numel()

@@ -8,6 +8,7 @@ the batch, loss, gradients, weights, averages and statistics; and apart from it 
 gradients. On a GPU also with channels_last and `--compile`, beside the matrix products' rate.
 """
 
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -130,9 +131,14 @@ class Yardstick:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("step\n")
-        if self._process.stdout.readline() != "done\n":
-            raise Failure("the yardstick's process has ended")
+        answer = ""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("step\n")
+            answer = self._process.stdout.readline()
+        if not answer:
+            code = self._process.wait()
+            raise Failure(f"the yardstick's process has ended, exit code {code}")
+        assert answer == "done\n", answer
 
 
 def compared(

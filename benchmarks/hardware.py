@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from benchmarks import SET_HERE
 from torch_utils.distributed import choose_device, set_numerics
+from torch_utils.kept_memory import keep_freed_memory
 from torch_utils.precision import has_fast_bf16
 from training.config import RunConfig
 
@@ -35,12 +37,21 @@ def prepared_device(name: str, trains: bool = False) -> torch.device:
     return choose_device(name)
 
 
+def prepared_afresh(name: str, trains: bool = False) -> torch.device:
+    """As `prepared_device`, in a process that does not begin with a command line of ours.
+
+    It also keeps freed memory, as every `Command` does for its own process alone.
+    """
+    keep_freed_memory()
+    return prepared_device(name, trains)
+
+
 def own_environment() -> dict[str, str]:
     """The variables of a program that chooses itself how its threads wait, if it does.
 
-    What `benchmarks` chose for this process is not handed on.
+    What `benchmarks` chose for this process is not handed on; what the user chose is.
     """
-    kept = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    kept = {name: value for name, value in os.environ.items() if name not in SET_HERE}
     return kept | {"PYTHONPATH": str(ROOT)}
 
 

@@ -18,6 +18,7 @@ from models.config import ModelConfig
 from samplers.float_images import float_images
 from samplers.labels import label_source
 from torch_utils.distributed import World, set_numerics
+from torch_utils.kept_memory import keep_freed_memory
 from torch_utils.precision import AUTO, resolve_precision
 from training.config import TrainingConfig, model_config, resolve
 from training.data import load_training_data
@@ -79,6 +80,7 @@ KINDS = {"training": training, "generation": generation, "scoring": scoring}
 def main(kind: str) -> None:
     """Warm up, say that it is ready, and work when asked."""
     set_numerics()
+    keep_freed_memory()
     unit = KINDS[kind]()
     unit()
     print("ready", torch.get_num_threads(), flush=True)

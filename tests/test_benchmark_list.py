@@ -2,14 +2,18 @@
 
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import pytest
+import torch
 
+from benchmarks import bench_generate, bench_training
 from benchmarks.__main__ import PROGRAMS, Program, run_one
 from benchmarks.bench_generate import PRECISIONS
 from tests.command import ROOT, call
+from torch_utils.precision import has_fast_bf16
 
 TINY = ("--channels=8", "--resolution=16")
 OTHERS = {"digits_quality.py"}  # beside the list: what judges `make demo`
@@ -39,7 +43,7 @@ def test_a_listed_program_takes_what_make_bench_gives_it(program: Program) -> No
 def test_committed_results_of_listed_programs_say_what_they_were_measured_on() -> None:
     results = ROOT / "benchmarks" / "results"
     for program in PROGRAMS:
-        for path in results.glob(f"{program.stem}-c*.json"):
+        for path in results.glob(f"{program.stem}-*.json"):
             record = json.loads(path.read_text())
             for part in record["axes"].values() if program.stem == "scaling" else [record]:
                 assert next(iter(part)) == "hardware", path
@@ -62,13 +66,27 @@ def test_a_program_that_is_run_writes_its_numbers_under_its_name(tmp_path: Path)
     small = Program("bench_training.py", "", 1, ("--batch=2", "--pairs=1", *TINY))
     assert run_one(small, "cpu", tmp_path) == 0
     record = json.loads((tmp_path / "training-cpu.json").read_text())
-    assert list(record["comparisons"]) == ["fp32", "bf16", "optimizer and average"]
+    precisions = PRECISIONS if has_fast_bf16() else PRECISIONS[:1]
+    assert list(record["comparisons"]) == [*precisions, "optimizer and average"]
     for row in record["comparisons"].values():
         assert row["speed"]["min"] <= row["speed"]["median"] <= row["speed"]["max"]
     small = Program("bench_generate.py", "", 1, ("--num=1", "--steps=2", "--pairs=1", *TINY))
     assert run_one(small, "cpu", tmp_path) == 0
     record = json.loads((tmp_path / "generate-cpu.json").read_text())
-    assert record["programs"].keys() == {"yardstick", *PRECISIONS}
+    assert record["programs"].keys() == {"yardstick", *precisions}
+
+
+@pytest.mark.parametrize(("is_fast", "precisions"), [(True, PRECISIONS), (False, ("fp32",))])
+def test_bf16_is_measured_on_cpus_that_have_instructions_for_it(
+    is_fast: bool, precisions: Sequence[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for module in (bench_generate, bench_training):
+        monkeypatch.setattr(module, "has_fast_bf16", lambda: is_fast)
+    calls = bench_generate.commands(tmp_path / "net", tmp_path, "cpu", num=1, batch=1, steps=2)
+    assert list(calls) == ["yardstick", *precisions]
+    size = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1}
+    rows = bench_training.measure(torch.device("cpu"), 1, 1, size, 8)
+    assert list(rows) == [*precisions, "optimizer and average"]
 
 
 def test_the_benchmark_of_augmentation_compares_in_pairs(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Benchmarks compute and wait as the programs that they stand for, and say what they ran on."""
 
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -29,11 +30,16 @@ def test_cudnn_times_its_algorithms_in_benchmarks_where_it_does_in_training() ->
         torch.backends.cudnn.benchmark = before
 
 
-def started(*words: str) -> subprocess.CompletedProcess[str]:
-    """A program of ours as a user starts it, who has not chosen how threads wait."""
-    kept = {name: value for name, value in ENVIRONMENT.items() if name not in CHOSEN}
+def started(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A program of ours as a user starts it, who has chosen nothing but `variables`."""
+    malloc = ("MALLOC_", "GLIBC_TUNABLES")
+    kept = {
+        name: value
+        for name, value in ENVIRONMENT.items()
+        if name not in CHOSEN and not name.startswith(malloc)
+    }
     command, options = [sys.executable, *words], {"capture_output": True, "text": True}
-    return subprocess.run(command, cwd=ROOT, env=kept, timeout=300, **options)
+    return subprocess.run(command, cwd=ROOT, env=kept | variables, timeout=300, **options)
 
 
 def test_a_benchmark_that_is_started_as_documented_waits_for_threads_as_our_programs(
@@ -52,6 +58,75 @@ def test_the_plain_sampler_waits_for_threads_as_openmp_does() -> None:
     done = started("-c", code)
     assert done.stdout == "None\n", done.stderr
     assert SPINNING not in own_environment()
+
+
+HANDED_ON = f"""
+import subprocess
+from pathlib import Path
+import benchmarks.__main__ as listed
+from benchmarks.hardware import own_environment
+def noted(*words, env, **options):
+    print(env.get({SPINNING!r}))
+    return subprocess.CompletedProcess(words, 0)
+noted(env=own_environment())
+subprocess.run = noted
+listed.run_one(listed.PROGRAMS[0], "cpu", Path())
+"""
+
+
+def test_what_the_user_chose_for_threads_is_handed_on_and_what_benchmarks_chose_is_not() -> None:
+    for chosen, expected in (({}, "None"), ({SPINNING: "77"}, "77")):
+        done = started("-c", HANDED_ON, **chosen)
+        assert done.stdout.split() == [expected] * 2, done.stderr
+
+
+# frees 128 MiB in blocks that malloc does not map on their own, and allocates them again
+PAGES = """
+import ctypes, resource
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def turn():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [libc.malloc(2**20) for _ in range(128)]
+    for block in blocks:
+        ctypes.memset(block, 1, 2**20)
+    for block in blocks:
+        libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+turn()
+print(turn(), turn())
+"""
+# what is called in processes that do not begin with a command line
+AFRESH = {
+    "bench_compile": """
+import torch
+from benchmarks.bench_compile import first_step
+size = {"model_channels": 16, "channel_mult": [1], "num_blocks": 1}
+first_step(False, size, 8, 1, "fp32", torch.device("cpu"))
+""",
+    "bench_scaling": """
+import torch
+from benchmarks.bench_scaling import needs_of
+needs_of({"batch": 1, "resolution": 8, "channels": 8}, torch.device("cpu"))
+""",
+    "neighbour_work": """
+import io, sys
+from benchmarks.neighbour_work import main
+sys.stdin, sys.stdout = io.StringIO(), sys.stderr
+main("scoring")
+sys.stdout = sys.__stdout__
+""",
+}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize("name", AFRESH)
+def test_processes_that_benchmarks_start_keep_freed_memory_as_our_programs(name: str) -> None:
+    done = started("-c", AFRESH[name] + PAGES)
+    assert done.returncode == 0, done.stderr
+    released = started("-c", PAGES)
+    kept = min(map(int, done.stdout.split()))
+    assert kept < min(map(int, released.stdout.split())) / 10
 
 
 def test_a_benchmark_finds_our_tests_and_not_those_of_another_package() -> None:

@@ -267,7 +267,9 @@ def test_the_benchmark_of_profiles_shares_a_step_out_among_kinds(tmp_path: Path)
     assert kind_of("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16") == "attention"
     assert kind_of("sm90_xmma_wgrad_implicit_gemm_bf16bf16_bf16f32_f32") == "convolutions"
     assert kind_of("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_NNT") == "matrix products"
-    assert kind_of("aten::_foreach_lerp_") == "optimizer and averages"
+    for name in ("_foreach_lerp_", "_foreach_copy_", "dot"):
+        assert kind_of(f"aten::{name}") == "optimizer and averages", name
+    assert kind_of("aten::copy_") == "casts and copies"
     assert kind_of("aten::mul") == "other arithmetic"
     assert kind_of("autograd::engine::evaluate_function: AddBackward0") == "dispatch and autograd"
     out = tmp_path / "out.json"
@@ -305,6 +307,19 @@ def test_the_benchmark_of_half_precision_times_every_way_and_compares_every_samp
     assert record["errors"].keys() == SAMPLERS.keys() - {"ito_taylor"}
     for row in record["errors"].values():
         assert 0 < row["network fp32, solver float32"] < row["network bf16, solver float32"]
+
+
+def test_float32_in_channels_last_is_that_on_every_device() -> None:
+    from benchmarks.bench_half import channels_last, yardstick
+
+    plain = yardstick(8, 8, torch.device("meta"))  # a GPU's choice would be contiguous
+    for denoiser, layout in (
+        (channels_last(plain), torch.channels_last),
+        (plain, torch.contiguous_format),
+    ):
+        weights = [parameter for parameter in denoiser.parameters() if parameter.ndim == 4]
+        assert weights
+        assert all(weight.is_contiguous(memory_format=layout) for weight in weights)
 
 
 def test_the_benchmark_of_outputs_encodes_the_same_pictures_at_every_level(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ CHECKS = (
     "large_batches_are_not_captured",
     "only_writers_wait_for_images",
     "a_failed_capture_is_over_for_the_allocator",
+    "an_abandoned_capture_is_ended_once_and_on_its_device",
     "sampling_goes_on_where_the_cache_cannot_be_emptied",
     "what_cannot_be_captured_is_called",
     "float32_is_not_rounded",

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 import torch
 
-from benchmarks.bench_training import ours_under_training, written_images
+from benchmarks.bench_training import Yardstick, ours_under_training, written_images
 from benchmarks.reference_network import reference_forward, without_prefix
 from benchmarks.reference_step import ReferenceStep, ZippedImages, loaded
 from models.build import build
@@ -18,6 +18,7 @@ from tests.command import ROOT, call, run
 from tests.networks.small import conditions, images, small_net
 from tests.parity.weights import fill_by_rule
 from tests.test_layering import PACKAGES, SCRIPTS
+from torch_utils.errors import Failure
 
 SMALL = {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 2, "attn_resolutions": [8]}
 
@@ -78,6 +79,13 @@ def test_a_plain_step_has_our_loss_our_gradients_and_our_new_weights(tmp_path: P
     mean = trainer.tally.flush()["Loss/loss"]["mean"]
     assert count == loss.numel()
     assert total / count == pytest.approx(mean, rel=1e-4)
+
+
+def test_steps_of_a_process_that_has_ended_are_one_line(tmp_path: Path) -> None:
+    with Yardstick({}, tmp_path / "missing.zip", 1, torch.device("cpu")) as plain:
+        for _ in range(2):  # it may still be there for the first one
+            with pytest.raises(Failure, match=r"has ended, exit code 1$"):
+                plain.step()
 
 
 def test_the_plain_loader_hands_over_the_decoded_images_in_shuffled_order(tmp_path: Path) -> None:

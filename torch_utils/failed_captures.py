@@ -23,8 +23,8 @@ def end_abandoned(device: torch.device, pool: tuple[int, int]) -> None:
     index = torch.cuda.current_device() if device.index is None else device.index
     try:
         end(index, pool)
-    except RuntimeError:  # the allocator knew
-        return
+    except RuntimeError:
+        return  # the allocator knew
     torch._C._cuda_releasePool(index, pool)
     # a copy has the numbers, but not the belief
     generator = torch.cuda.default_generators[index]

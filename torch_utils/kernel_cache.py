@@ -4,6 +4,9 @@ A kernel is written where it stays, so that a kill can cut it off, and a machine
 can leave any file empty. What is there is used as it is: a library that was cut off is mapped into
 memory, and ends the process by a signal, which no handler of exceptions sees. What is absent is
 made anew.
+
+Only what the compiler makes by C++, and its sources, are looked at. Triton's kernels are not: they
+lie in folders of their own, and their format is a GPU's.
 """
 
 import contextlib
@@ -15,16 +18,19 @@ from pathlib import Path
 from torch_utils.locks import Busy, holding
 
 # of the ELF format, generic ABI, chapter 4: 64-bit header, from the offset of the section headers
-# on; and the type of the section that holds the names of all
+# on; the size of such a header; and the type of the section that holds the names of all
 _MAGIC, _IS_64_BIT, _IS_LITTLE = b"\x7fELF", 2, 1
 _HEADER, _HEADER_BYTES, _AT = "QIHHHHHH", 64, 40
-_STRING_TABLE = 3
+_SECTION_BYTES, _STRING_TABLE = 64, 3
 _SOURCES = (".py", ".cpp")
 _SHORTEST_KEY = 40  # letters; a hash in base 32
 
 
-def kernel_folder() -> Path:
-    """Where PyTorch's compiler keeps what it has made; the folder need not exist."""
+def kernel_folder() -> Path | None:
+    """Where PyTorch's compiler keeps what it has made; the folder need not exist.
+
+    None where PyTorch itself cannot tell, which then compiles nothing.
+    """
     given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     return _default() if given is None else Path(given).absolute()
 
@@ -33,26 +39,36 @@ def kept_folders() -> list[Path]:
     """All folders that have to be removed so that nothing is kept.
 
     Precompiled headers of C++ are in the default folder, whatever the environment says. A kill can
-    cut them off, too, and nothing in them tells.
+    cut them off, too, and nothing in them tells. Triton's kernels are in the folder that
+    TRITON_CACHE_DIR names, else in that of the others.
     """
-    folder, headers = kernel_folder(), _default() / "precompiled_headers"
-    return [folder] if folder in headers.parents or not headers.exists() else [folder, headers]
+    folder, default, triton = kernel_folder(), _default(), os.environ.get("TRITON_CACHE_DIR")
+    found = [] if folder is None else [folder]
+    if default is not None and (default / "precompiled_headers").exists():
+        found.append(default / "precompiled_headers")
+    if triton:
+        found.append(Path(triton).absolute())
+    return [path for path in found if path == folder or folder not in path.parents]
 
 
-def _default() -> Path:
-    # imported late, as it loads the compiler
-    from torch._inductor.runtime.runtime_utils import (  # type: ignore[attr-defined]
-        default_cache_dir,
-    )
+def _default() -> Path | None:
+    """The compiler's own choice; None if it has none, e.g. for a user without a name."""
+    try:
+        # imported late, as it loads the compiler
+        from torch._inductor.runtime.runtime_utils import (  # type: ignore[attr-defined]
+            default_cache_dir,
+        )
 
-    return Path(default_cache_dir())
+        return Path(default_cache_dir())
+    except (KeyError, OSError, ImportError):  # all of them of getpass.getuser in older PyTorch
+        return None
 
 
 def remove_damaged(folder: Path) -> list[Path]:
     """Remove libraries that were cut off, and sources that are empty, unless one is being written.
 
-    Other damage is left to the compiler: it makes entries of its tables anew that it cannot read,
-    and fails over other files.
+    Libraries are those of C++, not Triton's kernels. Other damage is left to the compiler: it makes
+    entries of its tables anew that it cannot read, and fails over other files.
 
     Args:
         folder: of `kernel_folder`.
@@ -106,7 +122,8 @@ def _is_whole(path: Path) -> bool:
         order = "<" if header[5] == _IS_LITTLE else ">"
         # linkers put the section headers at the end
         start, *_, entry, num, names = struct.unpack_from(order + _HEADER, header, _AT)
-        if not start or start + num * entry > size:
+        is_table = bool(start) and entry == _SECTION_BYTES and names < num
+        if not is_table or start + num * entry > size:
             return False
         file.seek(start + names * entry)
         _, kind = struct.unpack(order + "II", file.read(8))

@@ -1,5 +1,6 @@
 """Blocks of a run compiled before its first step: all processes compile, or none does."""
 
+import contextlib
 import time
 
 from losses.batch import Batch, Draws
@@ -25,8 +26,8 @@ def compile_blocks(
     """Compile what a step calls of the blocks, of the weights and of their average.
 
     A micro-batch is tried, which changes nothing that a step depends on. Whatever fails, in any
-    process, leaves the blocks of all as they were. All processes must call. Kernels on disk that a
-    kill has cut off are compiled anew.
+    process, leaves the blocks of all as they were. All processes must call. Libraries of C++ on
+    disk that a kill has cut off are compiled anew.
 
     Args:
         trainer: before a step.
@@ -45,9 +46,10 @@ def compile_blocks(
     set_compiler(trainer.average, compiler)
     if not num:
         return None
-    folder, num_damaged = kernel_folder(), 0
+    folder, num_damaged = None, 0
     try:
-        num_damaged = len(remove_damaged(folder))
+        folder = kernel_folder()
+        num_damaged = 0 if folder is None else len(remove_damaged(folder))
         with generators(trainer.world.device):
             trainer.rehearse(batch, draws)
     except Exception as error:  # a compiler may fail in any way
@@ -62,12 +64,18 @@ def compile_blocks(
         for module in (trainer.denoiser, trainer.average):
             set_compiler(module, None)
         line = f"not compiled, blocks run eagerly: {reason or 'it failed in another process'}"
-        folders = " and ".join(map(str, kept_folders()))
-        advice = f"; if a kernel on disk is damaged, remove {folders}"
-        return line + advice if may_be_damage else line
+        return line + _advice() if may_be_damage else line
     spent = time.monotonic() - start
     line = f"compiled {num} blocks in {spent:.1f} s: {compiler.num_graphs} graphs"
     return f"{line}; damaged files removed from {folder}: {num_damaged}" if num_damaged else line
+
+
+def _advice() -> str:
+    """What to do if damage was the reason; empty if nobody knows where kernels are."""
+    folders = ""
+    with contextlib.suppress(Exception):  # it may be this question that has failed before
+        folders = " and ".join(map(str, kept_folders()))
+    return f"; if a kernel on disk is damaged, remove {folders}" if folders else ""
 
 
 def reason_of(error: BaseException) -> str:

@@ -162,7 +162,7 @@ class JoinedUpdate(Update):
             state = self.optimizer.state[parameter]
             state.setdefault("step", torch.zeros((), dtype=torch.float32, device="cpu"))
             for name in _MOMENTS:
-                state.setdefault(name, torch.zeros_like(parameter))
+                state[name] = _laid_out_as(parameter, state.get(name))
         self._moments = [Joined([state[name] for state in states]) for name in _MOMENTS]
         for name, moments in zip(_MOMENTS, self._moments, strict=True):
             for state, values in zip(states, moments.parts, strict=True):
@@ -173,6 +173,14 @@ class JoinedUpdate(Update):
 def _gradient(parameter: nn.Parameter) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
+
+
+def _laid_out_as(parameter: Tensor, moment: Tensor | None) -> Tensor:
+    """A moment in a parameter's layout, zeros if there is none; a state may have another one."""
+    if moment is None:
+        return torch.zeros_like(parameter)
+    is_alike = moment.stride() == parameter.stride()
+    return moment if is_alike else torch.empty_like(parameter).copy_(moment)
 
 
 def _is_small(parameter: Tensor) -> bool:

@@ -9,9 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.utils._pytree import tree_leaves
 
 import driftless
@@ -30,20 +27,25 @@ from metrics.kernel import kernel_distance
 from metrics.manifold import precision_recall
 from metrics.statistics import FeatureStatistics
 from models.snapshot import SnapshotInfo, save_snapshot
-from networks import fused, fused_norm, fused_sum
-from networks.fused import Fusion
 from networks.norms import GroupNorm
-from networks.sums import residual_sum
 from samplers.sampling import sampling_of
 from samplers.settings import generation_settings
 from tests.inception import save_weights
 from tests.pretend.cases import SAMPLING, STEPS, Sampling, model, model_config, sampling, training
 from tests.pretend.computing import run
 from tests.pretend.events import WAITS, Events
+from tests.pretend.fused_checks import (
+    TRITON,
+    decided,
+    fused_kernels_are_tried_before_they_compute,
+    launches_are_repeated_and_else_tritons,
+    what_fused_kernels_cannot_do_is_left_to_pytorch,
+)
 from tests.pretend.graph_checks import (
     a_batch_is_replayed,
     a_capture_without_memory_is_tried_once_more,
     a_failed_capture_is_over_for_the_allocator,
+    an_abandoned_capture_is_ended_once_and_on_its_device,
     graphs_leave_no_memory,
     large_batches_are_not_captured,
     only_writers_wait_for_images,
@@ -59,8 +61,6 @@ from training.state import newest_state
 from training.writer import StateWriter
 
 DEVICE = "cuda:0"
-DTYPES = (torch.float32, torch.bfloat16)
-TRITON = "cuLaunchKernelEx"  # what launches its kernels
 LITTLE = 1 << 16  # bytes: indices and augmentation parameters, but no images
 
 
@@ -111,7 +111,7 @@ def a_step_is_that_of_the_cpu() -> None:
 
 def a_step_by_fused_kernels_is_that_of_the_cpu() -> None:
     """So it is with norms and sums by the operations of ours, whose kernels are launched."""
-    with _fused(True):
+    with decided(True):
         for name, overrides in STEPS.items():
             options = ("optimizer.warmup=0img", "run.batch=16", *overrides)
             expected = _losses("cpu", *options)
@@ -123,105 +123,9 @@ def a_step_by_fused_kernels_is_that_of_the_cpu() -> None:
 
 def sampling_by_fused_kernels_is_that_of_the_cpu() -> None:
     """So are images, also guided, and where a second derivative or a graph is made."""
-    with _fused(True):
+    with decided(True):
         sampling_is_that_of_the_cpu()
         a_denoiser_call_can_be_captured()
-
-
-def fused_kernels_are_tried_before_they_compute() -> None:
-    """The first question compiles and launches them; as they have the true values, they agree."""
-    os.environ.pop(fused.VARIABLE, None)
-    device = torch.device(DEVICE)
-    for known in (fused_norm.FUSION, fused_sum.FUSION):
-        fusion = Fusion("kernels to be tried", known._trial)
-        for dtype in fused.BOUNDS:
-            with Events(names=True) as events:
-                assert run(partial(fusion.is_trusted, device, dtype)), (fusion, dtype)
-                launched = events.kernels[TRITON]
-                assert fusion.is_trusted(device, dtype)
-            assert launched == events.kernels[TRITON] > 1, (fusion, dtype)
-
-
-def what_fused_kernels_cannot_do_is_left_to_pytorch() -> None:
-    """Other layouts and dtypes, forward-mode derivatives, and transforms of torch.func."""
-    single, double = GroupNorm(8).to(DEVICE), GroupNorm(8).to(DEVICE, torch.float64)
-    x = torch.ones(2, 8, 4, 6, device=DEVICE)
-    bias = torch.ones(2, 8, 1, 1, device=DEVICE)
-
-    def both(x: Tensor) -> Tensor:
-        norm = double if x.dtype == torch.float64 else single
-        normed, x = norm.with_input(x, added=bias.to(x.dtype), silu=True)
-        return residual_sum(normed, x, bias.to(x.dtype), 0.5)
-
-    def dual(x: Tensor) -> None:
-        with forward_ad.dual_level():
-            both(forward_ad.make_dual(x, torch.ones_like(x)))
-
-    def norm_of_nothing() -> Tensor:
-        return residual_sum(single(x[:0], silu=True), x[:0], bias[:0], 0.5)
-
-    calls: dict[str, tuple[Callable[[], object], int]] = {
-        "float32": (lambda: both(x), 2),
-        "bfloat16": (lambda: both(x.bfloat16()), 2),
-        "float64": (lambda: both(x.double()), 0),
-        "channels_last": (lambda: both(x.to(memory_format=torch.channels_last)), 0),
-        "no images": (norm_of_nothing, 0),
-        "jvp": (lambda: torch.func.jvp(both, (x,), (x,)), 0),
-        "vmap": (lambda: torch.func.vmap(both)(x[None]), 0),
-        "grad": (lambda: torch.func.grad(lambda x: both(x).sum())(x), 0),
-        "dual": (lambda: dual(x), 0),
-    }
-    for fusion in (fused_norm.FUSION, fused_sum.FUSION):
-        fusion._verdicts.clear()
-    with _fused(True), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's own, of its forward-mode rules
-        for name, (call, expected) in calls.items():
-            with Events(names=True) as events:
-                call()
-            assert events.kernels[TRITON] == expected, (name, events.kernels[TRITON])
-            for fusion in (fused_norm.FUSION, fused_sum.FUSION):  # left, not tried and given up
-                assert False not in fusion._verdicts.values(), name
-    with _fused(False), Events(names=True) as events:
-        both(x)
-    assert not events.kernels[TRITON]
-
-
-def launches_are_repeated_and_else_tritons() -> None:
-    """The second launch of a kind repeats the first; other numbers, dtypes and places do not."""
-    from networks import sum_kernels  # they need triton
-    from networks.launching import Launcher
-
-    launcher = Launcher(sum_kernels.residual_sum_backward_kernel)
-    images = {dtype: torch.zeros(2 * 3 * 32 + 1, device=DEVICE, dtype=dtype) for dtype in DTYPES}
-
-    def launch(dtype: torch.dtype = torch.float32, rows: int = 6, start: int = 0) -> int:
-        image, before = images[dtype][start:][:192], launcher.num_repeated
-        sums = torch.zeros(6, device=DEVICE)
-        with Events(names=True) as events:
-            launcher((1, 1, 1), (image, image, sums), (rows, 3, 32, 96, 0.5), (8, 32), 1)
-        assert events.kernels[TRITON] == 1
-        return launcher.num_repeated - before
-
-    assert [launch(), launch(), launch(rows=5), launch(rows=5), launch()] == [0, 1, 0, 1, 1]
-    assert [launch(torch.bfloat16), launch(torch.bfloat16), launch()] == [0, 1, 1]
-    assert [launch(start=1), launch(start=1)] == [0, 0]
-
-    def fail(*arguments: object) -> None:
-        raise TypeError("another number of arguments")
-
-    launcher._variants = dict.fromkeys(launcher._variants, fail)
-    assert [launch(), launch(), launch()] == [0, 0, 0]
-    assert not launcher.is_direct
-
-
-@contextmanager
-def _fused(verdict: bool) -> Iterator[None]:
-    """The fused kernels compute, or do not, untried."""
-    fused.choose(torch.device(DEVICE), verdict)
-    try:
-        yield
-    finally:
-        fused.choose(torch.device(DEVICE), None)
 
 
 def _losses(device: str, *overrides: str) -> Tensor:
@@ -481,6 +385,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         large_batches_are_not_captured,
         only_writers_wait_for_images,
         a_failed_capture_is_over_for_the_allocator,
+        an_abandoned_capture_is_ended_once_and_on_its_device,
         sampling_goes_on_where_the_cache_cannot_be_emptied,
         what_cannot_be_captured_is_called,
         float32_is_not_rounded,

@@ -1,6 +1,6 @@
 """What is asserted of CUDA graphs on a pretended GPU; run by `tests.pretend.checks`."""
 
-import contextlib
+import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +19,7 @@ from samplers.settings import generation_settings
 from samplers.starts import Sample
 from tests.pretend.cases import model
 from tests.pretend.events import WAITS, Events
+from torch_utils.failed_captures import end_abandoned
 
 DEVICE = "cuda:0"
 REPLAY = "cudaGraphLaunch"
@@ -140,21 +141,22 @@ def what_cannot_be_captured_is_called() -> None:
 
 
 class _Forgetful(torch.cuda.CUDAGraph):
-    """A failed capture stays in the allocator's list of those under way, as in PyTorch 2.11."""
+    """Allocator and generator believe in a failed capture for ever, as in PyTorch 2.11."""
 
     def capture_begin(self, pool: tuple[int, int], **options: Any) -> None:
-        """Begin as usual."""
+        """Begin as usual, but never be deleted: later versions end a capture then."""
         self.pool_used = pool
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
         super().capture_begin(pool, **options)
 
     def capture_end(self) -> None:
-        """End as usual, but for the list."""
-        try:
-            super().capture_end()
-        except RuntimeError:
-            with contextlib.suppress(RuntimeError):  # it is still there
-                torch._C._cuda_beginAllocateToPool(0, self.pool_used)
-            raise
+        """CUDA ends it with an error, and PyTorch is told no more than this."""
+        nothing = ctypes.c_void_p()
+        assert ctypes.CDLL(None).cudaStreamEndCapture(None, ctypes.byref(nothing)) != 0
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    def reset(self) -> None:
+        """There is no graph to be given back."""
 
 
 def a_failed_capture_is_over_for_the_allocator() -> None:
@@ -166,12 +168,74 @@ def a_failed_capture_is_over_for_the_allocator() -> None:
         graphs.append(_Forgetful())
         return graphs[-1]
 
+    reserved = []
+    for num in (1, 2):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(torch.cuda, "CUDAGraph", noted)
+            list(made(denoiser, {"name": "heun", "steps": 4}, batch=3, num=3))
+        assert len(graphs) == num
+        with pytest.raises(RuntimeError, match="not currently recording"):
+            torch._C._cuda_endAllocateToPool(0, graphs[-1].pool_used)
+        torch.cuda.empty_cache()
+        reserved.append(torch.cuda.memory_reserved())
+        torch.randn(3, device=DEVICE)
+    assert reserved[1] <= reserved[0]  # libraries keep memory from the first time on
+
+
+def an_abandoned_capture_is_ended_once_and_on_its_device() -> None:
+    """Memory is given back and numbers go on, on the current device if none is named."""
+    torch.cuda.set_device(1)
+    try:
+        for name, index in (("cuda", 1), ("cuda:0", 0)):
+            _end_abandoned(torch.device(name), index)
+    finally:
+        torch.cuda.set_device(0)
+
+
+class _Believing:
+    """A device's generator that believes in a capture until its state is another one.
+
+    So it is left by PyTorch 2.11; later ones keep the belief with the graph.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator.manual_seed(7)
+        self.generator.set_offset(12)
+        self.clone_state = generator.clone_state
+        self.believes = True
+
+    def graphsafe_set_state(self, state: torch.Generator) -> None:
+        """Take over a state, with its numbers."""
+        self.believes &= state is self.generator
+        self.generator.graphsafe_set_state(state)
+
+
+def _end_abandoned(device: torch.device, index: int) -> None:
+    generators = tuple(map(_Believing, torch.cuda.default_generators))
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved(index)
+    graph, pool = _Forgetful(), torch.cuda.graph_pool_handle()
+    with torch.cuda.stream(torch.cuda.Stream(index)):
+        graph.capture_begin(pool, capture_error_mode="thread_local")
+        held = torch.empty(64 << 20, dtype=torch.uint8, device=device)
+        with pytest.raises(RuntimeError, match="capturing"):
+            held[0].item()
+        with pytest.raises(RuntimeError, match="previous error"):
+            graph.capture_end()
+    del held
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(torch.cuda, "CUDAGraph", noted)
-        list(made(denoiser, {"name": "heun", "steps": 4}, batch=3, num=3))
-    (graph,) = graphs
-    with pytest.raises(RuntimeError, match="not currently recording"):
-        torch._C._cuda_endAllocateToPool(0, graph.pool_used)
+        patched.setattr(torch.cuda, "default_generators", generators)
+        for _ in range(2):  # the second time, the allocator knows
+            end_abandoned(device, pool)
+            torch.cuda.empty_cache()
+            assert torch.cuda.memory_reserved(index) <= before, index
+        for name in ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool"):
+            patched.delattr(torch._C, name, raising=False)
+        end_abandoned(device, pool)  # in a PyTorch that has no such functions
+    assert [each.believes for each in generators] == [place != index for place in (0, 1)]
+    torch.randn(3, device=device)
+    generator = torch.cuda.default_generators[index]
+    assert (generator.initial_seed(), generator.get_offset()) == (7, 16)
 
 
 def sampling_goes_on_where_the_cache_cannot_be_emptied() -> None:

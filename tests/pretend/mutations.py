@@ -20,6 +20,7 @@ _STEP = _check("a_step_does_not_wait")
 _STATE = _check("a_step_does_not_wait_for_a_state")
 _SAMPLING = _check("sampling_does_not_wait")
 _LAYOUT = _check("layouts_stay")
+_ABANDONED = _check("an_abandoned_capture_is_ended_once_and_on_its_device")
 _LEFT = _check("what_fused_kernels_cannot_do_is_left_to_pytorch")
 
 # file -> (test, text, what takes its place)
@@ -168,6 +169,23 @@ _CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "                _empty_cache()",
             "                torch.cuda.empty_cache()",
         ),
+    ),
+    "torch_utils/failed_captures.py": (
+        (_ABANDONED, '("_cuda_endAllocateToPool", "_cuda', '("_cuda_endAllocatePool", "_cuda'),
+        (_ABANDONED, "if end is None:", "if False:"),
+        (
+            _ABANDONED,
+            "torch.cuda.current_device() if device.index is None",
+            "0 if device.index is None",
+        ),
+        (_ABANDONED, "if device.index is None else device.index", ""),
+        (_ABANDONED, "end(index, pool)", "raise RuntimeError"),
+        (_ABANDONED, "except RuntimeError:", "except KeyError:"),
+        (_ABANDONED, "return  # the allocator knew", "pass"),
+        (_ABANDONED, "torch._C._cuda_releasePool(index, pool)", "pass"),
+        (_ABANDONED, "default_generators[index]", "default_generators[1 - index]"),
+        (_ABANDONED, "generator.graphsafe_set_state(generator.clone_state())", "pass"),
+        (_ABANDONED, "generator.clone_state()", "torch.Generator(generator.device)"),
     ),
     "diffusion/tables.py": (
         (_STEP, "if like.device not in self._log_levels:", "if like.is_cuda:"),

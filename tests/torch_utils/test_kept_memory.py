@@ -1,5 +1,6 @@
 """Memory that was freed: it is not given back to the system, unless the user chose otherwise."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -27,6 +28,14 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 turn()
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of malloc but those of a test."""
+    for name in [*os.environ]:
+        if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES":
+            monkeypatch.delenv(name)
 
 
 def faults(**environment: str) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """Kernels on disk: which files are damaged, and that nothing else is removed."""
 
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("gcc") is None, reason="it needs Linux and gcc"
 )
 KEY = "c" + "b3gsy" * 10 + "7"
+# places of 16 bits in a library's header: size of a section's header, their number, that of names
+SIZE, NUM, NAMES = 58, 60, 62
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,21 @@ def test_a_library_with_a_hole_at_its_end_is_removed(
 ) -> None:
     num = int(share * len(library))
     path = kernel(tmp_path, library[:num] + bytes(len(library) - num))
+    assert remove_damaged(tmp_path) == [path]
+
+
+def test_a_library_whose_header_leads_nowhere_is_removed(library: bytes, tmp_path: Path) -> None:
+    (num,) = struct.unpack_from("=H", library, NUM)
+    for place, value in ((NAMES, num), (NAMES, 2**16 - 1), (NUM, 0), (SIZE, 0), (SIZE, 63)):
+        damaged = bytearray(library)
+        struct.pack_into("=H", damaged, place, value)
+        path = kernel(tmp_path, bytes(damaged))
+        assert remove_damaged(tmp_path) == [path], (place, value)
+    # a table of one entry at the very end, too short for the entry's type
+    damaged = bytearray(library)
+    struct.pack_into("=Q", damaged, 40, len(library) - 4)
+    struct.pack_into("=HHH", damaged, SIZE, 4, 1, 0)
+    path = kernel(tmp_path, bytes(damaged))
     assert remove_damaged(tmp_path) == [path]
 
 
@@ -105,8 +123,10 @@ def test_the_folders_are_those_of_the_compiler(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
     default = kernel_folder()
+    assert default is not None
     assert str(default) == cache_dir()
     headers = default / "precompiled_headers"
     headers.mkdir()
@@ -115,5 +135,25 @@ def test_the_folders_are_those_of_the_compiler(
     found = kernel_folder()
     assert str(found) == cache_dir()
     assert kept_folders() == [found, headers]
+    monkeypatch.setenv("TRITON_CACHE_DIR", "elsewhere")
+    assert kept_folders() == [found, headers, tmp_path / "elsewhere"]
     headers.rmdir()
+    monkeypatch.setenv("TRITON_CACHE_DIR", "relative/triton/0")
     assert kept_folders() == [found]
+
+
+@pytest.mark.parametrize("error", [KeyError("uid not found: 1234"), OSError(2), ImportError("pwd")])
+def test_a_user_without_a_name_has_folders_that_are_given_alone(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unknown() -> str:
+        raise error
+
+    monkeypatch.setattr("torch._inductor.runtime.runtime_utils.default_cache_dir", unknown)
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    assert kernel_folder() is None
+    assert kept_folders() == []
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    assert kernel_folder() == tmp_path
+    assert kept_folders() == [tmp_path]

@@ -157,6 +157,24 @@ def test_a_failure_that_damage_may_explain_names_the_folder(
     assert line.endswith(f"; if a kernel on disk is damaged, remove {tmp_path}")
 
 
+@pytest.mark.parametrize("error", [KeyError("uid not found"), ValueError("no folder")])
+def test_where_nobody_knows_the_folder_blocks_are_compiled_or_run_eagerly(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown() -> str:
+        raise error
+
+    monkeypatch.setattr("torch._inductor.runtime.runtime_utils.default_cache_dir", unknown)
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    line = compiled(*new_trainer(PLAIN), BlockCompiler("aot_eager"))
+    eager = f"not compiled, blocks run eagerly: {type(error).__name__}: {error}"
+    if isinstance(error, KeyError):  # PyTorch asks, too, or need not know
+        assert line.startswith((eager, "compiled 5 blocks in "))
+    else:
+        assert line == eager
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_with_kernels_resumes_to_the_same_bits(precision: str, tmp_path: Path) -> None:

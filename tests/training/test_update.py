@@ -136,6 +136,29 @@ def test_a_state_that_is_loaded_is_gone_on_with() -> None:
     pair.check()
 
 
+def test_moments_in_another_layout_are_those_of_the_same_elements() -> None:
+    pair = Pair()
+    pair.step(0)
+    saved = copy.deepcopy(pair.ours.optimizer.state_dict())
+    turned = copy.deepcopy(saved)
+    num = 0
+    for values in turned["state"].values():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moment = values[name]
+            if moment.ndim == 4:
+                is_last = _layout(moment) == torch.channels_last
+                other = torch.contiguous_format if is_last else torch.channels_last
+                values[name] = moment.contiguous(memory_format=other)
+                num += values[name].stride() != moment.stride()
+    assert num == 4
+    # PyTorch keeps the layout that it is given, so it is given that of the weights
+    for update, state in ((pair.ours, turned), (pair.plain, saved)):
+        update.optimizer.load_state_dict(state)
+        update.note_loaded()
+    pair.step(1)
+    pair.check()
+
+
 def test_a_state_is_saved_as_pytorch_has_it() -> None:
     pair = Pair()
     pair.step(0)
