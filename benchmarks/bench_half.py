@@ -4,9 +4,10 @@
         --out=benchmarks/results/half-cpu.json
 
 The calls are of DDPM++ with 64 channels (multipliers 2, 2, 32x32 images): in fp32; under autocast,
-which casts all weights at every call; and as sampling does it (`diffusion.half`), in both memory
-layouts. The errors are of the images of a trained model, rms over pixels against the same
-seeds with network in fp32 and solver in float64.
+which casts all weights at every call; as sampling does it (`diffusion.half`), in both memory
+layouts; and on CPUs as it is called then, by two threads (`diffusion.calls`). The errors are of the
+images of a trained model, rms over pixels against the same seeds with network in fp32 and solver in
+float64.
 """
 
 import copy
@@ -19,6 +20,7 @@ import torch
 from benchmarks.hardware import hardware, prepared_device, write_results
 from benchmarks.timing import interleaved, ratio
 from diffusion import preconditioning
+from diffusion.calls import HalvedDenoiser
 from diffusion.denoiser import Denoiser
 from diffusion.half import HalfDenoiser, halved
 from models.snapshot import find_snapshot, load_snapshot
@@ -30,6 +32,7 @@ from samplers.settings import generation_settings
 from samplers.starts import Sample
 from torch_utils.command import Command
 from torch_utils.precision import autocast
+from torch_utils.two_threads import TwoThreads, may_share
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 FORMS: dict[str, dict[str, str]] = {
@@ -81,7 +84,11 @@ def time_calls(denoiser: Denoiser, batch: int, device: torch.device) -> dict[str
         "bf16 autocast": under_autocast,
         **{f"bf16 {name}": lambda half=half: half(x, 1.0) for name, half in halves.items()},
     }
-    with torch.inference_mode():
+    with torch.inference_mode(), TwoThreads() as threads:
+        if device.type == "cpu" and may_share():
+            for name, whole in (("fp32", apart), ("bf16", halves["channels_last"])):
+                divided = HalvedDenoiser(whole, threads)
+                calls[f"{name} channels_last, two halves"] = lambda call=divided: call(x, 1.0)
         times = interleaved(calls, device)
     return {
         name: {
