@@ -2,9 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
-# tests start many small processes, so one thread each, and compiled modules are kept for the next
-# one; a file's tests share a worker
-PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# tests start many small processes, so one thread each; a file's tests share a worker
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: setup demo bench test test-fast test-full lint docs-tables clean
 
