@@ -1,7 +1,6 @@
 """How sampling calls its models: by CUDA graphs on a GPU, in two halves on the cores of a CPU."""
 
-from types import TracebackType
-from typing import Self
+import contextlib
 
 import torch
 from torch import Tensor
@@ -55,29 +54,19 @@ class HalvedDenoiser:
         return torch.cat(self._threads.both(lambda: half(first), lambda: half(second)))
 
 
-class Calls:
+class Calls(contextlib.ExitStack):
     """What is called in the place of all models of one piece of sampling.
 
     A `with` block, which frees graphs and ends threads.
     """
 
     def __init__(self) -> None:
-        self._graphs, self._threads = Graphs(), TwoThreads()
+        super().__init__()
+        self._graphs = self.enter_context(Graphs())
+        self._threads = self.enter_context(TwoThreads())
 
     def of(self, denoiser: Denoiser) -> ConditionalDenoiser:
         """What to call in a denoiser's place."""
         if device_of(denoiser).type == "cpu":
             return HalvedDenoiser(denoiser, self._threads)
         return self._graphs.of(denoiser)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._graphs.__exit__(kind, error, trace)
-        self._threads.__exit__(kind, error, trace)
