@@ -13,6 +13,7 @@ import click
 import torch
 
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio
 from data.augment import apply, draw, edm
 from data.augment.geometry import AFFINE
@@ -46,9 +47,9 @@ def rates(
 
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--batch", default=128, show_default=True, help="Images at once.")
+@count_option("--batch", 128, "Images at once.")
 @click.option("--p", default=0.12, show_default=True, help="Probability of augmentation.")
-@click.option("--pairs", default=3 * FEWEST_PAIRS, show_default=True, help="Of calls, in turn.")
+@count_option("--pairs", 3 * FEWEST_PAIRS, "Of calls, in turn.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(device: str, batch: int, p: float, pairs: int, out: str | None) -> None:
     """Measure augmentation at 32x32 and 64x64."""

@@ -20,6 +20,7 @@ import click
 import torch
 
 from benchmarks.hardware import hardware, prepared_afresh, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, interleaved, now, ratio, spread
 from losses.batch import Batch, Draws, Generators
 from torch_utils.command import Command
@@ -126,12 +127,12 @@ def measure(
 
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--channels", default=64, show_default=True, help="Of the network.")
+@count_option("--channels", 64, "Of the network.")
 @click.option("--mult", default="2,2", show_default=True, help="Multiplier of each level.")
-@click.option("--blocks", default=4, show_default=True, help="A level.")
-@click.option("--side", default=32, show_default=True, help="Of the images, in pixels.")
-@click.option("--batch", default=16, show_default=True, help="Images a step.")
-@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Pairs of steps.")
+@count_option("--blocks", 4, "A level.")
+@count_option("--side", 32, "Of the images, in pixels.")
+@count_option("--batch", 16, "Images a step.")
+@count_option("--rounds", FEWEST_PAIRS, "Pairs of steps.", least=0)
 @click.option("--precisions", default=",".join(PRECISIONS), show_default=True, metavar="LIST")
 @click.option("--cache", metavar="DIR", help="Where kernels lie; by default nowhere yet.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")

@@ -19,6 +19,7 @@ import click
 import numpy as np
 import PIL.Image
 
+from benchmarks.options import count_option
 from data.cache import cached_images, clear
 from data.dataset import ImageDataset
 from data.writer import DatasetWriter, encode
@@ -56,9 +57,9 @@ def next_start(path: Path) -> None:
 
 
 @click.command(cls=Command)
-@click.option("--num", default=60000, show_default=True, help="Images in the data set.")
-@click.option("--batch", default=512, show_default=True, help="Images in a batch.")
-@click.option("--rounds", default=7, show_default=True, help="All ways, in turn.")
+@count_option("--num", 60000, "Images in the data set.")
+@count_option("--batch", 512, "Images in a batch.")
+@count_option("--rounds", 7, "All ways, in turn.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(num: int, batch: int, rounds: int, out: str | None) -> None:
     """Measure data loading on this CPU."""

@@ -23,6 +23,7 @@ import torch
 
 from benchmarks import published_data as published
 from benchmarks.hardware import hardware, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
 from data.convert import convert
 from data.dataset import ImageDataset
@@ -188,8 +189,8 @@ def published_labels(path: Path) -> bool:
 
 
 @click.command(cls=Command)
-@click.option("--num", default=200, show_default=True, help="Large images; small ones, 10 times.")
-@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="All ways, in turn.")
+@count_option("--num", 200, "Large images; small ones, 10 times.")
+@count_option("--rounds", FEWEST_PAIRS, "All ways, in turn.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(num: int, rounds: int, out: str | None) -> None:
     """Measure conversions with one thread, with one a core, and the published way."""

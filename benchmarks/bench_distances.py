@@ -25,6 +25,7 @@ from benchmarks import published_scores as published
 from benchmarks.bench_fid import EDM, FIDELITY
 from benchmarks.comparison import OURS, compared, told
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS
 from metrics.frechet import frechet_distance
 from metrics.kernel import NUM_SUBSETS, SUBSET_SIZE, kernel_distance
@@ -113,7 +114,7 @@ def manifold_ways(ours: np.ndarray, theirs: np.ndarray, device: torch.device) ->
 
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--features", default=2048, show_default=True, help="Features of an image.")
+@count_option("--features", 2048, "Features of an image.")
 @click.option(
     "--num",
     type=click.IntRange(SUBSET_SIZE),
@@ -121,9 +122,9 @@ def manifold_ways(ours: np.ndarray, theirs: np.ndarray, device: torch.device) ->
     show_default=True,
     help="Images in each set, of the kernel distance and of precision and recall.",
 )
-@click.option("--subsets", default=NUM_SUBSETS, show_default=True, help="Of the kernel distance.")
-@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="All ways, in turn.")
-@click.option("--long-rounds", default=3, show_default=True, help="Where a call takes long.")
+@count_option("--subsets", NUM_SUBSETS, "Of the kernel distance.")
+@count_option("--rounds", FEWEST_PAIRS, "All ways, in turn.")
+@count_option("--long-rounds", 3, "Where a call takes long.")
 @click.option("--only", type=click.Choice(["frechet", "others"]), help="Measure only this.")
 @click.option("--out", metavar="JSON", help="Where the results go.")
 def main(

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from benchmarks import published_scores as published
 from benchmarks.comparison import OURS, compared, told
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, interleaved, spread
 from data.dataset import ImageDataset
 from metrics import detectors, inception
@@ -195,11 +196,11 @@ def file_ways(features: Tensor, folder: Path) -> Ways:
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--weights", metavar="FILE", help="Inception's weights.  [default: random ones]")
-@click.option("--size", default=32, show_default=True, help="Height and width of the images.")
-@click.option("--num", default=64, show_default=True, help="Images that Inception sees.")
-@click.option("--read", default=20_000, show_default=True, help="Images that are only read.")
-@click.option("--features", default=5000, show_default=True, help="Features that are added up.")
-@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="All ways, in turn.")
+@count_option("--size", 32, "Height and width of the images.")
+@count_option("--num", 64, "Images that Inception sees.")
+@count_option("--read", 20_000, "Images that are only read.")
+@count_option("--features", 5000, "Features that are added up.")
+@count_option("--rounds", FEWEST_PAIRS, "All ways, in turn.")
 @click.option("--out", metavar="JSON", help="Where the results go.")
 def main(
     device: str,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks.bench_networks import PRECISIONS, SIZES, build, inputs, passes
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio
 from networks import fused, fused_norm, fused_sum
 from networks.norms import GroupNorm
@@ -127,8 +128,8 @@ def measure_network(
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--sizes", default="ddpmpp-cifar,adm-64", show_default=True, metavar="LIST",
               help=f"Networks, of {', '.join(SIZES)}.")  # fmt: skip
-@click.option("--batch", default=64, show_default=True, help="Images at once.")
-@click.option("--rounds", default=3 * FEWEST_PAIRS, show_default=True, help="Pairs of times.")
+@count_option("--batch", 64, "Images at once.")
+@count_option("--rounds", 3 * FEWEST_PAIRS, "Pairs of times.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(device: str, sizes: str, batch: int, rounds: int, out: str | None) -> None:
     """Measure and print."""

@@ -21,6 +21,7 @@ import torch
 
 from benchmarks.bench_training import NETWORK
 from benchmarks.hardware import hardware, own_environment, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
 from models.build import build
 from models.config import ModelConfig
@@ -101,12 +102,12 @@ def rows_of(
 
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--num", default=16, show_default=True, help="Images.")
-@click.option("--batch", default=16, show_default=True, help="Images at once.")
-@click.option("--steps", default=18, show_default=True, help="Noise levels.")
-@click.option("--pairs", default=FEWEST_PAIRS, show_default=True, help="Calls of each program.")
-@click.option("--channels", default=64, show_default=True, help="Of the network.")
-@click.option("--resolution", default=32, show_default=True, help="Height and width of images.")
+@count_option("--num", 16, "Images.")
+@count_option("--batch", 16, "Images at once.")
+@count_option("--steps", 18, "Noise levels.")
+@count_option("--pairs", FEWEST_PAIRS, "Calls of each program.")
+@count_option("--channels", 64, "Of the network.")
+@count_option("--resolution", 32, "Height and width of images.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(
     device: str,

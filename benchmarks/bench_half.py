@@ -18,6 +18,7 @@ import click
 import torch
 
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import interleaved, ratio
 from diffusion import preconditioning
 from diffusion.calls import HalvedDenoiser
@@ -122,11 +123,11 @@ def errors(denoiser: Denoiser, num: int) -> dict[str, Any]:
 
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--channels", default=64, show_default=True, help="Of the network that is timed.")
-@click.option("--resolution", default=32, show_default=True, help="Of its images.")
-@click.option("--batch", default=4, show_default=True, help="Images in a call.")
+@count_option("--channels", 64, "Of the network that is timed.")
+@count_option("--resolution", 32, "Of its images.")
+@count_option("--batch", 4, "Images in a call.")
 @click.option("--network", metavar="FILE|DIR", help="Snapshot or run, for the errors of samplers.")
-@click.option("--num", default=16, show_default=True, help="Images of each sampler.")
+@count_option("--num", 16, "Images of each sampler.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(
     device: str,

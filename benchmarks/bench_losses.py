@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import now
 from diffusion.denoiser import Denoiser
 from losses.batch import Batch, Generators
@@ -167,8 +168,8 @@ def ratios(
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--size", default="digits", show_default=True, help=f"One of {', '.join(SIZES)}.")
-@click.option("--batch", default=128, show_default=True, help="Images at once; a multiple of 8.")
-@click.option("--rounds", default=10, show_default=True, help="All variants, in turn.")
+@count_option("--batch", 128, "Images at once; a multiple of 8.")
+@count_option("--rounds", 10, "All variants, in turn.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(device: str, size: str, batch: int, rounds: int, precision: str, out: str | None) -> None:

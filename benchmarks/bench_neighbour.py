@@ -22,6 +22,7 @@ import click
 import torch
 
 from benchmarks.hardware import hardware, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, ratio, spread
 from torch_utils.command import Command
 from torch_utils.threads import SPINS, num_cores
@@ -159,7 +160,7 @@ def measure_demo(rounds: int, steps: int) -> list[dict[str, Any]]:
 
 
 @click.command(cls=Command)
-@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Of each measurement.")
+@count_option("--rounds", FEWEST_PAIRS, "Of each measurement.")
 @click.option("--seconds", default=0.5, show_default=True, help="Of work at a time, at least.")
 @click.option(
     "--work",
@@ -167,7 +168,7 @@ def measure_demo(rounds: int, steps: int) -> list[dict[str, Any]]:
     multiple=True,
     help="Which; can be given repeatedly.",
 )
-@click.option("--demo-steps", default=DEMO_STEPS, show_default=True, help="Of the demo's training.")
+@count_option("--demo-steps", DEMO_STEPS, "Of the demo's training.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(
     rounds: int, seconds: float, work: tuple[str, ...], demo_steps: int, out: str | None

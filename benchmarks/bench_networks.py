@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import networks
 from benchmarks.hardware import hardware, prepared_device, write_results
 from benchmarks.memory import peak_gb, reset_peak, resident_gb
+from benchmarks.options import count_option
 from benchmarks.reference_network import reference_forward
 from benchmarks.timing import interleaved, now, ratio
 from torch_utils.command import Command
@@ -225,7 +226,7 @@ def against_reference(batch: int, device: torch.device, rounds: int = _ROUNDS) -
 @click.option("--sizes", default="cifar", show_default=True, metavar="LIST",
               help=f"Of {', '.join(SIZES)}; cifar for {', '.join(CIFAR)}; or all.")  # fmt: skip
 @click.option("--modes", default="eager,compiled", show_default=True, metavar="LIST")
-@click.option("--batch", default=4, show_default=True, help="Images at once.")
+@count_option("--batch", 4, "Images at once.")
 @click.option("--seconds", "min_seconds", default=4.0, show_default=True, help="A measurement.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
 from samplers.destination import destination_of
 from samplers.generate import GeneratedBatch
@@ -120,8 +121,8 @@ def writing(size: int, num: int, rounds: int) -> dict[str, Any]:
               help="Images for which noises are drawn at once.")  # fmt: skip
 @click.option("--resolutions", type=IntList(), default="32,64,256", show_default=True,
               help="Of PNGs.")  # fmt: skip
-@click.option("--num", default=64, show_default=True, help="PNGs of a measurement.")
-@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Of what is compared.")
+@count_option("--num", 64, "PNGs of a measurement.")
+@count_option("--rounds", FEWEST_PAIRS, "Of what is compared.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(
     device: str,

@@ -12,6 +12,7 @@ import click
 import torch
 
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from data.dataset import ImageDataset
 from diffusion.half import halved
 from models.snapshot import find_snapshot, load_snapshot
@@ -29,7 +30,7 @@ def rms(x: torch.Tensor) -> float:
 @click.command(cls=Command)
 @click.option("--network", required=True, metavar="FILE|DIR", help="Snapshot or run directory.")
 @click.option("--data", required=True, metavar="ZIP|DIR", help="Images to add noise to.")
-@click.option("--num", default=512, show_default=True, help="Images in a band.")
+@count_option("--num", 512, "Images in a band.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(network: str, data: str, num: int, device: str, out: str | None) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch.profiler import profile
 
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, interleaved, spread
 from models.build import build
 from torch_utils.command import Command
@@ -106,10 +107,10 @@ def shares_of(operators: Sequence[Operator]) -> dict[str, float]:
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--precisions", default="fp32,bf16", show_default=True, help="Separated by commas.")
-@click.option("--channels", default=64, show_default=True, help="Of the network.")
-@click.option("--size", default=32, show_default=True, help="Height and width of the images.")
-@click.option("--batch", default=16, show_default=True, help="Images of a step.")
-@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Times of a step.")
+@count_option("--channels", 64, "Of the network.")
+@count_option("--size", 32, "Height and width of the images.")
+@count_option("--batch", 16, "Images of a step.")
+@count_option("--rounds", FEWEST_PAIRS, "Times of a step.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(
     device: str,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import Stopwatch, now
 from diffusion.denoiser import Denoiser
 from models.build import build
@@ -262,9 +263,9 @@ def print_errors(case: Case, rows: list[dict[str, Any]]) -> None:
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="Of overheads: auto, cpu, cuda.")
 @click.option("--call-ms", default=10.0, show_default=True, help="What the network is tuned to.")
-@click.option("--batch", default=4, show_default=True, help="Images at once.")
-@click.option("--steps", default=18, show_default=True, help="Steps in which overhead is measured.")
-@click.option("--rounds", default=10, show_default=True, help="All samplers, in turn.")
+@count_option("--batch", 4, "Images at once.")
+@count_option("--steps", 18, "Steps in which overhead is measured.")
+@count_option("--rounds", 10, "All samplers, in turn.")
 @click.option("--error-steps", type=IntList(), default="9,18,36,72", show_default=True,
               help="Steps after which errors are taken.")  # fmt: skip
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")

@@ -24,6 +24,7 @@ import torch
 
 from benchmarks.hardware import hardware, prepared_afresh, prepared_device, write_results
 from benchmarks.memory import peak_gb
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, interleaved, spread
 from models.build import build
 from samplers.generate import generate
@@ -272,7 +273,7 @@ def draw(axes: dict[str, Any], path: Path) -> None:
 
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Times of a point.")
+@count_option("--rounds", FEWEST_PAIRS, "Times of a point.")
 @click.option("--axes", default=",".join(LABELS), show_default=True, help="What to vary.")
 @click.option("--points", type=click.IntRange(1), help="Points of an axis.  [default: all]")
 @click.option("--plot", metavar="PNG", help="Draw the curves.")

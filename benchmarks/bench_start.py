@@ -17,6 +17,7 @@ import click
 import torch
 
 from benchmarks.hardware import hardware, own_environment, write_results
+from benchmarks.options import count_option
 from benchmarks.timing import FEWEST_PAIRS, spread
 from models.build import build
 from models.snapshot import SnapshotInfo, save_snapshot
@@ -101,7 +102,7 @@ def measure(names: Sequence[str], rounds: int, folder: Path) -> dict[str, list[f
 
 
 @click.command(cls=Command)
-@click.option("--rounds", default=FEWEST_PAIRS, show_default=True, help="Of each start.")
+@count_option("--rounds", FEWEST_PAIRS, "Of each start.")
 @click.option("--only", multiple=True, help="Names of starts; can be given repeatedly.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(rounds: int, only: tuple[str, ...], out: str | None) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.hardware import ROOT, hardware, own_environment, prepared_device, write_results
+from benchmarks.options import count_option
 from benchmarks.reference_network import without_prefix
 from benchmarks.reference_step import ReferenceStep
 from benchmarks.timing import FEWEST_PAIRS, interleaved, ratio, spread
@@ -268,10 +269,10 @@ def measure(
 
 @click.command(cls=Command)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--batch", default=16, show_default=True, help="Images a step.")
-@click.option("--pairs", default=FEWEST_PAIRS, show_default=True, help="Of steps, a comparison.")
-@click.option("--channels", default=64, show_default=True, help="Of the network.")
-@click.option("--resolution", default=32, show_default=True, help="Height and width of images.")
+@count_option("--batch", 16, "Images a step.")
+@count_option("--pairs", FEWEST_PAIRS, "Of steps, a comparison.")
+@count_option("--channels", 64, "Of the network.")
+@count_option("--resolution", 32, "Height and width of images.")
 @click.option("--out", metavar="FILE", help="Write the numbers as JSON.")
 def main(
     device: str, batch: int, pairs: int, channels: int, resolution: int, out: str | None

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.hardware import hardware, prepared_device, write_results
+from benchmarks.options import count_option
 from data.dataset import ImageDataset
 from importers.opening import find_model, open_model
 from samplers import SAMPLERS
@@ -198,8 +199,8 @@ def draw(model: Model, path: str) -> None:
 
 @click.command(cls=Command)
 @click.option("--network", required=True, metavar="FILE|DIR", help="Model of the digits.")
-@click.option("--num", default=300, show_default=True, help="Images for a Frechet distance.")
-@click.option("--compared", default=200, show_default=True, help="Images and latents for errors.")
+@count_option("--num", 300, "Images for a Frechet distance.")
+@count_option("--compared", 200, "Images and latents for errors.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--quick", is_flag=True, help="5 calls only.")
 @click.option("--picture", metavar="PNG", help="Write a grid of digits.")

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from benchmarks.options import count_option
 from benchmarks.reference_network import (
     State,
     image_shape_of,
@@ -78,9 +79,9 @@ def reference_images(state: State, seeds: Sequence[int], num_steps: int) -> Tens
 @click.command()
 @click.option("--network", required=True, metavar="FILE", help="Snapshot of a DDPM++ network.")
 @click.option("--outdir", required=True, metavar="DIR", help="Where the images go.")
-@click.option("--num", default=64, show_default=True, help="Images, of the seeds 0, 1, ...")
-@click.option("--batch", default=64, show_default=True, help="Images at once.")
-@click.option("--steps", default=18, show_default=True, help="Noise levels.")
+@count_option("--num", 64, "Images, of the seeds 0, 1, ...")
+@count_option("--batch", 64, "Images at once.")
+@count_option("--steps", 18, "Noise levels.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 def main(network: str, outdir: str, num: int, batch: int, steps: int, device: str) -> None:
     """Save the images of some seeds as PNG."""

@@ -40,6 +40,15 @@ def test_a_listed_program_takes_what_make_bench_gives_it(program: Program) -> No
     assert {flag for flag, option in options.items() if option.required} <= given
 
 
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
+def test_no_number_of_an_option_is_too_small_to_measure(program: Program) -> None:
+    command = importlib.import_module(f"benchmarks.{program.file.removesuffix('.py')}").main
+    for option in command.params:
+        if option.type.name.startswith("integer"):
+            with pytest.raises(click.BadParameter, match=r"is not in the range x>="):
+                option.type.convert("-1", option, None)
+
+
 def test_committed_results_of_listed_programs_say_what_they_were_measured_on() -> None:
     results = ROOT / "benchmarks" / "results"
     for program in PROGRAMS:
