@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.options import count_option
 from benchmarks.reference_network import (
     State,
     image_shape_of,
@@ -26,6 +25,8 @@ from benchmarks.reference_network import (
     reference_denoiser,
     without_prefix,
 )
+
+COUNT = click.IntRange(1)
 
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
 
@@ -79,9 +80,11 @@ def reference_images(state: State, seeds: Sequence[int], num_steps: int) -> Tens
 @click.command()
 @click.option("--network", required=True, metavar="FILE", help="Snapshot of a DDPM++ network.")
 @click.option("--outdir", required=True, metavar="DIR", help="Where the images go.")
-@count_option("--num", 64, "Images, of the seeds 0, 1, ...")
-@count_option("--batch", 64, "Images at once.")
-@count_option("--steps", 18, "Noise levels.")
+@click.option(
+    "--num", default=64, type=COUNT, show_default=True, help="Images, of the seeds 0, 1, ..."
+)
+@click.option("--batch", default=64, type=COUNT, show_default=True, help="Images at once.")
+@click.option("--steps", default=18, type=COUNT, show_default=True, help="Noise levels.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 def main(network: str, outdir: str, num: int, batch: int, steps: int, device: str) -> None:
     """Save the images of some seeds as PNG."""
